@@ -1,0 +1,295 @@
+"""The one schema of `params.yaml` (a study) and `data/params.yaml` (the data sets).
+
+Every section is frozen and strict: an unknown key, a wrong type or a value out of range is refused before anything
+runs, with the path, the rule and the value.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
+PositiveInt = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+Rate = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class ConfigError(ValueError):
+    """A params file that breaks the schema; the message lists each path, rule and value."""
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+# ---------------------------------------------------------------------------------------------- data sets
+
+
+class SplitConfig(Strict):
+    rule: Literal["hashed", "scripts", "listed"] = "hashed"
+    """`hashed`: units ordered by a seeded hash; `scripts` (glyphs): Latin trains, every other script tests;
+    `listed`: the names under `test` and `validation`, the rest trains."""
+    unit: Literal["class", "super_class"] = "class"
+    """What is kept whole: all images of a class, or all classes of a super-class, lie in one split."""
+    protocol: Literal["disjoint", "closed"] = "disjoint"
+    """`disjoint`: no class in two splits. `closed`: the same classes in every split (pictures, not benchmarks)."""
+    test_share: Share = 0.5
+    validation_share: Share = 0.125
+    seed: int = 0
+    test: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SplitConfig:
+        if self.test_share + self.validation_share >= 1.0:
+            raise ValueError(
+                "test_share + validation_share must be below 1, so that classes are left to train on"
+            )
+        if (self.rule == "listed") != bool(self.test and self.validation):
+            raise ValueError("`test` and `validation` name the units of rule `listed`, and only of that rule")
+        return self
+
+
+class PreprocessConfig(Strict):
+    image_size: Annotated[int, Field(ge=8, le=1024)] = 32
+    """Side of the stored square images, pixels."""
+    split: SplitConfig = SplitConfig()
+    on_duplicates: Literal["error", "report"] = "error"
+    """Identical images under two classes: refuse them, or count them in the summary (published sets)."""
+    min_faces: Annotated[int, Field(ge=2, le=16)] = 12
+    """glyphs: a character is a class if at least this many of the 16 font faces draw it."""
+    super_classes: str | None = None
+    """image_folder: CSV with the columns class_name, super_class, relative to data/."""
+
+
+class DatasetConfig(Strict):
+    kind: Literal["glyphs", "image_folder"]
+    source: str
+    """What its download reads on this machine, relative to data/: the folder of class folders of an `image_folder`,
+    the list of files and checksums of a data set that the project knows."""
+    preprocess: PreprocessConfig = PreprocessConfig()
+
+
+class DataParams(Strict):
+    datasets: dict[Name, DatasetConfig]
+
+
+# ---------------------------------------------------------------------------------------------- one trial
+
+
+class BackboneConfig(Strict):
+    library: Literal["timm", "torchvision"] = "timm"
+    name: str = "resnet10t"
+    """A name that the library knows: `resnet50`, `vit_base_patch16_224`, ..."""
+    arguments: dict[str, Any] = {}
+    """Handed to the library's constructor as they are."""
+    weights: str | None = None
+    """None: random. `default` or a name: the library's pretrained weights. A path: a local state dict."""
+    freeze_batch_norm: bool = False
+    """Keep the running statistics of BatchNorm at the pretrained values."""
+
+
+class ModelConfig(Strict):
+    backbone: BackboneConfig = BackboneConfig()
+    pooling: Literal["average", "gem", "token"] = "average"
+    """`gem`: generalised mean, exponent learned from 3; `token`: the class token of a transformer."""
+    normalization: Literal["none", "layer_norm", "batch_norm"] = "layer_norm"
+    """Between pooling and projection."""
+    embedding_dim: PositiveInt = 128
+
+
+class ComponentConfig(Strict):
+    name: Annotated[str, Field(pattern=r"^(pml:)?[A-Za-z0-9_]+$")]
+    params: dict[str, Any] = {}
+    """Arguments of the loss or regulariser; what is left out takes the author's value."""
+
+
+class OptimizerConfig(Strict):
+    name: Literal["adam", "adamw", "sgd"] = "adamw"
+    learning_rate: Rate = 1.0e-3
+    head_learning_rate: Rate | None = None
+    """Of the head (normalisation and projection); None: as the backbone."""
+    loss_learning_rate: Rate | None = None
+    """Of the loss's own parameters (proxies, centres); None: as the backbone."""
+    weight_decay: NonNegative = 4.0e-4
+    gradient_clip: Rate | None = None
+    """Largest L2 norm of the whole gradient; None: no clipping."""
+
+
+class ScheduleConfig(Strict):
+    name: Literal["constant", "cosine", "milestones"] = "cosine"
+    warmup_epochs: NonNegative = 0.0
+    milestones: tuple[PositiveInt, ...] = ()
+    """Epochs after which the rate is multiplied by `factor`."""
+    factor: Share = 0.3
+
+
+class AugmentationConfig(Strict):
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Zoom drawn from 1 - scale to 1 + scale."""
+    shear: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    translate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Largest shift, share of the side."""
+    horizontal_flip: bool = False
+
+
+class TrainConfig(Strict):
+    epochs: PositiveInt = 10
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    images_per_class: PositiveInt = 4
+    batches: Literal["class_balanced", "random"] = "class_balanced"
+    """`class_balanced`: P classes x K images, each class at most once a batch. `random`: any images."""
+    batches_per_epoch: PositiveInt | None = None
+    """None: as many as pass over each image about once."""
+    augmentation: AugmentationConfig = AugmentationConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+
+    @model_validator(mode="after")
+    def _whole_classes(self) -> TrainConfig:
+        if self.batches == "class_balanced" and self.batch_size % self.images_per_class:
+            raise ValueError(
+                f"batch_size must be a multiple of images_per_class ({self.images_per_class}), got {self.batch_size}"
+            )
+        return self
+
+
+def _ascending(values: tuple[float, float]) -> tuple[float, float]:
+    if not 0.0 < values[0] < values[1] <= 1.0:
+        raise ValueError(f"far_range must be two rising rates in (0, 1], got {values}")
+    return values
+
+
+class EvaluationConfig(Strict):
+    ks: tuple[PositiveInt, ...] = (1, 2, 4, 8)
+    far_range: Annotated[tuple[float, float], AfterValidator(_ascending)] = (0.01, 0.1)
+    """Pooled false-accept rates at the two ends of the calibration range."""
+    num_thresholds: Annotated[int, Field(ge=2)] = 101
+    epsilon: Share = 0.1
+    bootstrap: Annotated[int, Field(ge=0)] = 0
+    """Resamples of the classes for the interval of OPIS."""
+
+
+class TrialConfig(Strict):
+    dataset: Name
+    model: ModelConfig = ModelConfig()
+    loss: ComponentConfig
+    """`none` trains with the regularisers alone."""
+    regularizers: tuple[ComponentConfig, ...] = ()
+    train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    seed: Annotated[int, Field(ge=0)] = 0
+    threads: PositiveInt = 1
+    """CPU threads of a trial. Part of its identity: sums differ in the last bit from one count to another."""
+
+
+# ---------------------------------------------------------------------------------------------- a study
+
+
+class ResourcesConfig(Strict):
+    gpus: NonNegative = 0.0
+    """GPUs of a trial, or a share of one. Its CPUs are `trial.threads`."""
+    memory_bytes: PositiveInt | None = None
+    max_concurrent: PositiveInt | None = None
+    """None: as many as the machine's (or cluster's) CPUs and GPUs carry."""
+
+
+class SweepConfig(Strict):
+    study: Name
+    trial: dict[str, Any] = {}
+    """What all trials share: a partial TrialConfig."""
+    datasets: tuple[Name, ...]
+    backbones: dict[Name, dict[str, Any]]
+    """Label -> partial TrialConfig laid over `trial` (its model, learning rate, ...)."""
+    losses: dict[Name, dict[str, Any]]
+    """Label -> partial TrialConfig with a `loss` section."""
+    regularizers: tuple[tuple[ComponentConfig, ...], ...] = ((),)
+    """The arms; the empty list is arm `off`, against which the others are compared."""
+    axes: dict[str, tuple[Any, ...]] = {}
+    """Any other dotted config path -> its values, e.g. `train.batch_size: [64, 128]`."""
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    storage: str = "state/storage"
+    """Where checkpoints and embeddings go, relative to the study's folder."""
+    resources: ResourcesConfig = ResourcesConfig()
+    attempts: PositiveInt = 2
+    """How often a trial is tried in one run of the stage before it is recorded as failed."""
+
+
+class FigureConfig(Strict):
+    width_inches: Rate = 9.0
+    height_inches: Rate = 6.0
+    dots_per_inch: Annotated[int, Field(ge=50, le=600)] = 130
+
+
+class AggregateConfig(Strict):
+    confidence: Share = 0.95
+    """Level of the intervals over seeds."""
+    accuracy: str = "test/map_at_r"
+    """The accuracy axis of the trade-off plot."""
+    inconsistency: str = "test/opis"
+    figure: FigureConfig = FigureConfig()
+
+
+class StudyParams(Strict):
+    sweep: SweepConfig
+    aggregate: AggregateConfig = AggregateConfig()
+
+
+# ---------------------------------------------------------------------------------------------- loading
+
+
+def parse(schema: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Validate `values` against `schema`; `where` names their origin in errors.
+
+    Raises:
+        ConfigError: one line per fault with its path, rule and value.
+    """
+    try:
+        return schema.model_validate_json(json.dumps(values, allow_nan=True))
+    except ValidationError as error:
+        lines = [_fault(fault) for fault in error.errors()]
+        raise ConfigError(f"{where}: {len(lines)} fault(s)\n" + "\n".join(lines)) from None
+
+
+def _fault(fault: Mapping[str, Any]) -> str:
+    path = ".".join(str(part) for part in fault["loc"])
+    return f"  `{path}`: {fault['msg']}; got {fault['input']!r}"[:400]
+
+
+def load_study(path: Path) -> StudyParams:
+    """The study that `path` (a params.yaml) describes."""
+    return parse(StudyParams, _read_yaml(path), str(path))
+
+
+def load_datasets(path: Path) -> DataParams:
+    """The data sets that `path` (data/params.yaml) describes."""
+    return parse(DataParams, _read_yaml(path), str(path))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such params file; give the path of a params.yaml") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: must be a mapping of sections, got {type(values).__name__}")
+    return values
+
+
+def canonical(config: BaseModel) -> dict[str, Any]:
+    """The config as plain JSON values, None left out, so that a new optional field keeps old keys."""
+    return config.model_dump(mode="json", exclude_none=True)
