@@ -1,0 +1,115 @@
+"""The embedder: backbone -> pooling -> normalisation -> projection.
+
+Shapes: B batch, F features of the backbone, D embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from dmlcore.models.backbones import Backbone
+
+
+class GeneralizedMean(nn.Module):
+    """Generalised-mean pooling, ((1/n) sum x^p)^(1/p) with x clamped to at least `floor`.
+
+    Reference: Radenovic, Tolias, Chum, "Fine-tuning CNN image retrieval with no human annotation", 2018, eq. 3.
+    """
+
+    def __init__(self, exponent: float = 3.0, floor: float = 1.0e-6) -> None:
+        super().__init__()
+        self.exponent = nn.Parameter(torch.tensor(exponent))
+        self.floor = floor
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`[B, F, n]` -> `[B, F]`."""
+        return features.clamp(min=self.floor).pow(self.exponent).mean(dim=2).pow(1.0 / self.exponent)
+
+
+class AveragePool(nn.Module):
+    """Mean over places: `[B, F, n]` -> `[B, F]`."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.mean(dim=2)
+
+
+class TokenPool(nn.Module):
+    """The class token, first of a transformer's tokens: `[B, F, N]` -> `[B, F]`."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features[:, :, 0]
+
+
+POOLINGS: dict[str, Callable[[], nn.Module]] = {
+    "average": AveragePool,
+    "gem": GeneralizedMean,
+    "token": TokenPool,
+}
+NORMALIZATIONS: dict[str, Callable[[int], nn.Module]] = {
+    "none": lambda width: nn.Identity(),
+    "layer_norm": nn.LayerNorm,
+    "batch_norm": nn.BatchNorm1d,
+}
+
+
+class Embedder(nn.Module):
+    """Images to embeddings, not normalised: each loss normalises its own input, and evaluation does too."""
+
+    def __init__(
+        self, backbone: Backbone, pooling: nn.Module, normalization: nn.Module, projection: nn.Module
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.pooling = pooling
+        self.normalization = normalization
+        self.projection = projection
+        self.frozen_batch_norm = False
+
+    def forward(self, images: Tensor) -> Tensor:
+        """`[B, channels, H, W]` -> `[B, D]`."""
+        features = self.backbone(images)
+        flat = features.flatten(2) if features.dim() == 4 else features.transpose(1, 2)
+        return self.projection(self.normalization(self.pooling(flat)))
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters of all that lies above the backbone."""
+        for part in (self.pooling, self.normalization, self.projection):
+            yield from part.parameters()
+
+    def train(self, mode: bool = True) -> Embedder:
+        super().train(mode)
+        if mode and self.frozen_batch_norm:
+            for module in self.backbone.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+
+def build_embedder(
+    backbone: Backbone,
+    *,
+    pooling: str,
+    normalization: str,
+    embedding_dim: int,
+    freeze_batch_norm: bool = False,
+) -> Embedder:
+    """Put a head of `pooling`, `normalization` and a linear projection to `embedding_dim` on `backbone`.
+
+    Raises:
+        ValueError: unknown pooling or normalization.
+    """
+    for key, value, known in (
+        ("pooling", pooling, POOLINGS),
+        ("normalization", normalization, NORMALIZATIONS),
+    ):
+        if value not in known:
+            raise ValueError(f"`model.{key}` must be one of {sorted(known)}, got {value!r}")
+    width = backbone.num_features
+    embedder = Embedder(
+        backbone, POOLINGS[pooling](), NORMALIZATIONS[normalization](width), nn.Linear(width, embedding_dim)
+    )
+    embedder.frozen_batch_norm = freeze_batch_norm
+    return embedder
