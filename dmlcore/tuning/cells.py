@@ -1,0 +1,122 @@
+"""A sweep's section of params.yaml -> its cells, each with the full config of one trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from dmlcore.config import ComponentConfig, ConfigError, SweepConfig, TrialConfig, parse
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One trial of a sweep: its labels (data set, backbone, loss, arm, seed) and its config."""
+
+    labels: dict[str, Any]
+    config: TrialConfig
+
+    @property
+    def name(self) -> str:
+        """A name that a person finds: `glyphs resnet smooth_ap tcm(...) seed 0`."""
+        return " ".join(
+            [*(str(value) for key, value in self.labels.items() if key != "seed"), f"seed {self.seed}"]
+        )
+
+    @property
+    def seed(self) -> int:
+        return self.config.seed
+
+
+def expand(sweep: SweepConfig) -> list[Cell]:
+    """All cells of a sweep, in the order of params.yaml, seeds outermost so that early results cover every cell.
+
+    Raises:
+        ConfigError: a cell's config breaks the schema; the message names the cell.
+    """
+    grid = product(
+        sweep.seeds,
+        sweep.datasets,
+        sweep.backbones.items(),
+        sweep.losses.items(),
+        sweep.regularizers,
+        _axis_points(sweep.axes),
+    )
+    return [_cell(sweep, *point) for point in grid]
+
+
+def _axis_points(axes: Mapping[str, tuple[Any, ...]]) -> list[dict[str, Any]]:
+    return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+
+
+def _cell(
+    sweep: SweepConfig,
+    seed: int,
+    dataset: str,
+    backbone: tuple[str, dict[str, Any]],
+    loss: tuple[str, dict[str, Any]],
+    arm: tuple[ComponentConfig, ...],
+    point: dict[str, Any],
+) -> Cell:
+    labels = {
+        "dataset": dataset,
+        "backbone": backbone[0],
+        "loss": loss[0],
+        "arm": arm_label(arm),
+        "seed": seed,
+    }
+    values = merge(merge(sweep.trial, backbone[1]), loss[1])
+    for path, value in point.items():
+        values = merge(values, _nested(path, value))
+    values = merge(
+        values, {"dataset": dataset, "seed": seed, "regularizers": [part.model_dump() for part in arm]}
+    )
+    where = "sweep cell " + " ".join(str(label) for label in labels.values())
+    return Cell(labels, parse(TrialConfig, values, where))
+
+
+def arm_label(arm: tuple[ComponentConfig, ...]) -> str:
+    """`off` for no regulariser, else e.g. `tcm(negative_margin=0.5,positive_margin=0.9)`."""
+    return "+".join(_component_label(part) for part in arm) or "off"
+
+
+def _component_label(part: ComponentConfig) -> str:
+    arguments = ",".join(f"{key}={_text(value)}" for key, value in sorted(part.params.items()))
+    return f"{part.name}({arguments})" if arguments else part.name
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid over `base`: sections merge, everything else is replaced; neither is changed."""
+    merged = deepcopy(dict(base))
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if both else deepcopy(value)
+    return merged
+
+
+def _nested(path: str, value: Any) -> dict[str, Any]:
+    for part in reversed(path.split(".")):
+        value = {part: value}
+    return value
+
+
+def check_distinct(keys: list[str], cells: list[Cell]) -> None:
+    """Refuse a sweep in which two cells are the same trial.
+
+    Raises:
+        ConfigError: names both cells.
+    """
+    seen: dict[str, Cell] = {}
+    for key, cell in zip(keys, cells, strict=True):
+        if key in seen:
+            raise ConfigError(
+                f"each cell of the sweep must be another trial; [{seen[key].name}] and [{cell.name}] are one and the "
+                "same: remove the repeated seed, margin or label"
+            )
+        seen[key] = cell
