@@ -12,7 +12,6 @@ from typing import Any, Literal
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-SCHEMA_VERSION = 1
 Metrics = dict[str, float | None]
 
 
@@ -25,7 +24,7 @@ class TrialRecord(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     trial_key: str
     train_key: str
     eval_key: str

@@ -1,0 +1,35 @@
+"""The tracker's twin in memory, so that what is logged can be tested without MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dmlcore.records import TrialRecord
+
+
+@dataclass
+class MemoryTracker:
+    """Keeps all that it is told, by trial key."""
+
+    started: list[str] = field(default_factory=list)
+    epochs: dict[str, dict[int, dict[str, float]]] = field(default_factory=dict)
+    records: dict[str, TrialRecord] = field(default_factory=dict)
+
+    def prepare(self) -> None: ...
+
+    def start(self, trial_key: str, name: str, labels: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+        self.started.append(trial_key)
+
+    def epoch(self, trial_key: str, epoch: int, metrics: Mapping[str, float]) -> None:
+        self.epochs.setdefault(trial_key, {})[epoch] = dict(metrics)
+
+    def finish(self, record: TrialRecord, name: str) -> None:
+        self.records[record.trial_key] = record
+
+    def sync(self, records: Mapping[str, TrialRecord]) -> int:
+        missing = [record for key, record in records.items() if self.records.get(key) != record]
+        for record in missing:
+            self.finish(record, record.trial_key)
+        return len(missing)

@@ -1,0 +1,141 @@
+"""What a sweep still has to do: its cells against the records on disk."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dmlcore.config import ConfigError, SweepConfig, TrialConfig, canonical
+from dmlcore.data.packed import PreparedDataset
+from dmlcore.models import build_backbone
+from dmlcore.records import RecordFolder, TrialRecord
+from dmlcore.training.build import build_objective
+from dmlcore.training.store import TrialStore
+from dmlcore.tuning.cells import Cell, check_distinct, expand
+from dmlcore.tuning.keys import TrialKeys, trial_keys
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """A cell with its keys and where its files lie: all that a worker needs."""
+
+    cell: Cell
+    keys: TrialKeys
+    data_folder: Path
+    store_folder: Path
+
+    @property
+    def key(self) -> str:
+        return self.keys.trial
+
+    @property
+    def name(self) -> str:
+        return self.cell.name
+
+
+@dataclass
+class Plan:
+    """The trials of a sweep by what is to be done with them."""
+
+    trials: list[PlannedTrial]
+    records: dict[str, TrialRecord] = field(default_factory=dict)
+    """Records of this sweep's trials, failed ones included."""
+    reevaluate: list[tuple[PlannedTrial, TrialRecord]] = field(default_factory=list)
+    """Trained under the same train_key, evaluated under another eval_key."""
+
+    @property
+    def missing(self) -> list[PlannedTrial]:
+        """Trials to run: those without a record, and the failed ones again."""
+        waiting = {trial.key for trial, _ in self.reevaluate}
+        return [trial for trial in self.trials if trial.key not in waiting and not self._done(trial.key)]
+
+    def _done(self, key: str) -> bool:
+        return key in self.records and self.records[key].done
+
+    def counts(self) -> dict[str, int]:
+        """How many trials are done, failed, to re-evaluate, and to run in all."""
+        status = Counter(record.status for record in self.records.values())
+        return {
+            "planned": len(self.trials),
+            "done": status["finished"] + status["stopped"],
+            "failed before": status["failed"],
+            "to evaluate again": len(self.reevaluate),
+            "to run": len(self.missing),
+        }
+
+    def rows(self) -> list[tuple[str, dict[str, Any], dict[str, Any], TrialRecord | None]]:
+        """What `records.trials_table` takes."""
+        return [
+            (trial.key, trial.cell.labels, canonical(trial.cell.config), self.records.get(trial.key))
+            for trial in self.trials
+        ]
+
+
+def make_plan(sweep: SweepConfig, *, study: Path, prepared: Path) -> Plan:
+    """Expand a sweep, check every cell, and look up what is recorded.
+
+    Args:
+        sweep: the section of params.yaml.
+        study: the study's folder, absolute; records and storage lie under it.
+        prepared: the folder of prepared data sets.
+
+    Raises:
+        ConfigError: a cell that cannot be built, two cells that are one trial.
+    """
+    cells = expand(sweep)
+    check_cells(cells)
+    hashes = {name: PreparedDataset.open(prepared / name).data_hash for name in sweep.datasets}
+    storage = study / sweep.storage
+    trials = []
+    for cell in cells:
+        keys = trial_keys(cell.config, hashes[cell.config.dataset])
+        trials.append(PlannedTrial(cell, keys, prepared / cell.config.dataset, storage / keys.train[:16]))
+    check_distinct([trial.key for trial in trials], cells)
+    return _look_up(Plan(trials), RecordFolder(study / "state" / "records"))
+
+
+def _look_up(plan: Plan, folder: RecordFolder) -> Plan:
+    for trial in plan.trials:
+        record = folder.read_or_set_aside(trial.key)
+        if record is not None:
+            plan.records[trial.key] = record
+    trained = {record.train_key: record for record in folder.all() if record.status == "finished"}
+    for trial in plan.trials:
+        earlier = trained.get(trial.keys.train)
+        if (
+            trial.key not in plan.records
+            and earlier is not None
+            and TrialStore(trial.store_folder).matches(earlier.files)
+        ):
+            plan.reevaluate.append((trial, earlier))
+    return plan
+
+
+def check_cells(cells: list[Cell]) -> None:
+    """Build every distinct loss and backbone of the sweep, without memory for weights, before anything runs.
+
+    Raises:
+        ConfigError: names the cell and what is wrong with it.
+    """
+    seen: set[str] = set()
+    for cell in cells:
+        config = cell.config
+        objective = repr((config.loss, config.regularizers, config.model.embedding_dim))
+        if {objective, repr(config.model)} <= seen:
+            continue
+        try:
+            build_objective(config, num_classes=2)
+            _check_backbone(config)
+        except ValueError as error:
+            raise ConfigError(f"sweep cell [{cell.name}]: {error}") from error
+        seen |= {objective, repr(config.model)}
+
+
+def _check_backbone(config: TrialConfig) -> None:
+    backbone = config.model.backbone
+    with torch.device("meta"):
+        build_backbone(backbone.library, backbone.name, arguments=backbone.arguments)
