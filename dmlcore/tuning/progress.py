@@ -1,0 +1,120 @@
+"""The sweep's progress: a live display in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from dmlcore.records import TrialRecord
+
+
+@dataclass
+class Running:
+    """A trial under way."""
+
+    name: str
+    epochs: int
+    epoch: int = 0
+    map_at_r: float | None = None
+    started: float = field(default_factory=time.monotonic)
+
+
+class Progress:
+    """Finished, running and failed trials and the time left.
+
+    Args:
+        total: trials to run.
+        concurrent: how many run at a time.
+        console: where to print.
+    """
+
+    def __init__(self, total: int, concurrent: int, console: Console | None = None) -> None:
+        self.total, self.concurrent = total, concurrent
+        self.console = console or Console()
+        self.running: dict[str, Running] = {}
+        self.finished = self.failed = 0
+        self.started = time.monotonic()
+        self._live = Live(
+            get_renderable=self._render, console=self.console, refresh_per_second=2, transient=True
+        )
+
+    def __enter__(self) -> Progress:
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if self.console.is_terminal:
+            self._live.stop()
+
+    def start(self, key: str, name: str, epochs: int) -> None:
+        self.running[key] = Running(name, epochs)
+
+    def epoch(self, key: str, epoch: int, map_at_r: float | None) -> None:
+        if key in self.running:
+            self.running[key].epoch, self.running[key].map_at_r = epoch, map_at_r
+
+    def end(self, key: str, name: str, record: TrialRecord | None) -> None:
+        """A trial ended with `record`, or with None where its process died."""
+        self.running.pop(key, None)
+        ok = record is not None and record.done
+        self.finished += ok
+        self.failed += not ok
+        self.console.print(
+            f"[{self.finished + self.failed}/{self.total}] {name}: {outcome(record)}", markup=False
+        )
+        if not self.console.is_terminal:
+            self.console.print(f"    {self.summary()}", markup=False)
+
+    def summary(self) -> str:
+        """`12 finished, 2 running, 0 failed, about 5 min left`."""
+        counts = f"{self.finished} finished, {len(self.running)} running, {self.failed} failed"
+        left = self.seconds_left()
+        return counts if left is None else f"{counts}, about {duration(left)} left"
+
+    def seconds_left(self) -> float | None:
+        """From the pace so far, half-done trials counted by their epochs; None before the first epoch."""
+        parts = [run.epoch / run.epochs for run in self.running.values()]
+        done = self.finished + self.failed + sum(parts)
+        if done < 0.2:
+            return None
+        return (time.monotonic() - self.started) * (self.total - done) / done
+
+    def _render(self) -> Group:
+        table = Table.grid(padding=(0, 2))
+        for run in self.running.values():
+            score = "" if run.map_at_r is None else f"validation MAP@R {run.map_at_r:.3f}"
+            table.add_row(Text(run.name), f"epoch {run.epoch}/{run.epochs}", score)
+        bar = ProgressBar(total=self.total, completed=self.finished + self.failed, width=40)
+        return Group(bar, Text(self.summary()), table)
+
+
+def outcome(record: TrialRecord | None) -> str:
+    """A trial's end in one line."""
+    if record is None:
+        return "FAILED: its process died"
+    if record.status != "finished":
+        return f"{record.status.upper()}: {record.error}"
+    metrics = {key: record.metrics.get(f"test/{key}") for key in ("map_at_r", "recall_at_1", "opis")}
+    text = ", ".join(
+        f"{label} {value:.{digits}f}"
+        for label, value, digits in zip(("MAP@R", "R@1", "OPIS"), metrics.values(), (3, 3, 5), strict=True)
+        if value is not None
+    )
+    return f"{text} in {duration(record.seconds)}"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

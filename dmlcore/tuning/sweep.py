@@ -1,0 +1,141 @@
+"""The sweep stage: plan, run what is missing, publish the table of trials."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from dmlcore.config import SweepConfig
+from dmlcore.data.packed import PreparedDataset
+from dmlcore.records import RecordFolder, TrialRecord, finite, trials_table, write_atomically, write_table
+from dmlcore.training.run import evaluate_stored
+from dmlcore.training.store import TrialStore
+from dmlcore.tuning.plan import Plan, PlannedTrial, make_plan
+from dmlcore.tuning.worker import Tracker, Workplace, make_record
+
+LOCK_SECONDS = 5.0
+
+
+class SweepBusy(RuntimeError):
+    """Another process runs this sweep."""
+
+
+@dataclass(frozen=True)
+class SweepFolders:
+    """Where a study keeps things; all absolute."""
+
+    study: Path
+    prepared: Path
+
+    @property
+    def state(self) -> Path:
+        return self.study / "state"
+
+    @property
+    def records(self) -> Path:
+        return self.state / "records"
+
+    @property
+    def results(self) -> Path:
+        return self.study / "results"
+
+
+def run_sweep(sweep: SweepConfig, folders: SweepFolders, tracker: Tracker) -> Plan:
+    """Run the trials that have no record and write `results/trials.parquet` and `results/datasets.json`.
+
+    Returns:
+        The plan as it stands afterwards; `plan.missing` are the trials that failed.
+
+    Raises:
+        SweepBusy: another process holds the sweep's lock.
+        ConfigError: the sweep cannot be planned.
+    """
+    folders.records.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folders.state / "sweep.lock", timeout=LOCK_SECONDS):
+            return _locked(sweep, folders, tracker)
+    except Timeout:
+        raise SweepBusy(f"another process runs the sweep of {folders.study}; wait for it or end it") from None
+
+
+def _locked(sweep: SweepConfig, folders: SweepFolders, tracker: Tracker) -> Plan:
+    plan = make_plan(sweep, study=folders.study, prepared=folders.prepared)
+    print("sweep: " + ", ".join(f"{count} {name}" for name, count in plan.counts().items()), flush=True)
+    try:
+        if plan.reevaluate or plan.missing:
+            tracker.prepare()
+        for trial, earlier in plan.reevaluate:
+            _reevaluate(trial, earlier, folders, tracker)
+        if plan.missing:
+            _run_missing(sweep, plan, folders, tracker)
+    finally:
+        after = make_plan(sweep, study=folders.study, prepared=folders.prepared)
+        publish(after, folders)
+    late = tracker.sync(
+        {trial.name: after.records[trial.key] for trial in after.trials if trial.key in after.records}
+    )
+    if late:
+        print(f"sweep: {late} trial(s) delivered to MLflow afterwards", flush=True)
+    return after
+
+
+def _run_missing(sweep: SweepConfig, plan: Plan, folders: SweepFolders, tracker: Tracker) -> None:
+    from dmlcore.tuning.ray_tune import run_trials
+
+    place = Workplace(folders.records, folders.state / "locks", sweep.resources.gpus, tracker)
+    died = run_trials(
+        plan.missing,
+        place,
+        resources=sweep.resources,
+        attempts=sweep.attempts,
+        scratch=folders.state / "tune",
+    )
+    for trial in plan.missing:
+        if trial.key in died:
+            _record_death(trial, died[trial.key], sweep.attempts, folders, tracker)
+
+
+def _record_death(
+    trial: PlannedTrial, reason: str, attempts: int, folders: SweepFolders, tracker: Tracker
+) -> None:
+    """A process that died left no record: the driver writes it."""
+    records = RecordFolder(folders.records)
+    existing = records.read_or_set_aside(trial.key)
+    if existing is not None and existing.done:
+        return
+    record = make_record(trial, status="failed", error=f"process died: {reason}", attempts=attempts)
+    records.write(record)
+    tracker.finish(record, trial.name)
+
+
+def _reevaluate(trial: PlannedTrial, earlier: TrialRecord, folders: SweepFolders, tracker: Tracker) -> None:
+    """A new record from stored embeddings: nothing is trained."""
+    started = time.monotonic()
+    metrics, utility = evaluate_stored(TrialStore(trial.store_folder), trial.cell.config)
+    kept = {key: value for key, value in earlier.metrics.items() if key not in metrics}
+    record = make_record(
+        trial,
+        status="finished",
+        files=earlier.files,
+        curve=earlier.curve,
+        metrics=kept | finite(metrics),
+        utility=asdict(utility),
+        attempts=earlier.attempts,
+        seconds=earlier.seconds + time.monotonic() - started,
+    )
+    RecordFolder(folders.records).write(record)
+    tracker.finish(record, trial.name)
+
+
+def publish(plan: Plan, folders: SweepFolders) -> None:
+    """Write what `aggregate` reads."""
+    write_table(trials_table(plan.rows()), folders.results / "trials.parquet")
+    names = sorted({trial.cell.config.dataset for trial in plan.trials})
+    summaries = {name: PreparedDataset.open(folders.prepared / name).summary for name in names}
+    write_atomically(
+        folders.results / "datasets.json", json.dumps(summaries, indent=1, sort_keys=True) + "\n"
+    )

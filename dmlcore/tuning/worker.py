@@ -1,0 +1,149 @@
+"""What runs in a worker process: one planned trial, from its lock to its record."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import resource
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from filelock import FileLock
+
+from dmlcore.config import canonical
+from dmlcore.data.packed import PreparedDataset
+from dmlcore.records import RecordFolder, TrialRecord, finite, write_atomically
+from dmlcore.training.run import EpochReport, TrialResult, run_trial, select_device
+from dmlcore.training.store import TrialStore
+from dmlcore.tuning.plan import PlannedTrial
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "ray", "mlflow", "dvc", "polars")
+
+
+class Tracker(Protocol):
+    """Where a trial's course is shown; `pipeline` hands the sweep one of dmlcore.tracking."""
+
+    def prepare(self) -> None: ...
+
+    def start(
+        self, trial_key: str, name: str, labels: Mapping[str, Any], config: Mapping[str, Any]
+    ) -> None: ...
+
+    def epoch(self, trial_key: str, epoch: int, metrics: Mapping[str, float]) -> None: ...
+
+    def finish(self, record: TrialRecord, name: str) -> None: ...
+
+    def sync(self, records: Mapping[str, TrialRecord]) -> int: ...
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where a worker finds locks and leaves records; all paths absolute."""
+
+    records: Path
+    locks: Path
+    gpus: float
+    tracker: Tracker
+
+
+def execute(trial: PlannedTrial, place: Workplace, report: Callable[[EpochReport], None]) -> TrialRecord:
+    """Run a trial and publish its record; a trial that raises becomes a `failed` record with its reason.
+
+    Holds the lock of the trial's key throughout: an orphan of a killed driver cannot publish beside its successor,
+    which waits, finds the orphan's record and has nothing left to do.
+    """
+    place.locks.mkdir(parents=True, exist_ok=True)
+    folder = RecordFolder(place.records)
+    with FileLock(place.locks / f"{trial.keys.train[:16]}.lock"):
+        earlier = folder.read_or_set_aside(trial.key)
+        if earlier is not None and earlier.done:
+            return earlier
+        attempts = _count_attempt(trial.store_folder)
+        config = canonical(trial.cell.config)
+        place.tracker.start(trial.key, trial.name, trial.cell.labels, config)
+        record = _attempt(trial, place, report, attempts)
+        folder.write(record)
+    place.tracker.finish(record, trial.name)
+    return record
+
+
+def _count_attempt(folder: Path) -> int:
+    path = folder / "attempts"
+    attempts = int(path.read_text()) + 1 if path.is_file() else 1
+    write_atomically(path, str(attempts))
+    return attempts
+
+
+def _attempt(
+    trial: PlannedTrial, place: Workplace, report: Callable[[EpochReport], None], attempts: int
+) -> TrialRecord:
+    started = time.monotonic()
+
+    def on_epoch(epoch: EpochReport) -> None:
+        place.tracker.epoch(trial.key, epoch.epoch, epoch.metrics)
+        report(epoch)
+
+    try:
+        data = PreparedDataset.open(trial.data_folder)
+        store = TrialStore(trial.store_folder)
+        device = select_device(place.gpus)
+        outcome: dict[str, Any] = finished(
+            run_trial(trial.cell.config, data, store=store, report=on_epoch, device=device)
+        )
+    except Exception as error:
+        outcome = {
+            "status": "failed",
+            "error": f"{type(error).__name__}: {error}",
+            "details": traceback.format_exc(),
+        }
+    return make_record(trial, attempts=attempts, seconds=time.monotonic() - started, **outcome)
+
+
+def finished(result: TrialResult) -> dict[str, Any]:
+    """The fields of a record that a trial's result fills."""
+    return {
+        "status": "finished",
+        "files": result.files,
+        "curve": [finite(report.metrics) for report in result.curve],
+        "metrics": finite(result.metrics),
+        "utility": asdict(result.utility),
+    }
+
+
+def make_record(trial: PlannedTrial, **outcome: Any) -> TrialRecord:
+    """A record of `trial` with what this process knows of itself."""
+    return TrialRecord(
+        trial_key=trial.key,
+        train_key=trial.keys.train,
+        eval_key=trial.keys.eval,
+        config=canonical(trial.cell.config),
+        labels=trial.cell.labels,
+        hashes=trial.keys.inputs,
+        versions={name: importlib.metadata.version(name) for name in PACKAGES}
+        | {"python": platform.python_version()},
+        machine=machine_facts(),
+        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        **outcome,
+    )
+
+
+def machine_facts() -> dict[str, Any]:
+    """What decides bits and seconds: processor, cores, GPU."""
+    facts: dict[str, Any] = {"host": platform.node(), "processor": _processor(), "cpus": os.cpu_count()}
+    if torch.cuda.is_available():
+        facts["gpu"] = torch.cuda.get_device_name()
+    return facts
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
