@@ -1,0 +1,83 @@
+"""What every loss shares: the check of its batch, and full precision under autocast.
+
+Shapes: B batch, D embedding width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+HALF_TYPES = (torch.float16, torch.bfloat16)
+SMALLEST_NORM = 1.0e-12
+
+
+class MetricLoss(nn.Module):
+    """A loss called as `loss(embeddings, labels)`; subclasses write `compute`.
+
+    The sums of a loss span 30 orders of magnitude (exponentials, counts of pairs), so half precision is raised to
+    float32 and autocast is off inside, whatever the caller runs under.
+    """
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """The loss of a batch.
+
+        Args:
+            embeddings: [B, D], float, not normalised.
+            labels: [B], integer.
+
+        Returns:
+            Scalar tensor of float32 (float64 for float64 embeddings).
+
+        Raises:
+            ValueError: shapes or types are not as above, or B is 0.
+        """
+        check_batch(embeddings, labels)
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return self.compute(full_precision(embeddings), labels)
+
+    def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """The loss in full precision: [B, D] and [B] -> scalar."""
+        raise NotImplementedError
+
+
+def check_batch(embeddings: Tensor, labels: Tensor) -> None:
+    """Refuse a batch that no loss can take."""
+    if embeddings.dim() != 2 or len(embeddings) == 0 or not embeddings.is_floating_point():
+        raise ValueError(
+            "embeddings must be a non-empty float tensor [B, D], "
+            f"got {embeddings.dtype} {list(embeddings.shape)}; flatten all but the batch"
+        )
+    if labels.shape != embeddings.shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ValueError(
+            f"labels must be an integer tensor [B] = [{len(embeddings)}], "
+            f"got {labels.dtype} {list(labels.shape)}; pass one class index an embedding"
+        )
+
+
+def check_class_indices(labels: Tensor, num_classes: int) -> None:
+    """Refuse labels that have no proxy: each must lie in 0..num_classes - 1."""
+    low, high = torch.stack(labels.aminmax()).tolist()
+    if low < 0 or high >= num_classes:
+        raise ValueError(
+            f"labels must lie in 0..{num_classes - 1} (num_classes {num_classes}), "
+            f"got {low}..{high}; re-index the training classes from 0"
+        )
+
+
+def full_precision(values: Tensor) -> Tensor:
+    """float32 for half precision, unchanged otherwise."""
+    return values.float() if values.dtype in HALF_TYPES else values
+
+
+def normalize(vectors: Tensor) -> Tensor:
+    """L2-normalised rows; a zero row stays zero and gets no gradient, since it has no direction.
+
+    Args:
+        vectors: [B, D].
+
+    Returns:
+        [B, D], rows of length 1.
+    """
+    norms = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    return vectors / norms.masked_fill(norms < SMALLEST_NORM, torch.inf)

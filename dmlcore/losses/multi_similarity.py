@@ -1,0 +1,84 @@
+"""Multi-similarity loss with its pair mining."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from dmlcore.losses.base import MetricLoss, normalize
+from dmlcore.losses.checks import check_number
+from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, others, pairwise_loss
+
+
+class MultiSimilarity(MetricLoss):
+    """Soft hinges over the mined positives and negatives of each anchor.
+
+    L = mean over all B anchors of
+        1/a log(1 + sum_{mined p} e^{-a (s_p - l)}) + 1/b log(1 + sum_{mined n} e^{b (s_n - l)});
+    mined: positives with s_p < max s_n + eps, negatives with s_n > min s_p - eps.
+
+    Args:
+        alpha: a, above 0.
+        beta: b, above 0 (50 in the paper, 40 in the authors' code).
+        base: l, in -1..1.
+        epsilon: eps, at least 0.
+
+    Raises:
+        ValueError: a parameter is out of its range.
+
+    Reference: Wang, Han, Huang, Dong, Scott, "Multi-Similarity Loss with General Pair Weighting for Deep Metric
+    Learning", CVPR 2019, eq. 7, 8 (mining) and 13.
+
+    Edge case: an anchor without positives or without negatives has no mined pair: it counts with 0.
+    """
+
+    def __init__(
+        self, alpha: float = 2.0, beta: float = 50.0, base: float = 0.5, epsilon: float = 0.1
+    ) -> None:
+        super().__init__()
+        check_number("multi_similarity.alpha", alpha, low=0, open_low=True)
+        check_number("multi_similarity.beta", beta, low=0, open_low=True)
+        check_number("multi_similarity.base", base, low=-1, high=1)
+        check_number("multi_similarity.epsilon", epsilon, low=0)
+        self.alpha = alpha
+        self.beta = beta
+        self.base = base
+        self.epsilon = epsilon
+
+    def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        kernel = partial(
+            multi_similarity, alpha=self.alpha, beta=self.beta, base=self.base, epsilon=self.epsilon
+        )
+        return pairwise_loss(normalize(embeddings), labels, kernel)
+
+
+def multi_similarity(
+    matrix: Tensor, groups: list[ClassGroup], alpha: float, beta: float, base: float, epsilon: float
+) -> Tensor:
+    """Multi-similarity loss of [B, B] cosine similarities sorted by class, overwritten with the gradient."""
+    total = matrix.new_zeros(())
+    for chunk in class_chunks(groups, matrix):
+        rows = matrix[chunk.rows].unflatten(0, (chunk.num_classes, chunk.size))
+        block = class_blocks(matrix, chunk)
+        positives = block.masked_fill(~others(chunk.size, matrix.device), torch.inf)
+        block.fill_(-torch.inf)
+        hardest_negative = rows.amax(dim=2, keepdim=True)
+        kept = positives < hardest_negative + epsilon
+        threshold = positives.amin(dim=2, keepdim=True) - epsilon
+        rows.masked_fill_(rows <= threshold, -torch.inf)
+        positives.masked_fill_(~kept, torch.inf)
+        total += _soft_hinge(rows, beta, base) + _soft_hinge(positives, -alpha, base)
+        block.copy_(positives)
+    return total / len(matrix.div_(len(matrix)))
+
+
+def _soft_hinge(similarities: Tensor, scale: float, base: float) -> Tensor:
+    """Sum over rows of log(1 + sum e^{scale (s - base)}) / |scale|; overwrites s with the gradient."""
+    logits = similarities.sub_(base).mul_(scale)
+    shift = logits.amax(dim=-1, keepdim=True).clamp_(min=0)
+    weights = logits.sub_(shift).exp_()
+    sums = weights.sum(dim=-1, keepdim=True) + (-shift).exp()
+    weights.div_(sums if scale > 0 else -sums)
+    return (sums.log() + shift).sum() / abs(scale)

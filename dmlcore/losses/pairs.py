@@ -1,0 +1,145 @@
+"""All pairs of a batch at the cost of one matrix product.
+
+A batch is sorted by class (classes of one size side by side), so that the pairs within classes are square blocks on
+the diagonal of the similarity matrix: positives become strided views instead of B x B masks or lists of pairs. A kernel
+then computes the value of a loss and overwrites the similarities with the gradient: one B x B buffer in all.
+
+Shapes: B batch, D embedding width, m classes of a group, n images of each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+# A chunk of rows that stays in a core's cache (1 MiB of float32); GPUs want few, large kernels instead.
+CHUNK_ELEMENTS_CPU = 2**18
+CHUNK_ELEMENTS_GPU = 2**25
+
+
+@dataclass(frozen=True)
+class ClassGroup:
+    """`num_classes` classes of `size` images each, in consecutive rows from `start` on."""
+
+    start: int
+    num_classes: int
+    size: int
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.start, self.start + self.num_classes * self.size)
+
+
+Kernel = Callable[[Tensor, list[ClassGroup]], Tensor]
+"""([B, B] similarities sorted by class, groups) -> scalar; overwrites the similarities with its gradient."""
+
+
+def sort_by_class(labels: Tensor) -> tuple[Tensor, list[ClassGroup]]:
+    """The order that puts each class in consecutive rows, small classes first, and the groups of equal size.
+
+    Args:
+        labels: [B], integer.
+
+    Returns:
+        order [B] and the groups, which cover all B rows.
+    """
+    classes, indices, counts = labels.unique(return_inverse=True, return_counts=True)
+    order = (counts[indices] * len(classes) + indices).argsort(stable=True)
+    sizes, num_classes = (part.tolist() for part in counts.unique(return_counts=True))
+    groups, start = [], 0
+    for size, number in zip(sizes, num_classes, strict=True):
+        groups.append(ClassGroup(start, number, size))
+        start += size * number
+    return order, groups
+
+
+def class_blocks(matrix: Tensor, group: ClassGroup) -> Tensor:
+    """[m, n, n] view of the within-class entries of a contiguous [B, B] matrix sorted by class."""
+    width = matrix.stride(0)
+    offset = matrix.storage_offset() + group.start * (width + 1)
+    return matrix.as_strided(
+        (group.num_classes, group.size, group.size), (group.size * (width + 1), width, 1), offset
+    )
+
+
+def own_columns(values: Tensor, chunk: ClassGroup) -> Tensor:
+    """[m, ..., n] view of the columns of each class's own images, out of contiguous [m, ..., B] values."""
+    strides = values.stride()
+    shape = (*values.shape[:-1], chunk.size)
+    return values.as_strided(
+        shape, (strides[0] + chunk.size, *strides[1:]), values.storage_offset() + chunk.start
+    )
+
+
+def others(size: int, device: torch.device) -> Tensor:
+    """[n, n] bool: an image paired with the others of its class, not with itself."""
+    return ~torch.eye(size, dtype=torch.bool, device=device)
+
+
+def row_chunks(matrix: Tensor) -> Iterator[Tensor]:
+    """[b, B] views of all rows, each small enough for the cache."""
+    yield from matrix.split(_rows_per_chunk(matrix.device, matrix.shape[1]))
+
+
+def class_chunks(groups: list[ClassGroup], matrix: Tensor, *, pairwise: bool = False) -> Iterator[ClassGroup]:
+    """Whole classes, as many at a time as fit the cache.
+
+    Args:
+        groups: of the sorted batch.
+        matrix: [B, B].
+        pairwise: the caller needs B numbers for each ordered positive pair, not for each row.
+    """
+    for group in groups:
+        per_class = group.size * (max(group.size - 1, 1) if pairwise else 1) * matrix.shape[1]
+        step = _rows_per_chunk(matrix.device, per_class)
+        for first in range(0, group.num_classes, step):
+            number = min(step, group.num_classes - first)
+            yield ClassGroup(group.start + first * group.size, number, group.size)
+
+
+def _rows_per_chunk(device: torch.device, row_elements: int) -> int:
+    elements = CHUNK_ELEMENTS_CPU if device.type == "cpu" else CHUNK_ELEMENTS_GPU
+    return max(1, elements // row_elements)
+
+
+def pairwise_loss(vectors: Tensor, labels: Tensor, kernel: Kernel, *, symmetric: bool = False) -> Tensor:
+    """A scalar loss of all dot products within a batch, whose gradient is written along with its value.
+
+    Args:
+        vectors: [B, D], normalised by the caller where the loss is one of cosines.
+        labels: [B], integer.
+        kernel: the loss of the [B, B] products.
+        symmetric: the kernel's gradient is a symmetric matrix, which saves one product.
+
+    Returns:
+        Scalar tensor; NaN where a vector is NaN, whatever the kernel's comparisons make of it.
+    """
+    result: Tensor = _PairwiseLoss.apply(vectors, labels, kernel, symmetric)
+    return result
+
+
+class _PairwiseLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, vectors: Tensor, labels: Tensor, kernel: Kernel, symmetric: bool) -> Tensor:
+        order, groups = sort_by_class(labels)
+        ordered = vectors[order]
+        matrix = ordered @ ordered.T
+        value = kernel(matrix, groups)
+        ctx.save_for_backward(ordered, matrix, order)
+        ctx.symmetric = symmetric  # type: ignore[attr-defined]
+        return value + 0 * vectors.sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        ordered, gradient, order = ctx.saved_tensors  # type: ignore[attr-defined]
+        product = gradient @ ordered
+        # A second product costs half of what adding the transpose of a B x B matrix does (0.10 against 0.18 s, B 4000).
+        product = product.mul_(2) if ctx.symmetric else product.addmm_(gradient.T, ordered)  # type: ignore[attr-defined]
+        result = torch.empty_like(product)
+        result[order] = product * grad_output
+        return result, None, None, None

@@ -1,0 +1,85 @@
+"""Threshold-consistent margin loss (TCM), the regulariser that this project is about."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from dmlcore.losses.base import MetricLoss, normalize
+from dmlcore.losses.checks import check_number
+from dmlcore.losses.pairs import ClassGroup, class_blocks, pairwise_loss, row_chunks
+
+
+class ThresholdConsistentMargin(MetricLoss):
+    """Pull positives above one cosine margin and push negatives below another, averaged over the violators.
+
+    L = w+ sum_{s+ <= m+} (m+ - s+) / #{s+ <= m+} + w- sum_{s- >= m-} (s- - m-) / #{s- >= m-}
+    over the cosine similarities s+ of all positive and s- of all negative pairs of the batch.
+
+    Args:
+        positive_margin: m+, in -1..1. Set the margins on data held out from the training classes.
+        negative_margin: m-, in -1..1.
+        positive_weight: w+, at least 0.
+        negative_weight: w-, at least 0.
+
+    Raises:
+        ValueError: a parameter is out of its range.
+
+    Reference: Zhang, Xu, Tang, Fang, Wu, Tighe, Xing, "Threshold-Consistent Margin Loss for Open-World Deep Metric
+    Learning", ICLR 2024 (arXiv 2307.04047). Used on top of a base loss.
+
+    Edge case: no violator of a kind -> that part is 0 with zero gradient.
+    """
+
+    def __init__(
+        self,
+        positive_margin: float = 0.9,
+        negative_margin: float = 0.5,
+        positive_weight: float = 1.0,
+        negative_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        check_number("tcm.positive_margin", positive_margin, low=-1, high=1)
+        check_number("tcm.negative_margin", negative_margin, low=-1, high=1)
+        check_number("tcm.positive_weight", positive_weight, low=0)
+        check_number("tcm.negative_weight", negative_weight, low=0)
+        self.positive_margin = positive_margin
+        self.negative_margin = negative_margin
+        self.positive_weight = positive_weight
+        self.negative_weight = negative_weight
+
+    def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        margins = (self.positive_margin, self.negative_margin)
+        weights = (self.positive_weight, self.negative_weight)
+        kernel = partial(threshold_consistent_margin, margins=margins, weights=weights)
+        return pairwise_loss(normalize(embeddings), labels, kernel, symmetric=True)
+
+
+def threshold_consistent_margin(
+    matrix: Tensor, groups: list[ClassGroup], margins: tuple[float, float], weights: tuple[float, float]
+) -> Tensor:
+    """TCM of [B, B] cosine similarities sorted by class, overwritten with the gradient."""
+    matrix.fill_diagonal_(torch.inf)  # an image is no pair with itself, even at a margin of 1
+    blocks = [class_blocks(matrix, group) for group in groups]
+    below = [block <= margins[0] for block in blocks]
+    shortfalls = [torch.where(mask, margins[0] - block, 0) for mask, block in zip(below, blocks, strict=True)]
+    positive_count = sum(mask.sum() for mask in below).clamp(min=1)  # type: ignore[union-attr]
+    positive = sum(part.sum() for part in shortfalls) / positive_count
+    for block in blocks:
+        block.fill_(-torch.inf)
+    negative_sum, negative_count = _hinge_and_count(matrix, margins[1])
+    matrix.mul_(weights[1] / negative_count)
+    for mask, block in zip(below, blocks, strict=True):
+        block.copy_(mask * (-weights[0] / positive_count))
+    return weights[0] * positive + weights[1] * negative_sum / negative_count
+
+
+def _hinge_and_count(matrix: Tensor, margin: float) -> tuple[Tensor, Tensor]:
+    """Sum of the excesses over the margin and their number (at least 1); leaves 1 where there is one, else 0."""
+    total, count = matrix.new_zeros(()), matrix.new_zeros(())
+    for rows in row_chunks(matrix):
+        total += (rows - margin).clamp_(min=0).sum()
+        count += rows.ge_(margin).sum()
+    return total, count.clamp_(min=1)
