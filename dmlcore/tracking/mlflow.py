@@ -9,6 +9,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sqlite3
+import subprocess
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +46,13 @@ class MlflowTracker:
         self._runs: dict[str, str] = {}
         self._logged: dict[str, int] = {}
 
+    @classmethod
+    def for_study(cls, study: str, state: Path, repository: Path) -> MlflowTracker:
+        """The tracker of a study: the server in MLFLOW_TRACKING_URI, else `state/mlflow.db`."""
+        uri = store_uri(state)
+        artifacts = state / "mlflow-artifacts" if uri.startswith("sqlite") else None
+        return cls(uri, f"dmlcore/{study}", artifacts, git_tags(repository))
+
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_client": None}
 
@@ -65,7 +75,17 @@ class MlflowTracker:
 
     def prepare(self) -> None:
         """Create database and experiment in one process: concurrent first use breaks MLflow's migration."""
+        if self.uri.startswith("sqlite:///"):
+            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         self._quietly("prepare", lambda: self.experiment_id)
+        if self.uri.startswith("sqlite:///"):
+            self._quietly("prepare", self._write_ahead)
+
+    def _write_ahead(self) -> None:
+        """SQLite's write-ahead log halves the stalls of several writers; the setting stays in the file."""
+        connection = sqlite3.connect(self.uri.removeprefix("sqlite:///"))
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.close()
 
     def start(self, trial_key: str, name: str, labels: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         """Open the run of a trial, the one that is there already if it was tried before."""
@@ -124,8 +144,6 @@ class MlflowTracker:
         self._logged[trial_key] = epoch
 
     def _log(self, run_id: str, metrics: Mapping[str, float | None], step: int) -> None:
-        import time
-
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -182,3 +200,34 @@ def _record_tags(record: TrialRecord) -> dict[str, str]:
     tags |= {f"version/{name}": version for name, version in record.versions.items()}
     tags |= {f"machine/{name}": str(value) for name, value in record.machine.items()}
     return tags | ({"error": record.error[:MAX_PARAM]} if record.error else {})
+
+
+def store_uri(state: Path) -> str:
+    """MLFLOW_TRACKING_URI, else the SQLite file of the study; a relative SQLite path is made absolute."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not uri:
+        return f"sqlite:///{(state / 'mlflow.db').resolve()}"
+    if uri.startswith("sqlite:///"):
+        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
+    return uri
+
+
+def git_tags(repository: Path) -> dict[str, str]:
+    """The commit that the code is at, and whether files differ from it; empty outside a checkout."""
+    commit = _git(repository, "rev-parse", "HEAD")
+    if not commit:
+        return {}
+    return {
+        "git_commit": commit,
+        "git_dirty": str(bool(_git(repository, "status", "--porcelain", "-uno"))).lower(),
+    }
+
+
+def _git(repository: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=repository, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

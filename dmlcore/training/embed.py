@@ -18,6 +18,6 @@ def embed(model: Embedder, split: Split, device: torch.device) -> Tensor:
     model.eval()
     parts = []
     for start in range(0, len(split.labels), EMBEDDING_BATCH):
-        images = to_float(torch.as_tensor(split.images[start : start + EMBEDDING_BATCH]).to(device))
+        images = to_float(split.images[start : start + EMBEDDING_BATCH]).to(device)
         parts.append(model(images).float().cpu())
     return torch.cat(parts)

@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
-import torch
-
 
 def derived_seed(seed: int, purpose: str, *numbers: int) -> int:
     """A 63-bit seed for one purpose, e.g. `derived_seed(0, "augmentation", epoch)`."""
     text = "/".join([str(seed), purpose, *map(str, numbers)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-
-
-def torch_generator(seed: int, purpose: str, *numbers: int) -> torch.Generator:
-    """A CPU generator for one purpose."""
-    return torch.Generator().manual_seed(derived_seed(seed, purpose, *numbers))

@@ -6,18 +6,20 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dmlcore.config import TrialConfig
 from dmlcore.data.packed import PreparedDataset, Split
-from dmlcore.data.samplers import class_balanced_batches, random_batches
+from dmlcore.data.randomness import keyed_generator
+from dmlcore.data.samplers import Indices, class_balanced_batches, random_batches
 from dmlcore.data.transforms import augment, to_float
 from dmlcore.models import Embedder
 from dmlcore.training.build import Objective, build_model, build_objective, build_optimizer, schedule_factor
 from dmlcore.training.embed import embed
 from dmlcore.training.evaluation import UtilityCurve, evaluate_embeddings, evaluate_splits
-from dmlcore.training.randomness import derived_seed, torch_generator
+from dmlcore.training.randomness import derived_seed
 from dmlcore.training.store import TrialStore, state_copy
 
 
@@ -126,7 +128,7 @@ class _Trial:
     def __init__(self, config: TrialConfig, data: PreparedDataset, device: torch.device) -> None:
         self.config, self.data, self.device = config, data, device
         self.train_split = data.split("train")
-        self.labels = _consecutive(_labels(self.train_split))
+        self.labels = _labels(self.train_split)
         channels = int(self.train_split.images.shape[-1])
         self.model: Embedder = build_model(config.model, in_channels=channels, seed=config.seed).to(device)
         self.objective: Objective = build_objective(config, num_classes=int(self.labels.max()) + 1).to(device)
@@ -156,27 +158,29 @@ class _Trial:
         """One pass; gives the mean of each term of the loss over the batches."""
         self.model.train()
         torch.manual_seed(derived_seed(self.config.seed, "dropout", epoch))
-        noise = torch_generator(self.config.seed, "augmentation", epoch)
+        noise = keyed_generator(self.config.seed, "augmentation", epoch)
         batches = self._batches(epoch)
         sums: dict[str, float] = {}
         for step, batch in enumerate(batches):
             self._set_rates(epoch - 1 + step / len(batches))
-            for name, value in self._step(torch.as_tensor(batch), noise, epoch, step).items():
+            for name, value in self._step(batch, noise, epoch, step).items():
                 sums[name] = sums.get(name, 0.0) + value / len(batches)
         return {f"train/{name}": value for name, value in sums.items()}
 
-    def _batches(self, epoch: int) -> list[Tensor]:
+    def _batches(self, epoch: int) -> list[Indices]:
         train, seed = self.config.train, self.config.seed
-        common = {
-            "batch_size": train.batch_size,
-            "seed": seed,
-            "epoch": epoch,
-            "num_batches": train.batches_per_epoch,
-        }
+        count, size = train.batches_per_epoch, train.batch_size
         if train.batches == "random":
-            return list(random_batches(len(self.labels), **common))
-        return list(
-            class_balanced_batches(self.labels.numpy(), images_per_class=train.images_per_class, **common)
+            return random_batches(
+                len(self.labels), batch_size=size, seed=seed, epoch=epoch, num_batches=count
+            )
+        return class_balanced_batches(
+            self.train_split.labels,
+            batch_size=size,
+            images_per_class=train.images_per_class,
+            seed=seed,
+            epoch=epoch,
+            num_batches=count,
         )
 
     def _set_rates(self, progress: float) -> None:
@@ -185,10 +189,10 @@ class _Trial:
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
 
-    def _step(self, batch: Tensor, noise: torch.Generator, epoch: int, step: int) -> dict[str, float]:
-        images = to_float(torch.as_tensor(self.train_split.images[batch.numpy()]))
-        images = augment(images, **asdict_augmentation(self.config), generator=noise).to(self.device)
-        terms = self.objective(self.model(images), self.labels[batch].to(self.device))
+    def _step(self, batch: Indices, noise: np.random.Generator, epoch: int, step: int) -> dict[str, float]:
+        images = to_float(self.train_split.images[batch]).to(self.device)
+        images = augment(images, generator=noise, **self.config.train.augmentation.model_dump())
+        terms = self.objective(self.model(images), self.labels[torch.from_numpy(batch)].to(self.device))
         loss = torch.stack(list(terms.values())).sum()
         values = {"loss": loss.item()} | {f"loss_{name}": term.item() for name, term in terms.items()}
         if not math.isfinite(values["loss"]):
@@ -199,13 +203,3 @@ class _Trial:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.optimizer.gradient_clip)
         self.optimizer.step()
         return values
-
-
-def asdict_augmentation(config: TrialConfig) -> dict[str, float | bool]:
-    """The augmentation section as plain arguments."""
-    return config.train.augmentation.model_dump()
-
-
-def _consecutive(labels: Tensor) -> Tensor:
-    """Labels of the training classes re-indexed to 0..C-1, as losses with proxies need them."""
-    return torch.unique(labels, return_inverse=True)[1]

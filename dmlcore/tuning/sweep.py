@@ -20,7 +20,7 @@ from dmlcore.tuning.worker import Tracker, Workplace, make_record
 LOCK_SECONDS = 5.0
 
 
-class SweepBusy(RuntimeError):
+class SweepBusyError(RuntimeError):
     """Another process runs this sweep."""
 
 
@@ -51,7 +51,7 @@ def run_sweep(sweep: SweepConfig, folders: SweepFolders, tracker: Tracker) -> Pl
         The plan as it stands afterwards; `plan.missing` are the trials that failed.
 
     Raises:
-        SweepBusy: another process holds the sweep's lock.
+        SweepBusyError: another process holds the sweep's lock.
         ConfigError: the sweep cannot be planned.
     """
     folders.records.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def run_sweep(sweep: SweepConfig, folders: SweepFolders, tracker: Tracker) -> Pl
         with FileLock(folders.state / "sweep.lock", timeout=LOCK_SECONDS):
             return _locked(sweep, folders, tracker)
     except Timeout:
-        raise SweepBusy(f"another process runs the sweep of {folders.study}; wait for it or end it") from None
+        raise SweepBusyError(f"another process runs the sweep of {folders.study}; wait for it or end it") from None
 
 
 def _locked(sweep: SweepConfig, folders: SweepFolders, tracker: Tracker) -> Plan:

@@ -1,0 +1,120 @@
+"""The `dmlcore` command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from dmlcore.config import ConfigError
+
+app = typer.Typer(
+    help="Embeddings for which one distance threshold serves every class: plan, check and evaluate.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+Study = Annotated[Path, typer.Option(help="Folder of the study: the one with params.yaml.")]
+
+
+def _fail(message: object) -> typer.Exit:
+    typer.echo(f"dmlcore: {message}", err=True)
+    return typer.Exit(2)
+
+
+@app.command()
+def plan(study: Study = Path()) -> None:
+    """Say what a sweep would run, without running it.
+
+    Example: dmlcore plan --study .
+    """
+    from dmlcore.config import load_study
+    from dmlcore.tuning.plan import make_plan
+
+    study = study.resolve()
+    try:
+        sweep = load_study(study / "params.yaml").sweep
+        found = make_plan(sweep, study=study, prepared=_prepared(study))
+    except (ConfigError, FileNotFoundError) as error:
+        raise _fail(error) from None
+    for trial in found.trials:
+        record = found.records.get(trial.key)
+        status = record.status if record else "new"
+        typer.echo(f"{status:9} {trial.key}  {trial.name}")
+    typer.echo(", ".join(f"{count} {name}" for name, count in found.counts().items()))
+
+
+def _prepared(study: Path) -> Path:
+    """The folder of prepared data: `data/prepared` beside or above the study."""
+    for folder in (study, *study.parents):
+        if (folder / "data" / "dvc.yaml").is_file():
+            return folder / "data" / "prepared"
+    raise FileNotFoundError(f"{study} must lie in a checkout with data/dvc.yaml, none found there or above")
+
+
+@app.command()
+def check(study: Study = Path()) -> None:
+    """List the failed and missing trials of a study; exit with 1 if there are any.
+
+    Example: dmlcore check --study .
+    """
+    import polars as pl
+
+    path = study / "results" / "trials.parquet"
+    if not path.is_file():
+        raise _fail(f"{path} is not there: run `dvc repro` first")
+    trials = pl.read_parquet(path)
+    bad = trials.filter(~pl.col("status").is_in(["finished", "stopped"])).sort("trial_key")
+    for row in bad.iter_rows(named=True):
+        name = " ".join(str(row[label]) for label in ("dataset", "backbone", "loss", "arm", "seed"))
+        typer.echo(f"{row['status'].upper()} {row['trial_key']} {name}: {row['error']}")
+    typer.echo(f"{trials.height - bad.height} of {trials.height} trials are finished")
+    if bad.height:
+        typer.echo("`dvc repro` runs the others again")
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    embeddings: Annotated[Path, typer.Option(help="NumPy file [N, D] of floats, one row an image.")],
+    labels: Annotated[Path, typer.Option(help="NumPy file [N] of integers, the class of each row.")],
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write the metrics here as JSON.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write utility against threshold here as PNG.")] = None,
+    bootstrap: Annotated[
+        int, typer.Option(min=0, help="Resamples of the classes for the interval of OPIS.")
+    ] = 0,
+) -> None:
+    """Accuracy and threshold consistency of embeddings of your own.
+
+    Example: dmlcore evaluate --embeddings test.npy --labels test_labels.npy --json metrics.json --plot utility.png
+    """
+    from dmlcore.metrics import evaluate as measure
+
+    try:
+        found = measure(_load(embeddings), _load(labels), bootstrap=bootstrap)
+    except (ValueError, OSError) as error:
+        raise _fail(error) from None
+    for key, value in found.metrics.items():
+        typer.echo(f"{key:36} {value:.6g}")
+    if json_path is not None:
+        from dmlcore.records import finite, write_atomically
+
+        write_atomically(json_path, json.dumps(finite(found.metrics), indent=1) + "\n")
+    if plot is not None:
+        from dmlcore.report.utility import save_utility_plot
+
+        save_utility_plot(found, plot)
+
+
+def _load(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, allow_pickle=False)
+    except ValueError as error:
+        raise ValueError(f"{path} must be a .npy file of numbers: {error}") from None
+
+
+if __name__ == "__main__":
+    app()

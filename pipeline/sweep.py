@@ -1,0 +1,31 @@
+"""Stage `sweep`: run the trials of a study that have no record; write results/trials.parquet and datasets.json."""
+
+import sys
+from pathlib import Path
+
+from dmlcore.config import load_study
+from dmlcore.tracking import MlflowTracker
+from dmlcore.tuning.sweep import SweepFolders, run_sweep
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main(study: Path) -> int:
+    sweep = load_study(study / "params.yaml").sweep
+    tracker = MlflowTracker.for_study(sweep.study, study / "state", ROOT)
+    folders = SweepFolders(study, ROOT / "data" / "prepared")
+    try:
+        plan = run_sweep(sweep, folders, tracker)
+    except KeyboardInterrupt:
+        print(
+            f"\nsweep: interrupted; every finished trial is kept. Go on with: dvc repro {study / 'dvc.yaml'}:sweep"
+        )
+        return 130
+    for trial in plan.missing:
+        reason = plan.records[trial.key].error if trial.key in plan.records else "no record"
+        print(f"sweep: FAILED {trial.name} [{trial.key}]: {reason}", file=sys.stderr)
+    return 1 if plan.missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()))
