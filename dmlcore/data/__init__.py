@@ -1,0 +1,1 @@
+"""Data sets: verified raw files, a validated manifest beside packed pixels, splits, batches, transforms."""

@@ -1,0 +1,34 @@
+"""What a kind of data set hands to preprocessing: its images by name, and a way to read each one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image before it is read."""
+
+    class_name: str
+    super_class: str
+    source: str
+    """Where it comes from, unique in the data set: the path in the user's folder, or the character and face."""
+    split_text: str
+    """What the `hashed` rule hashes for this item's class."""
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """All images of a data set. `read(item)` gives its pixels, uint8 [H, W, C]."""
+
+    items: tuple[Item, ...]
+    read: Callable[[Item], Pixels]
+    channels: int
+    description: str
+    licence: str

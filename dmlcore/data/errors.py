@@ -1,0 +1,5 @@
+"""The error of the data layer."""
+
+
+class DataError(ValueError):
+    """Data that breaks a rule; the message says what, the rule, the row or file, and what to do."""

@@ -1,0 +1,98 @@
+"""Packed pixels -> network input, and its augmentation: one batched affine map.
+
+Shapes: B images of H x W pixels, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
+
+Statistic = float | Sequence[float]
+
+
+def to_float(
+    images: npt.NDArray[np.uint8] | Tensor, *, mean: Statistic = 0.5, std: Statistic = 0.5
+) -> Tensor:
+    """Pixels scaled to 0..1, less `mean`, divided by `std`.
+
+    Args:
+        images: [B, H, W, C], uint8.
+        mean: one number, or one a channel.
+        std: likewise.
+
+    Returns:
+        [B, C, H, W], float32, contiguous.
+    """
+    pixels = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))
+    batch = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    centre, spread = (
+        torch.as_tensor(value, dtype=torch.float32, device=batch.device) for value in (mean, std)
+    )
+    return batch.div_(255.0).sub_(centre.reshape(-1, 1, 1)).div_(spread.reshape(-1, 1, 1))
+
+
+def augment(
+    images: Tensor,
+    *,
+    generator: np.random.Generator,
+    rotation_degrees: float = 0.0,
+    scale: float = 0.0,
+    shear: float = 0.0,
+    translate: float = 0.0,
+    horizontal_flip: bool = False,
+) -> Tensor:
+    """Each image under an affine map of its own; what comes in from outside repeats the border.
+
+    Args:
+        images: [B, C, H, W], floating point.
+        generator: the draws come from it alone, and always equally many.
+        rotation_degrees: angle drawn from -rotation_degrees to +rotation_degrees.
+        scale: zoom drawn from 1 - scale to 1 + scale.
+        shear: drawn from -shear to +shear.
+        translate: largest shift along each axis, share of the side.
+        horizontal_flip: mirror every second image, by chance.
+
+    Returns:
+        [B, C, H, W]; `images` itself where nothing is to change.
+    """
+    draws = generator.uniform(-1.0, 1.0, size=(6, len(images)))
+    if not (rotation_degrees or scale or shear or translate or horizontal_flip):
+        return images
+    flip = np.where(horizontal_flip & (draws[5] < 0.0), -1.0, 1.0)
+    maps = _affine_maps(
+        angle=np.deg2rad(rotation_degrees) * draws[0],
+        zoom=1.0 + scale * draws[1],
+        shear=shear * draws[2],
+        shift=2.0 * translate * draws[3:5],
+        flip=flip,
+        aspect=images.shape[3] / images.shape[2],
+    )
+    theta = torch.from_numpy(maps).to(images)
+    grid = affine_grid(theta, list(images.shape), align_corners=False)
+    return grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _affine_maps(
+    *,
+    angle: npt.NDArray[np.float64],
+    zoom: npt.NDArray[np.float64],
+    shear: npt.NDArray[np.float64],
+    shift: npt.NDArray[np.float64],
+    flip: npt.NDArray[np.float64],
+    aspect: float,
+) -> npt.NDArray[np.float64]:
+    """Output -> input maps [B, 2, 3] of x -> zoom rotation shear flip x + shift, in coordinates -1..1.
+
+    `aspect` (width / height) keeps a rotation a rotation where the image is no square.
+    """
+    cosine, sine = np.cos(angle), np.sin(angle)
+    rows = [[cosine * flip, (cosine * shear - sine) / aspect], [sine * flip * aspect, sine * shear + cosine]]
+    forward = np.moveaxis(np.array(rows) * zoom, -1, 0)
+    inverse = np.linalg.inv(forward)
+    return np.concatenate([inverse, -inverse @ shift.T[:, :, None]], axis=2)

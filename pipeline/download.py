@@ -1,0 +1,25 @@
+"""Stage `download@NAME`: the verified raw files of a data set in raw/NAME. Runs in data/."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dmlcore.config import load_datasets
+from dmlcore.data.fonts import copy_fonts
+from dmlcore.data.image_folder import pack_folder
+
+DOWNLOADS = {"glyphs": copy_fonts, "image_folder": pack_folder}
+
+
+def main() -> None:
+    """Read the data set's `kind` and `source`, write raw/NAME."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", help="a data set of params.yaml")
+    name = parser.parse_args().name
+    dataset = load_datasets(Path("params.yaml")).datasets[name]
+    DOWNLOADS[dataset.kind](Path(dataset.source), Path("raw") / name)
+
+
+if __name__ == "__main__":
+    main()

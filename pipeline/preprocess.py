@@ -1,0 +1,46 @@
+"""Stage `preprocess@NAME`: raw/NAME -> manifest, packed pixels and summary in prepared/NAME. Runs in data/."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+from dmlcore.config import EvaluationConfig, load_datasets
+from dmlcore.data.glyphs import glyph_catalogue
+from dmlcore.data.image_folder import folder_catalogue
+from dmlcore.data.packed import Split
+from dmlcore.data.prepare import prepare
+from dmlcore.data.raw_pixels import raw_pixel_embeddings
+
+CATALOGUES = {"glyphs": glyph_catalogue, "image_folder": folder_catalogue}
+
+
+def main() -> None:
+    """Read the data set's `preprocess` section, write prepared/NAME."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", help="a data set of params.yaml")
+    name = parser.parse_args().name
+    dataset = load_datasets(Path("params.yaml")).datasets[name]
+    catalogue = CATALOGUES[dataset.kind](Path("raw") / name, dataset.preprocess)
+    prepare(name, catalogue, dataset.preprocess, Path("prepared") / name, raw_pixel_metrics)
+
+
+def raw_pixel_metrics(test: Split) -> Mapping[str, float]:
+    """Retrieval and threshold consistency of the test split's raw pixels, under the keys of a trial."""
+    from dmlcore.metrics import evaluate
+
+    settings = EvaluationConfig()
+    evaluation = evaluate(
+        raw_pixel_embeddings(test.images),
+        test.labels,
+        ks=settings.ks,
+        far_range=settings.far_range,
+        num_thresholds=settings.num_thresholds,
+        epsilon=settings.epsilon,
+    )
+    return {f"test/{name}": value for name, value in evaluation.metrics.items()}
+
+
+if __name__ == "__main__":
+    main()
