@@ -8,25 +8,51 @@ from typing import Any
 
 from torch import nn
 
+from dmlcore.losses.arcface import ArcFace
+from dmlcore.losses.circle import Circle
 from dmlcore.losses.contrastive import Contrastive
+from dmlcore.losses.cosface import CosFace
+from dmlcore.losses.language_guidance import LanguageGuidance
+from dmlcore.losses.lifted_structure import LiftedStructure
 from dmlcore.losses.multi_similarity import MultiSimilarity
+from dmlcore.losses.norm_softmax import NormSoftmax
+from dmlcore.losses.pml import PREFIX, PMLLoss
 from dmlcore.losses.proxy_anchor import ProxyAnchor
+from dmlcore.losses.proxy_gml import ProxyGML
+from dmlcore.losses.proxy_nca_pp import ProxyNCAPlusPlus
 from dmlcore.losses.recall_at_k import RecallAtK
 from dmlcore.losses.smooth_ap import SmoothAP
+from dmlcore.losses.soft_triple import SoftTriple
+from dmlcore.losses.supcon import SupCon
 from dmlcore.losses.threshold_consistent_margin import ThresholdConsistentMargin
+from dmlcore.losses.triplet import Triplet
+from dmlcore.losses.unified_threshold import UnifiedThreshold
 
 __all__ = ["LOSSES", "REGULARIZERS", "ThresholdConsistentMargin", "build_loss", "build_regularizer"]
 
 LOSSES: dict[str, type[nn.Module]] = {
+    "arcface": ArcFace,
+    "circle": Circle,
     "contrastive": Contrastive,
+    "cosface": CosFace,
+    "lifted_structure": LiftedStructure,
     "multi_similarity": MultiSimilarity,
+    "norm_softmax": NormSoftmax,
     "proxy_anchor": ProxyAnchor,
+    "proxy_gml": ProxyGML,
+    "proxy_nca_pp": ProxyNCAPlusPlus,
     "recall_at_k": RecallAtK,
     "smooth_ap": SmoothAP,
+    "soft_triple": SoftTriple,
+    "supcon": SupCon,
+    "triplet": Triplet,
+    "unified_threshold": UnifiedThreshold,
 }
 
 REGULARIZERS: dict[str, type[nn.Module]] = {
+    "language_guidance": LanguageGuidance,
     "tcm": ThresholdConsistentMargin,
+    "unified_threshold": UnifiedThreshold,
 }
 
 SIZES = ("num_classes", "embedding_dim")
@@ -36,7 +62,7 @@ def build_loss(name: str, *, num_classes: int, embedding_dim: int, **params: Any
     """The loss of that name, called as `loss(embeddings [B, D], labels [B]) -> scalar`.
 
     Args:
-        name: a key of LOSSES.
+        name: a key of LOSSES, or `pml:Name` for a loss of pytorch-metric-learning.
         num_classes: C, training classes, labelled 0..C - 1; for losses with proxies.
         embedding_dim: D; for losses with proxies.
         params: the loss's own arguments; what is left out takes the author's value.
@@ -46,6 +72,8 @@ def build_loss(name: str, *, num_classes: int, embedding_dim: int, **params: Any
 
     A loss with parameters of its own draws them from torch's generator: seed that first.
     """
+    if name.startswith(PREFIX):
+        return PMLLoss(name.removeprefix(PREFIX), num_classes, embedding_dim, params)
     return _build("loss", LOSSES, name, {"num_classes": num_classes, "embedding_dim": embedding_dim}, params)
 
 
@@ -63,7 +91,8 @@ def _build(
     params: Mapping[str, Any],
 ) -> nn.Module:
     if name not in registry:
-        raise ValueError(f"unknown {kind} {name!r}; known: {', '.join(sorted(registry))}")
+        also = f", {PREFIX}NAME for any of pytorch-metric-learning" if kind == "loss" else ""
+        raise ValueError(f"unknown {kind} {name!r}; known: {', '.join(sorted(registry))}{also}")
     signature = inspect.signature(registry[name]).parameters
     own = [parameter for parameter in signature if parameter not in SIZES]
     for parameter in params:

@@ -1,0 +1,81 @@
+"""Circle loss on pairs."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dmlcore.losses.base import MetricLoss, normalize
+from dmlcore.losses.checks import check_number
+from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, others, pairwise_loss
+
+
+class Circle(MetricLoss):
+    """Pairs weighted by how far they are from their optimum.
+
+    L = mean over anchors of softplus(LSE_n(g [s_n + m]_+ (s_n - m)) + LSE_p(-g [1 + m - s_p]_+ (s_p - 1 + m))),
+    LSE the log of the sum of exponentials; the weights [.]_+ are not differentiated.
+
+    Args:
+        margin: m, in 0..1.
+        gamma: g, above 0.
+
+    Raises:
+        ValueError: a parameter is out of its range.
+
+    Reference: Sun, Cheng, Zhang, Zhang, Zheng, Wang, Wei, "Circle Loss: A Unified Perspective of Pair Similarity
+    Optimization", CVPR 2020, eq. 6 to 8.
+
+    Edge case: an anchor without a positive or without a negative is left out; none left -> 0 with zero gradient.
+    """
+
+    def __init__(self, margin: float = 0.4, gamma: float = 80.0) -> None:
+        super().__init__()
+        check_number("circle.margin", margin, low=0, high=1)
+        check_number("circle.gamma", gamma, low=0, open_low=True)
+        self.margin = margin
+        self.gamma = gamma
+
+    def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        kernel = partial(circle, margin=self.margin, gamma=self.gamma)
+        return pairwise_loss(normalize(embeddings), labels, kernel)
+
+
+def circle(matrix: Tensor, groups: list[ClassGroup], margin: float, gamma: float) -> Tensor:
+    """Circle loss of [B, B] cosine similarities sorted by class, overwritten with the gradient."""
+    num_anchors = sum(group.num_classes * group.size for group in groups if group.size > 1)
+    if num_anchors == 0 or (len(groups) == 1 and groups[0].num_classes == 1):
+        return matrix.zero_().sum()
+    total = matrix.new_zeros(())
+    for chunk in class_chunks(groups, matrix):
+        if chunk.size > 1:
+            total += _class_terms(matrix, chunk, margin, gamma)
+        else:
+            matrix[chunk.rows].zero_()
+    matrix.div_(num_anchors)
+    return total / num_anchors
+
+
+def _class_terms(matrix: Tensor, chunk: ClassGroup, margin: float, gamma: float) -> Tensor:
+    """Sum of a chunk's terms; overwrites its rows with their gradient."""
+    rows, block = (
+        matrix[chunk.rows].unflatten(0, (chunk.num_classes, chunk.size)),
+        class_blocks(matrix, chunk),
+    )
+    positives = block.clone()
+    positive_slopes = (1 + margin - positives).clamp_(min=0).mul_(-gamma)
+    positive_logits = positive_slopes * (positives - 1 + margin)
+    positive_logits.masked_fill_(~others(chunk.size, matrix.device), -torch.inf)
+    negative_slopes = (rows + margin).clamp_(min=0).mul_(gamma)
+    negative_logits = rows.sub_(margin).mul_(negative_slopes)
+    block.fill_(-torch.inf)
+    negative_sums = torch.logsumexp(negative_logits, dim=2, keepdim=True)
+    positive_sums = torch.logsumexp(positive_logits, dim=2, keepdim=True)
+    exponents = negative_sums + positive_sums
+    slope = exponents.sigmoid()
+    negative_logits.sub_(negative_sums).exp_().mul_(slope).mul_(negative_slopes)
+    block.copy_((positive_logits - positive_sums).exp_() * slope * positive_slopes)
+    return functional.softplus(exponents).sum()

@@ -1,0 +1,147 @@
+"""Every loss of pytorch-metric-learning that takes embeddings and labels, by name: `pml:CircleLoss`."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from dmlcore.losses.base import MetricLoss
+
+PREFIX = "pml:"
+# What the library calls num_classes and embedding_dim (`l` is ManifoldLoss's, `descriptors_dim` P2SGradLoss's).
+SIZE_NAMES = {
+    "num_classes": "num_classes",
+    "embedding_size": "embedding_dim",
+    "descriptors_dim": "embedding_dim",
+    "l": "embedding_dim",
+}
+PART_MODULES = {
+    "distance": "distances",
+    "reducer": "reducers",
+    "embedding_regularizer": "regularizers",
+    "weight_regularizer": "regularizers",
+    "miner": "miners",
+    "loss": "losses",
+}
+ABSTRACT = ("BaseLossWrapper", "BaseMetricLossFunction", "GenericPairLoss")
+LABEL_FREE = ("ManifoldLoss",)
+TWO_VIEWS = ("SelfSupervisedLoss", "VICRegLoss")
+
+
+class PMLLoss(MetricLoss):
+    """A loss of pytorch-metric-learning, called as ours are.
+
+    Args:
+        name: class name in `pytorch_metric_learning.losses`.
+        num_classes: handed on where the class wants it.
+        embedding_dim: handed on where the class wants it, under its own name for it.
+        params: the class's arguments. Parts are mappings with a name, as `distance: {name: LpDistance, power: 2}`,
+            likewise reducer, embedding_regularizer, weight_regularizer, `miner` (any of the library's, applied before
+            the loss) and the inner `loss` (`losses`, a list) of a wrapper.
+
+    Raises:
+        ValueError: unknown name or argument, a missing one, or one that the class refuses.
+
+    Reference: Musgrave, Belongie, Lim, "PyTorch Metric Learning", 2020 (arXiv 2008.09164).
+
+    Edge cases are the library's own: mostly 0 with zero gradient where there is no pair.
+    """
+
+    def __init__(self, name: str, num_classes: int, embedding_dim: int, params: Mapping[str, Any]) -> None:
+        super().__init__()
+        sizes = {"num_classes": num_classes, "embedding_dim": embedding_dim}
+        params = dict(params)
+        # CrossBatchMemory mines against its memory and takes the miner itself.
+        miner = None if name == "CrossBatchMemory" else params.pop("miner", None)
+        self.miner = None if miner is None else _build_part("miner", miner, sizes)
+        self.loss = _build("losses", name, sizes, params)
+        self.takes_labels = name not in LABEL_FREE
+
+    def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        pairs = None if self.miner is None else self.miner(embeddings, labels)
+        loss: Tensor = self.loss(embeddings, labels if self.takes_labels else None, pairs)
+        return loss
+
+
+def pml_losses() -> dict[str, type[nn.Module]]:
+    """Name -> class of the losses that a call with embeddings and labels can serve."""
+    return {name: kind for name, kind in _classes("losses").items() if name not in (*ABSTRACT, *TWO_VIEWS)}
+
+
+def _classes(module: str) -> dict[str, type[nn.Module]]:
+    # Here and not above: it takes a second to import, and few trials need it.
+    members = vars(importlib.import_module(f"pytorch_metric_learning.{module}"))
+    return {
+        name: kind
+        for name, kind in sorted(members.items())
+        if inspect.isclass(kind) and issubclass(kind, nn.Module) and not name.endswith("Mixin")
+    }
+
+
+def _build(module: str, name: str, sizes: Mapping[str, int], params: Mapping[str, Any]) -> nn.Module:
+    known = pml_losses() if module == "losses" else _classes(module)
+    if name in TWO_VIEWS:
+        raise ValueError(
+            f"`{PREFIX}{name}` compares two views of an image, which a loss of embeddings and labels has not"
+        )
+    if name not in known:
+        raise ValueError(f"unknown pytorch-metric-learning {module} {name!r}; known: {', '.join(known)}")
+    required, optional = _arguments(known[name])
+    given = {own: sizes[ours] for own, ours in SIZE_NAMES.items() if own in required}
+    for key in params:
+        if key not in required | optional or key in given:
+            allowed = ", ".join(sorted((required | optional) - set(given)))
+            raise ValueError(
+                f"`{PREFIX}{name}` has no parameter `{key}`, got {params[key]!r}; its parameters: {allowed}"
+            )
+    missing = required - set(given) - set(params)
+    if missing:
+        raise ValueError(
+            f"`{PREFIX}{name}` needs the parameters {', '.join(sorted(missing))}, got nothing; pass them"
+        )
+    try:
+        return known[name](**given, **{key: _parts(key, value, sizes) for key, value in params.items()})
+    except (AssertionError, TypeError, ValueError) as error:
+        raise ValueError(f"`{PREFIX}{name}` refuses its parameters {dict(params)!r}: {error}") from error
+
+
+def _arguments(kind: type[nn.Module]) -> tuple[set[str], set[str]]:
+    """Names of the required and the optional arguments of a class.
+
+    A class hands **kwargs on to its parents, which adds their optional arguments (their required ones it sets itself),
+    and *args too, which adds the required ones.
+    """
+    required: set[str] = set()
+    optional: set[str] = set()
+    passes_required = passes_optional = True
+    for parent in inspect.getmro(kind):
+        if parent is nn.Module or not passes_optional:
+            break
+        if "__init__" in vars(parent):
+            parameters = list(inspect.signature(vars(parent)["__init__"]).parameters.values())[1:]
+            named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+            optional |= {p.name for p in named if p.default is not p.empty}
+            if passes_required:
+                required |= {p.name for p in named if p.default is p.empty}
+            passes_required &= any(p.kind is p.VAR_POSITIONAL for p in parameters)
+            passes_optional &= any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return required - optional, optional
+
+
+def _parts(key: str, value: Any, sizes: Mapping[str, int]) -> Any:
+    if key == "losses" and isinstance(value, (list, tuple)):
+        return [_build_part("loss", item, sizes) for item in value]
+    return _build_part(key, value, sizes) if key in PART_MODULES and value is not None else value
+
+
+def _build_part(key: str, value: Any, sizes: Mapping[str, int]) -> nn.Module:
+    if isinstance(value, nn.Module):
+        return value
+    if not isinstance(value, Mapping) or "name" not in value:
+        raise ValueError(f"`{key}` must be a mapping with a `name`, got {value!r}; write it as {{name: ...}}")
+    rest = {name: item for name, item in value.items() if name != "name"}
+    return _build(PART_MODULES[key], value["name"], sizes, rest)

@@ -1,0 +1,41 @@
+"""What the softmax losses over one proxy a class share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dmlcore.losses.base import MetricLoss, check_class_indices, normalize
+from dmlcore.losses.checks import check_number
+
+
+class ProxySoftmax(MetricLoss):
+    """Mean cross-entropy of logits made of the cosines to one learned proxy a class.
+
+    Args:
+        num_classes: proxies [num_classes, embedding_dim], drawn from torch's generator, directions uniform.
+        embedding_dim: D.
+    """
+
+    def __init__(self, num_classes: int, embedding_dim: int) -> None:
+        super().__init__()
+        check_number("num_classes", num_classes, low=1, whole=True)
+        check_number("embedding_dim", embedding_dim, low=1, whole=True)
+        # Length about 1: with Adam the proxies then turn about as fast as the learning rate says.
+        self.proxies = nn.Parameter(torch.randn(num_classes, embedding_dim) / embedding_dim**0.5)
+
+    def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        check_class_indices(labels, len(self.proxies))
+        proxies = normalize(self.proxies.to(embeddings.dtype))
+        logits = self.logits(normalize(embeddings) @ proxies.T, labels.long())
+        return nn.functional.cross_entropy(logits, labels.long())
+
+    def logits(self, cosines: Tensor, labels: Tensor) -> Tensor:
+        """Cosines [B, C] and labels [B] -> logits [B, C]."""
+        raise NotImplementedError
+
+
+def add_at_own(values: Tensor, labels: Tensor, addend: Tensor | float) -> Tensor:
+    """Values [B, C] with `addend` ([B, C] or a number) added at each row's own class."""
+    own = labels.unsqueeze(1) == torch.arange(values.shape[1], device=values.device)
+    return torch.where(own, values + addend, values)

@@ -1,0 +1,57 @@
+"""Supervised contrastive loss."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from dmlcore.losses.base import MetricLoss, normalize
+from dmlcore.losses.checks import check_number
+from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, others, pairwise_loss
+
+
+class SupCon(MetricLoss):
+    """Softmax over the rest of the batch, averaged over the log-probabilities of the positives.
+
+    L = mean over anchors of -(1/#P) sum_{p in P} log(e^{s_p / t} / sum_{a != anchor} e^{s_a / t}).
+
+    Args:
+        temperature: t, above 0.
+
+    Raises:
+        ValueError: a parameter is out of its range.
+
+    Reference: Khosla, Teterwak, Wang, Sarna, Tian, Isola, Maschinot, Liu, Krishnan, "Supervised Contrastive Learning",
+    NeurIPS 2020, eq. 2 (L_out).
+
+    Edge case: an anchor without a positive is left out; none left -> 0 with zero gradient.
+    """
+
+    def __init__(self, temperature: float = 0.1) -> None:
+        super().__init__()
+        check_number("supcon.temperature", temperature, low=0, open_low=True)
+        self.temperature = temperature
+
+    def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        return pairwise_loss(normalize(embeddings), labels, partial(supcon, temperature=self.temperature))
+
+
+def supcon(matrix: Tensor, groups: list[ClassGroup], temperature: float) -> Tensor:
+    """Supervised contrastive loss of [B, B] cosine similarities sorted by class, overwritten with the gradient."""
+    num_anchors = max(sum(group.num_classes * group.size for group in groups if group.size > 1), 1)
+    matrix.div_(temperature).fill_diagonal_(-torch.inf)
+    total = matrix.new_zeros(())
+    for chunk in class_chunks(groups, matrix):
+        rows, block = matrix[chunk.rows], class_blocks(matrix, chunk)
+        if chunk.size == 1:
+            rows.zero_()
+            continue
+        pairs = others(chunk.size, matrix.device)
+        log_sums = torch.logsumexp(rows, dim=1, keepdim=True)
+        total += log_sums.sum() - block[:, pairs].sum() / (chunk.size - 1)
+        rows.sub_(log_sums).exp_()
+        block.sub_(pairs / (chunk.size - 1))
+    matrix.div_(num_anchors * temperature)
+    return total / num_anchors

@@ -1,0 +1,60 @@
+"""Triplet loss over the semi-hard triplets of the batch."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from dmlcore.losses.base import MetricLoss, normalize
+from dmlcore.losses.checks import check_number
+from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, others, pairwise_loss
+
+
+class Triplet(MetricLoss):
+    """A positive nearer than each semi-hard negative by a margin, in squared distances.
+
+    L = mean over semi-hard triplets (a, p, n) of d_ap^2 - d_an^2 + m; semi-hard: d_ap^2 < d_an^2 < d_ap^2 + m.
+
+    Args:
+        margin: m, above 0.
+
+    Raises:
+        ValueError: a parameter is out of its range.
+
+    Reference: Schroff, Kalenichenko, Philbin, "FaceNet: A Unified Embedding for Face Recognition and Clustering", CVPR
+    2015, eq. 2 and section 3.2. All semi-hard triplets count, not one a pair.
+
+    Edge case: no semi-hard triplet -> 0 with zero gradient.
+    """
+
+    def __init__(self, margin: float = 0.2) -> None:
+        super().__init__()
+        check_number("triplet.margin", margin, low=0, open_low=True)
+        self.margin = margin
+
+    def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        return pairwise_loss(normalize(embeddings), labels, partial(semi_hard_triplets, margin=self.margin))
+
+
+def semi_hard_triplets(matrix: Tensor, groups: list[ClassGroup], margin: float) -> Tensor:
+    """Triplet loss of [B, B] cosine similarities sorted by class, overwritten with the gradient."""
+    total, count = matrix.new_zeros(()), matrix.new_zeros(())
+    for chunk in class_chunks(groups, matrix, pairwise=True):
+        rows, block = matrix[chunk.rows], class_blocks(matrix, chunk)
+        pairs = others(chunk.size, matrix.device)
+        positives = block[:, pairs].view(len(rows), chunk.size - 1, 1)
+        block.fill_(-torch.inf)
+        violations = (
+            (rows.unsqueeze(1) - positives).mul_(2).add_(margin)
+        )  # d_ap^2 - d_an^2 + m, [b, positives, B]
+        semi_hard = (violations > 0) & (violations < margin)
+        total += violations.masked_fill_(~semi_hard, 0).sum()
+        numbers = semi_hard.sum(dim=2)
+        count += numbers.sum()
+        rows.copy_(semi_hard.sum(dim=1))
+        block[:, pairs] -= numbers.view(chunk.num_classes, -1)
+    count.clamp_(min=1)
+    matrix.mul_(2 / count)
+    return total / count
