@@ -1,0 +1,97 @@
+"""OPIS, the operating-point-inconsistency score, its floor-corrected form and its interval.
+
+Shapes: C classes with a positive pair, E of them large enough to split, T equally spaced thresholds, S splits.
+docs/opis.md carries the proof and the plot.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmlcore.metrics.keys import share_count
+
+Floats = NDArray[np.float64]
+
+
+def utility(sensitivity: Floats, specificity: Floats) -> Floats:
+    """Harmonic mean of both shares, element by element.
+
+    U = 2 phi psi / (phi + psi), 0 where both are 0 (c = 1 in (1 + c^2) phi psi / (c^2 phi + psi)).
+    """
+    total = sensitivity + specificity
+    return np.divide(2.0 * sensitivity * specificity, total, out=np.zeros_like(total), where=total > 0)
+
+
+def range_mean(values: Floats) -> Floats:
+    """Mean over the last axis, T equally spaced thresholds, by the trapezoid rule.
+
+    Equals the integral over the range divided by its width; a range of width 0 gives the value there.
+    """
+    return (values.sum(-1) - (values[..., 0] + values[..., -1]) / 2.0) / (values.shape[-1] - 1)
+
+
+def opis(class_utility: Floats) -> float:
+    """Spread of the utility over the classes, averaged over the range; lower is better.
+
+    Args: class_utility: [C, T], U_i(d).
+    Returns: sum_i INT (U_i - Ubar)^2 dd / (C (dmax - dmin)).
+    Reference: Zhang et al., Threshold-Consistent Margin Loss, ICLR 2024, arXiv 2307.04047.
+    """
+    return float(range_mean(class_utility.var(axis=0)))
+
+
+def epsilon_opis(class_utility: Floats, epsilon: float) -> float:
+    """Squared gap between the best and the worst classes, averaged over the range.
+
+    Classes are ranked once, by their mean utility over the range (ties by label order); best and worst are the
+    max(1, ceil(epsilon C)) at either end. INT (Ubar_best - Ubar_worst)^2 dd / (dmax - dmin).
+    Args: class_utility: [C, T]; epsilon: share of the classes in 0..1.
+    Reference: as for `opis`; the ranking rule is this project's reading.
+    """
+    order = np.argsort(range_mean(class_utility), kind="stable")
+    size = share_count(epsilon, len(order))
+    gap = class_utility[order[-size:]].mean(axis=0) - class_utility[order[:size]].mean(axis=0)
+    return float(range_mean(gap**2))
+
+
+def random_halves(classes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Half 0 or 1 of each image, [N], `classes` ascending; of an odd class either half gets the one more."""
+    count = np.bincount(classes)
+    order = np.lexsort((rng.random(len(classes)), classes))
+    place = np.arange(len(classes)) - (np.cumsum(count) - count)[classes]
+    half = np.empty(len(classes), dtype=np.int64)
+    half[order] = (place + rng.integers(0, 2, len(count))[classes]) % 2
+    return half
+
+
+def half_covariance(first: Floats, second: Floats, weights: Floats) -> Floats:
+    """Covariance over the classes between two halves' utilities, averaged over the range, for each row of weights.
+
+    Args: first, second: [E, T]; weights: [B, E], each row summing to E (ones, or how often a class was drawn).
+    Returns: [B], range_mean(sum_i w_i (A_i - Abar)(B_i - Bbar) / E), the divisor of OPIS itself.
+    """
+    product = weights @ range_mean(first * second)[:, None]
+    means = range_mean((weights @ first) * (weights @ second))[:, None] / len(first)
+    return ((product - means) / len(first))[:, 0]
+
+
+def corrected_opis(halves: Iterable[tuple[Floats, Floats]], weights: Floats) -> Floats:
+    """Mean over the splits of `half_covariance`, [B]. Never clipped: noise about 0 must average to 0."""
+    return np.mean([half_covariance(first, second, weights) for first, second in halves], axis=0)
+
+
+def class_draws(count: int, draws: int, rng: np.random.Generator) -> Floats:
+    """How often each class is in each bootstrap sample, [draws, count]; each row sums to `count`."""
+    return rng.multinomial(count, np.full(count, 1.0 / count), size=draws).astype(np.float64)
+
+
+def raw_draws(class_utility: Floats, weights: Floats) -> Floats:
+    """OPIS of each bootstrap sample of the rows of [C, T]: [B]."""
+    return half_covariance(class_utility, class_utility, weights)
+
+
+def interval(draws: Floats) -> tuple[float, float]:
+    """The middle 95 %."""
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return float(low), float(high)

@@ -1,0 +1,108 @@
+"""evaluate(): every retrieval, verification and consistency metric of a set of embeddings, exactly, over all pairs.
+
+Shapes: N images, D width, C classes with a positive pair, T thresholds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dmlcore.metrics import scores
+from dmlcore.metrics.inputs import Array, Pairs, build_pairs
+from dmlcore.metrics.retrieval import retrieval_metrics, whole_ranks
+from dmlcore.metrics.settings import Settings
+from dmlcore.metrics.sweep import Sweep
+from dmlcore.metrics.torch_sweep import TorchSweep
+from dmlcore.metrics.verification import REPORTED_FARS, operating_points
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What evaluate() found.
+
+    `metrics`: flat dict, name -> number. `thresholds [T]`: distances. `utility [C, T]`: U_i(d) of each class with a
+    positive pair, ids in `class_labels [C]`, ascending. `frr [C]`, `far [C]`: share of the class's positive pairs
+    rejected, and of its negative pairs accepted, at the one distance where the pooled FAR is 0.01.
+    """
+
+    metrics: dict[str, float]
+    thresholds: Floats
+    utility: Floats
+    class_labels: NDArray[np.generic]
+    frr: Floats
+    far: Floats
+
+
+def evaluate(
+    embeddings: Array,
+    labels: Array,
+    *,
+    ks: Sequence[int] = (1, 2, 4, 8),
+    far_range: tuple[float, float] = (0.01, 0.1),
+    num_thresholds: int = 101,
+    epsilon: float = 0.1,
+    distance_range: tuple[float, float] | None = None,
+    is_query: Array | None = None,
+    bootstrap: int = 0,
+    memory_bytes: int | None = None,
+    device: str | torch.device | None = None,
+    seed: int = 0,
+) -> Evaluation:
+    """Evaluate embeddings on all their pairs: exact, in bounded memory, the same numbers for every memory bound.
+
+    Args:
+        embeddings: [N, D] floating point, numpy or torch; L2-normalised here, then float32.
+        labels: [N] integers of any size.
+        ks: the k of recall_at_k.
+        far_range: pooled false-accept rates whose distances bound the calibration range of OPIS.
+        num_thresholds: T equally spaced distances of that range, both ends included.
+        epsilon: share of the classes at either end that epsilon_opis compares.
+        distance_range: (smallest, largest) distance, instead of far_range (a range carried over from validation).
+        is_query: [N] bool; queries then search the others, the gallery, and a pair is one query with one gallery image.
+        bootstrap: number of class resamples behind opis_low/high and opis_raw_low/high (95 %); 0 leaves them out.
+        memory_bytes: bound on the working memory beside the input, default 2^30.
+        device: where the products run, default the CPU.
+        seed: of the random halves behind opis_corrected and of the bootstrap.
+
+    Returns:
+        Evaluation. A class with one image has no positive pair: it serves as negatives only and is counted in
+        `num_singleton_classes`; its query is left out. Classes with fewer than 4 images (2 queries and 2 gallery
+        images) are left out of opis_corrected and counted in `num_classes_too_small_for_correction`; with fewer
+        than 2 classes left it is NaN. opis_floor = opis - opis_corrected.
+
+    Ties: a negative at the same similarity as a positive ranks above it, and "distance <= d" accepts both.
+    Distances are d = sqrt(2 - 2 s) of float32 similarities s.
+
+    Raises:
+        ValueError: NaN or infinite embeddings, shapes that do not fit, fewer than 2 classes, no positive pair, collapse
+        (all embeddings alike, or the distance at the larger FAR within float32 noise of 0), arguments out of range.
+
+    Reference: OPIS: Zhang et al., ICLR 2024, arXiv 2307.04047; MAP@R: Musgrave et al. 2020, arXiv 2003.08505.
+    """
+    memory = 2**30 if memory_bytes is None else memory_bytes
+    settings = Settings(
+        tuple(ks), far_range, num_thresholds, epsilon, distance_range, bootstrap, memory, seed
+    )
+    with torch.inference_mode():
+        pairs = build_pairs(embeddings, labels, is_query, torch.device(device or "cpu"))
+        return evaluate_pairs(pairs, TorchSweep(pairs, memory // 2), settings)
+
+
+def evaluate_pairs(pairs: Pairs, sweep: Sweep, settings: Settings) -> Evaluation:
+    """evaluate() once the pairs and the way to walk them are chosen: three walks."""
+    budget = settings.memory_bytes // 8
+    ranks = whole_ranks(pairs, settings.ks, budget)
+    negatives = sweep.count_keys(ranks)
+    retrieval = retrieval_metrics(pairs, sweep, ranks, settings.ks, budget)
+    points = operating_points(pairs, sweep, negatives, {*settings.far_range, *REPORTED_FARS}, budget)
+    scores.check_collapse(points, pairs.total_negatives)
+    grid = scores.build_grid(points, settings)
+    classes = scores.score_classes(pairs, sweep, grid, settings, budget)
+    ends = {"distance_min": float(grid.thresholds[0]), "distance_max": float(grid.thresholds[-1])}
+    metrics = retrieval | classes.metrics | ends | {"equal_error_rate": points.equal_error_rate}
+    return Evaluation(metrics, grid.thresholds, classes.utility, classes.labels, classes.frr, classes.far)

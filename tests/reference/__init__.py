@@ -1,0 +1,3 @@
+"""Naive float64 twins of the losses and metrics: the oracles of the tests."""
+
+from tests.reference import metrics as metrics
