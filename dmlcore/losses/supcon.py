@@ -52,6 +52,6 @@ def supcon(matrix: Tensor, groups: list[ClassGroup], temperature: float) -> Tens
         log_sums = torch.logsumexp(rows, dim=1, keepdim=True)
         total += log_sums.sum() - block[:, pairs].sum() / (chunk.size - 1)
         rows.sub_(log_sums).exp_()
-        block.sub_(pairs / (chunk.size - 1))
+        block.sub_(pairs.to(block.dtype) / (chunk.size - 1))
     matrix.div_(num_anchors * temperature)
     return total / num_anchors

@@ -65,7 +65,7 @@ def threshold_consistent_margin(
     blocks = [class_blocks(matrix, group) for group in groups]
     below = [block <= margins[0] for block in blocks]
     shortfalls = [torch.where(mask, margins[0] - block, 0) for mask, block in zip(below, blocks, strict=True)]
-    positive_count = sum(mask.sum() for mask in below).clamp(min=1)  # type: ignore[union-attr]
+    positive_count = matrix.new_zeros(()).add_(sum(mask.sum() for mask in below)).clamp_(min=1)
     positive = sum(part.sum() for part in shortfalls) / positive_count
     for block in blocks:
         block.fill_(-torch.inf)
