@@ -16,6 +16,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
+DatasetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_\-]*$", max_length=64)]
+"""Without a dot: DVC reads one as the next key of params.yaml."""
 PositiveInt = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Rate = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
@@ -56,8 +58,12 @@ class SplitConfig(Strict):
             raise ValueError(
                 "test_share + validation_share must be below 1, so that classes are left to train on"
             )
-        if (self.rule == "listed") != bool(self.test and self.validation):
+        if (bool(self.test), bool(self.validation)) != (self.rule == "listed",) * 2:
             raise ValueError("`test` and `validation` name the units of rule `listed`, and only of that rule")
+        if self.protocol == "closed" and self.rule != "hashed":
+            raise ValueError(f"protocol `closed` divides images by rule `hashed`, got rule `{self.rule}`")
+        if self.rule == "scripts" and self.unit != "class":
+            raise ValueError(f"rule `scripts` keeps classes whole, got unit `{self.unit}`")
         return self
 
 
@@ -70,7 +76,8 @@ class PreprocessConfig(Strict):
     min_faces: Annotated[int, Field(ge=2, le=16)] = 12
     """glyphs: a character is a class if at least this many of the 16 font faces draw it."""
     super_classes: str | None = None
-    """image_folder: CSV with the columns class_name, super_class, relative to data/."""
+    """image_folder: a CSV with the columns class_name, super_class at the top of the source folder, by its name there:
+    so DVC, which watches that folder, sees when a row changes."""
 
 
 class DatasetConfig(Strict):
@@ -80,9 +87,17 @@ class DatasetConfig(Strict):
     the list of files and checksums of a data set that the project knows."""
     preprocess: PreprocessConfig = PreprocessConfig()
 
+    @model_validator(mode="after")
+    def _suits_kind(self) -> DatasetConfig:
+        if self.kind != "glyphs" and self.preprocess.split.rule == "scripts":
+            raise ValueError(f"split rule `scripts` knows the scripts of `glyphs` only, got kind `{self.kind}`")
+        if self.kind != "image_folder" and self.preprocess.super_classes is not None:
+            raise ValueError(f"`super_classes` belongs to kind `image_folder`, got kind `{self.kind}`")
+        return self
+
 
 class DataParams(Strict):
-    datasets: dict[Name, DatasetConfig]
+    datasets: dict[DatasetName, DatasetConfig]
 
 
 # ---------------------------------------------------------------------------------------------- one trial

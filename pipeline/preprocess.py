@@ -12,6 +12,7 @@ from dmlcore.data.image_folder import folder_catalogue
 from dmlcore.data.packed import Split
 from dmlcore.data.prepare import prepare
 from dmlcore.data.raw_pixels import raw_pixel_embeddings
+from dmlcore.metrics import evaluate
 
 CATALOGUES = {"glyphs": glyph_catalogue, "image_folder": folder_catalogue}
 
@@ -28,8 +29,6 @@ def main() -> None:
 
 def raw_pixel_metrics(test: Split) -> Mapping[str, float]:
     """Retrieval and threshold consistency of the test split's raw pixels, under the keys of a trial."""
-    from dmlcore.metrics import evaluate
-
     settings = EvaluationConfig()
     evaluation = evaluate(
         raw_pixel_embeddings(test.images),

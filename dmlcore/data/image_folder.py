@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -41,23 +42,46 @@ def pack_folder(source: Path, folder: Path) -> None:
             pack.addfile(member, io.BytesIO(data))
 
 
+@dataclass(frozen=True)
+class Pack:
+    """The files of a pack by their path in the source folder."""
+
+    path: Path
+    places: Mapping[str, tuple[int, int]]
+    """Offset and length of each file's bytes."""
+
+    @classmethod
+    def open(cls, path: Path) -> Pack:
+        """Read the table of contents of `images.tar`."""
+        with tarfile.open(path) as pack:
+            members = [member for member in pack.getmembers() if member.isfile()]
+        return cls(path, {member.name: (member.offset_data, member.size) for member in members})
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file."""
+        if name not in self.places:
+            raise DataError(f"{name!r}: no such file at the top of the source folder; put it there")
+        offset, length = self.places[name]
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            return file.read(length)
+
+
 def folder_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
     """The images of a pack, super-classes from the CSV that `config.super_classes` names.
 
     Raises:
         DataError: a class without a super-class, or a rule that needs what is not there.
     """
-    pack = tarfile.open(raw / PACK)  # noqa: SIM115 - the reader below holds it
-    members = {member.name: member for member in pack.getmembers() if "/" in member.name}
-    classes = sorted({name.split("/")[0] for name in members})
-    super_classes = _super_classes(pack, classes, config)
+    pack = Pack.open(raw / PACK)
+    images = sorted(name for name in pack.places if "/" in name)
+    super_classes = _super_classes(pack, sorted({_class_name(path) for path in images}), config)
 
     def read(item: Item) -> Pixels:
-        return square_rgb(_content(pack, item.source), config.image_size, name=item.source)
+        return square_rgb(pack.read(item.source), config.image_size, name=item.source)
 
-    items = [_item(name, super_classes) for name in sorted(members)]
     return Catalogue(
-        tuple(items),
+        tuple(_item(path, super_classes) for path in images),
         read,
         channels=3,
         description="images from the user's own class folders",
@@ -65,8 +89,12 @@ def folder_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
     )
 
 
+def _class_name(path: str) -> str:
+    return path.split("/")[0]
+
+
 def _item(path: str, super_classes: Mapping[str, str]) -> Item:
-    name = path.split("/")[0]
+    name = _class_name(path)
     return Item(name, super_classes[name], path, split_text=name)
 
 
@@ -80,7 +108,13 @@ def _images(source: Path) -> list[Path]:
     folders = sorted(path for path in _entries(source, source) if path.is_dir())
     if not folders:
         raise DataError(f"{source}: must hold one folder of images a class, got no folder")
-    images = [path for folder in folders for path in sorted(_entries(folder, source))]
+    return [image for folder in folders for image in _class_images(folder, source)]
+
+
+def _class_images(folder: Path, source: Path) -> list[Path]:
+    images = sorted(_entries(folder, source))
+    if not images:
+        raise DataError(f"{folder}: a class folder must hold images, got none; remove the folder")
     for path in images:
         if path.suffix.lower() not in SUFFIXES or not path.is_file():
             raise DataError(f"{path}: a class folder holds images only ({', '.join(SUFFIXES)}); move it away")
@@ -104,41 +138,26 @@ def _entries(folder: Path, source: Path) -> Iterable[Path]:
         yield path
 
 
-def _super_classes(
-    pack: tarfile.TarFile, classes: Iterable[str], config: PreprocessConfig
-) -> Mapping[str, str]:
+def _super_classes(pack: Pack, classes: Iterable[str], config: PreprocessConfig) -> Mapping[str, str]:
     if config.super_classes is None:
         if config.split.unit == "super_class":
             raise DataError(
                 "split unit `super_class` needs `super_classes`, the CSV in the source folder; got none"
             )
         return {name: name for name in classes}
-    table = pl.read_csv(_content(pack, config.super_classes), infer_schema=False)
-    if not {"class_name", "super_class"} <= set(table.columns):
-        raise DataError(
-            f"{config.super_classes}: must have the columns class_name, super_class, got {table.columns}"
-        )
-    _refuse_twice(table, config.super_classes)
-    known = dict(table.select("class_name", "super_class").rows())
+    known = _read_table(pack.read(config.super_classes), config.super_classes)
     for name in classes:
         if not known.get(name):
             raise DataError(f"{config.super_classes}: class {name!r} has no super_class; add its row")
     return known
 
 
-def _refuse_twice(table: pl.DataFrame, name: str) -> None:
+def _read_table(data: bytes, name: str) -> Mapping[str, str]:
+    try:
+        table = pl.read_csv(data, infer_schema=False).select("class_name", "super_class")
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"{name}: must be CSV with the columns class_name, super_class: {error}") from None
     twice = table.filter(pl.col("class_name").is_duplicated())
     if not twice.is_empty():
-        raise DataError(f"{name}: a class has one row, got {twice.rows()[:2]}")
-
-
-def _content(pack: tarfile.TarFile, name: str) -> bytes:
-    try:
-        file = pack.extractfile(name)
-    except KeyError:
-        raise DataError(
-            f"{name}: no such file at the top of the source folder; run its download again"
-        ) from None
-    if file is None:
-        raise DataError(f"{name}: must be a plain file in {PACK}; run its download again")
-    return file.read()
+        raise DataError(f"{name}: a class must have one row, got {twice.rows()[:2]}")
+    return dict(table.rows())

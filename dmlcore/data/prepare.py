@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,9 @@ def prepare(
         }
         _write_summary(temporary, summary)
         metrics = baseline(PreparedDataset.open(temporary).split("test"))
-        _write_summary(temporary, summary | {"raw_pixels": dict(metrics)})
+        # JSON has no NaN: a metric that is undefined on these classes is null.
+        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        _write_summary(temporary, summary | {"raw_pixels": finite})
 
 
 def data_hash(manifest: pl.DataFrame, images: Path) -> str:
