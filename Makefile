@@ -1,0 +1,56 @@
+# `make repro` runs the default study, `make test` the tests; each does all of the set-up on a fresh clone.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+BIN := $(CURDIR)/.venv/bin
+STAMP := .venv/.installed
+export PATH := $(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export DVC_NO_ANALYTICS := true
+
+.PHONY: help install repro plan ui test lint bench clean
+
+help:
+	@echo "make repro   set up, run the default study, print the trade-off table"
+	@echo "make test    set up, run the whole test suite"
+	@echo "make plan    what a sweep would run"
+	@echo "make ui      MLflow's UI on http://127.0.0.1:5000"
+	@echo "make lint    ruff, mypy, import layers"
+	@echo "make bench   benchmarks, as ratios within one run"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "needs Python 3.11: install it, or run 'make PYTHON=/path/to/python3.11 ...'"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt "torch==2.14.1" "torchvision==0.29.1"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $(STAMP)
+
+repro: $(STAMP)
+	dvc repro --ignore-errors
+	@dmlcore check
+	@dmlcore summary
+	@dvc status --quiet || { echo "a stage failed or is out of date:"; dvc status; exit 1; }
+
+plan: $(STAMP)
+	dmlcore plan
+
+ui: $(STAMP)
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --workers 1 --host 127.0.0.1 --port 5000 \
+		--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/state/mlflow.db}"
+
+test: $(STAMP)
+	pytest
+
+lint: $(STAMP)
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+
+bench: $(STAMP)
+	python -m benchmarks
+
+clean:
+	rm -rf state data/raw data/prepared
