@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 
-from dmlcore.config import ConfigError
+if TYPE_CHECKING:
+    from dmlcore.tuning.plan import Plan
 
 app = typer.Typer(
     help="Embeddings for which one distance threshold serves every class: plan, check and evaluate.",
@@ -31,20 +32,22 @@ def plan(study: Study = Path()) -> None:
 
     Example: dmlcore plan --study .
     """
+    found = _plan(study)
+    for trial in found.trials:
+        record = found.records.get(trial.key)
+        typer.echo(f"{record.status if record else 'new':9} {trial.key}  {trial.name}")
+    typer.echo(", ".join(f"{count} {name}" for name, count in found.counts().items()))
+
+
+def _plan(study: Path) -> Plan:
     from dmlcore.config import load_study
     from dmlcore.tuning.plan import make_plan
 
     study = study.resolve()
     try:
-        sweep = load_study(study / "params.yaml").sweep
-        found = make_plan(sweep, study=study, prepared=_prepared(study))
-    except (ConfigError, FileNotFoundError) as error:
+        return make_plan(load_study(study / "params.yaml").sweep, study=study, prepared=_prepared(study))
+    except (ValueError, OSError) as error:
         raise _fail(error) from None
-    for trial in found.trials:
-        record = found.records.get(trial.key)
-        status = record.status if record else "new"
-        typer.echo(f"{status:9} {trial.key}  {trial.name}")
-    typer.echo(", ".join(f"{count} {name}" for name, count in found.counts().items()))
 
 
 def _prepared(study: Path) -> Path:
@@ -61,18 +64,17 @@ def check(study: Study = Path()) -> None:
 
     Example: dmlcore check --study .
     """
-    import polars as pl
-
-    path = study / "results" / "trials.parquet"
-    if not path.is_file():
-        raise _fail(f"{path} is not there: run `dvc repro` first")
-    trials = pl.read_parquet(path)
-    bad = trials.filter(~pl.col("status").is_in(["finished", "stopped"])).sort("trial_key")
-    for row in bad.iter_rows(named=True):
-        name = " ".join(str(row[label]) for label in ("dataset", "backbone", "loss", "arm", "seed"))
-        typer.echo(f"{row['status'].upper()} {row['trial_key']} {name}: {row['error']}")
-    typer.echo(f"{trials.height - bad.height} of {trials.height} trials are finished")
-    if bad.height:
+    found = _plan(study)
+    for trial in found.missing:
+        record = found.records.get(trial.key)
+        reason = (
+            f"FAILED {trial.key} {trial.name}: {record.error}"
+            if record
+            else f"MISSING {trial.key} {trial.name}"
+        )
+        typer.echo(reason)
+    typer.echo(f"{len(found.trials) - len(found.missing)} of {len(found.trials)} trials are finished")
+    if found.missing:
         typer.echo("`dvc repro` runs the others again")
         raise typer.Exit(1)
 

@@ -61,7 +61,8 @@ class MlflowTracker:
         if self._client is None:
             from mlflow import MlflowClient
 
-            logging.getLogger("alembic").setLevel(logging.WARNING)
+            for chatty in ("alembic", "mlflow"):
+                logging.getLogger(chatty).setLevel(logging.WARNING)
             self._client = MlflowClient(tracking_uri=self.uri)
         return self._client
 

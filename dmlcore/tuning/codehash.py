@@ -12,12 +12,15 @@ PACKAGE = Path(__file__).resolve().parents[1]
 REGISTRIES = ("dmlcore.losses",)
 """Packages whose `__init__` names every loss: only the files of the losses that a trial uses count."""
 REGISTRY_NAMES = ("LOSSES", "REGULARIZERS", "__all__")
+PREPARATION = ("dmlcore.data.manifest", "dmlcore.data.splits")
+"""What they do to the data is in the data hash."""
 NOT_TRAINING = (
     "dmlcore.config",
     "dmlcore.metrics",
     "dmlcore.report",
     "dmlcore.tracking",
     "dmlcore.training.evaluation",
+    *PREPARATION,
 )
 NOT_EVALUATION = ("dmlcore.config", "dmlcore.report", "dmlcore.tracking")
 

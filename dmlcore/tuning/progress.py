@@ -73,7 +73,7 @@ class Progress:
             f"[{self.finished + self.failed}/{self.total}] {name}: {outcome(record)}", markup=False
         )
         if not self.console.is_terminal:
-            self.console.print(f"    {self.summary()}", markup=False)
+            self.console.print(f"    {self.summary()}", markup=False, soft_wrap=True)
 
     def summary(self) -> str:
         """`12 finished, 2 running, 0 failed, about 5 min left`."""

@@ -15,6 +15,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 
 import ray
 from ray import tune
@@ -92,12 +93,9 @@ def _bundle(trials: list[PlannedTrial], resources: ResourcesConfig) -> dict[str,
 @contextmanager
 def _ray(resources: ResourcesConfig) -> Iterator[int]:
     """Connect to the cluster that RAY_ADDRESS names, else start Ray here; gives how many trials run at a time."""
-    previous = signal.signal(signal.SIGTERM, _interrupt)
-    ray.init(
-        include_dashboard=False if "RAY_ADDRESS" not in os.environ else None,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-    )
+    cluster = "RAY_ADDRESS" in os.environ
+    ray.init(include_dashboard=None if cluster else False, logging_level=logging.ERROR, log_to_driver=False)
+    previous = signal.signal(signal.SIGTERM, _interrupt)  # after ray.init, which sets a handler of its own
     try:
         yield resources.max_concurrent or int(ray.cluster_resources().get("CPU", 1))
     finally:
@@ -115,6 +113,10 @@ class _Watcher(Callback):
     def __init__(self, trials: dict[str, PlannedTrial], records: RecordFolder, progress: Progress) -> None:
         self.trials, self.records, self.progress = trials, records, progress
         self.died: dict[str, str] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks for a restore that this project never does (the records are the truth)."""
+        return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         planned = self.trials[trial.config["trial_key"]]

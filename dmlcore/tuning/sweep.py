@@ -59,7 +59,9 @@ def run_sweep(sweep: SweepConfig, folders: SweepFolders, tracker: Tracker) -> Pl
         with FileLock(folders.state / "sweep.lock", timeout=LOCK_SECONDS):
             return _locked(sweep, folders, tracker)
     except Timeout:
-        raise SweepBusyError(f"another process runs the sweep of {folders.study}; wait for it or end it") from None
+        raise SweepBusyError(
+            f"another process runs the sweep of {folders.study}; wait for it or end it"
+        ) from None
 
 
 def _locked(sweep: SweepConfig, folders: SweepFolders, tracker: Tracker) -> Plan:
