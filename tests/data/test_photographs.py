@@ -116,8 +116,9 @@ def test_a_decompression_bomb_is_refused(side):
         b"no image",
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
         encode(Image.effect_noise((64, 64), 50))[:900],
+        encode(Image.new("RGB", (9, 9)), "PCX"),  # Pillow reads it, but it is not on the list
     ],
-    ids=["empty", "text", "postscript", "cut"],
+    ids=["empty", "text", "postscript", "cut", "another format"],
 )
 def test_what_is_no_image_is_refused_by_name(data):
     with pytest.raises(DataError, match=r"'a/broken.jpg': unreadable image"):
