@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 HALF_TYPES = (torch.float16, torch.bfloat16)
-SMALLEST_NORM = 1.0e-12
+SMALLEST_LENGTH = 1.0e-12
 
 
 class MetricLoss(nn.Module):
@@ -79,5 +79,10 @@ def normalize(vectors: Tensor) -> Tensor:
     Returns:
         [B, D], rows of length 1.
     """
-    norms = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-    return vectors / norms.masked_fill(norms < SMALLEST_NORM, torch.inf)
+    return vectors / row_lengths(vectors)
+
+
+def row_lengths(vectors: Tensor) -> Tensor:
+    """[B, D] -> [B, 1]; infinite for a zero row, so that a division by it gives 0."""
+    lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    return lengths.masked_fill(lengths < SMALLEST_LENGTH, torch.inf)

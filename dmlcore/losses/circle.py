@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dmlcore.losses.base import MetricLoss, normalize
+from dmlcore.losses.base import MetricLoss
 from dmlcore.losses.checks import check_number
 from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, others, pairwise_loss
 
@@ -41,7 +41,7 @@ class Circle(MetricLoss):
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         kernel = partial(circle, margin=self.margin, gamma=self.gamma)
-        return pairwise_loss(normalize(embeddings), labels, kernel)
+        return pairwise_loss(embeddings, labels, kernel)
 
 
 def circle(matrix: Tensor, groups: list[ClassGroup], margin: float, gamma: float) -> Tensor:

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dmlcore.losses.base import MetricLoss, normalize
+from dmlcore.losses.base import MetricLoss
 from dmlcore.losses.checks import check_number
 from dmlcore.losses.pairs import ClassGroup, class_blocks, pairwise_loss, row_chunks
 
@@ -40,7 +40,7 @@ class Contrastive(MetricLoss):
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         kernel = partial(contrastive, margins=(self.positive_margin, self.negative_margin))
-        return pairwise_loss(normalize(embeddings), labels, kernel, symmetric=True)
+        return pairwise_loss(embeddings, labels, kernel, symmetric=True)
 
 
 def contrastive(matrix: Tensor, groups: list[ClassGroup], margins: tuple[float, float]) -> Tensor:

@@ -38,7 +38,7 @@ class LiftedStructure(MetricLoss):
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         # Distances do not see a common offset, but |x|^2 + |y|^2 - 2xy loses its digits to one.
         centred = embeddings - embeddings.detach().mean(dim=0)
-        return pairwise_loss(centred, labels, partial(lifted_structure, margin=self.margin))
+        return pairwise_loss(centred, labels, partial(lifted_structure, margin=self.margin), cosine=False)
 
 
 def lifted_structure(matrix: Tensor, groups: list[ClassGroup], margin: float) -> Tensor:

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dmlcore.losses.base import MetricLoss, normalize
+from dmlcore.losses.base import MetricLoss
 from dmlcore.losses.checks import check_number
 from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, others, pairwise_loss
 
@@ -51,7 +51,7 @@ class MultiSimilarity(MetricLoss):
         kernel = partial(
             multi_similarity, alpha=self.alpha, beta=self.beta, base=self.base, epsilon=self.epsilon
         )
-        return pairwise_loss(normalize(embeddings), labels, kernel)
+        return pairwise_loss(embeddings, labels, kernel)
 
 
 def multi_similarity(

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dmlcore.losses.base import MetricLoss, normalize
+from dmlcore.losses.base import MetricLoss
 from dmlcore.losses.checks import check_choice, check_number
 from dmlcore.losses.pairs import pairwise_loss
 from dmlcore.losses.smooth_ranks import smooth_rank_loss
@@ -62,7 +62,7 @@ class RecallAtK(MetricLoss):
             temperature=self.temperature,
             exclude_query=self.exclude_query,
         )
-        return pairwise_loss(normalize(embeddings), labels, kernel)
+        return pairwise_loss(embeddings, labels, kernel)
 
 
 def smooth_recall(ahead: Tensor, own_ahead: Tensor, ks: Sequence[int], temperature: float) -> Tensor:

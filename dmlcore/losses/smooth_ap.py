@@ -6,7 +6,7 @@ from functools import partial
 
 from torch import Tensor
 
-from dmlcore.losses.base import MetricLoss, normalize
+from dmlcore.losses.base import MetricLoss
 from dmlcore.losses.checks import check_number
 from dmlcore.losses.pairs import pairwise_loss
 from dmlcore.losses.smooth_ranks import smooth_rank_loss
@@ -42,7 +42,7 @@ class SmoothAP(MetricLoss):
             temperature=self.temperature,
             exclude_query=True,
         )
-        return pairwise_loss(normalize(embeddings), labels, kernel)
+        return pairwise_loss(embeddings, labels, kernel)
 
 
 def smooth_average_precision(ahead: Tensor, own_ahead: Tensor) -> Tensor:

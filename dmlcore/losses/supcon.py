@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dmlcore.losses.base import MetricLoss, normalize
+from dmlcore.losses.base import MetricLoss
 from dmlcore.losses.checks import check_number
 from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, others, pairwise_loss
 
@@ -35,7 +35,7 @@ class SupCon(MetricLoss):
         self.temperature = temperature
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        return pairwise_loss(normalize(embeddings), labels, partial(supcon, temperature=self.temperature))
+        return pairwise_loss(embeddings, labels, partial(supcon, temperature=self.temperature))
 
 
 def supcon(matrix: Tensor, groups: list[ClassGroup], temperature: float) -> Tensor:

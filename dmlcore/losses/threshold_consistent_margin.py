@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dmlcore.losses.base import MetricLoss, normalize
+from dmlcore.losses.base import MetricLoss
 from dmlcore.losses.checks import check_number
 from dmlcore.losses.pairs import ClassGroup, class_blocks, pairwise_loss, row_chunks
 
@@ -54,7 +54,7 @@ class ThresholdConsistentMargin(MetricLoss):
         margins = (self.positive_margin, self.negative_margin)
         weights = (self.positive_weight, self.negative_weight)
         kernel = partial(threshold_consistent_margin, margins=margins, weights=weights)
-        return pairwise_loss(normalize(embeddings), labels, kernel, symmetric=True)
+        return pairwise_loss(embeddings, labels, kernel, symmetric=True)
 
 
 def threshold_consistent_margin(

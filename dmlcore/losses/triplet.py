@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dmlcore.losses.base import MetricLoss, normalize
+from dmlcore.losses.base import MetricLoss
 from dmlcore.losses.checks import check_number
 from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, others, pairwise_loss
 
@@ -35,7 +35,7 @@ class Triplet(MetricLoss):
         self.margin = margin
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        return pairwise_loss(normalize(embeddings), labels, partial(semi_hard_triplets, margin=self.margin))
+        return pairwise_loss(embeddings, labels, partial(semi_hard_triplets, margin=self.margin))
 
 
 def semi_hard_triplets(matrix: Tensor, groups: list[ClassGroup], margin: float) -> Tensor:

@@ -162,8 +162,11 @@ def test_half_precision_stays_near(kind: str, name: str, dtype: torch.dtype) -> 
 
 @each_component
 def test_same_seed_same_bits(kind: str, name: str) -> None:
-    first = value_and_gradient(build(kind, name), *batch())
-    second = value_and_gradient(build(kind, name), *batch())
+    torch.use_deterministic_algorithms(True)
+    try:
+        first, second = (value_and_gradient(build(kind, name), *batch()) for _ in range(2))
+    finally:
+        torch.use_deterministic_algorithms(False)
     torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 

@@ -9,6 +9,7 @@ from tests.losses.cases import COMPONENTS, SETTINGS, TWINS, batch, build
 
 ALL_SETTINGS = [(kind, name, setting) for kind, name in COMPONENTS for setting in range(len(SETTINGS[name]))]
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
+DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
 
 
 def test_nothing_lacks_a_twin_or_a_setting() -> None:
@@ -18,22 +19,26 @@ def test_nothing_lacks_a_twin_or_a_setting() -> None:
 
 @pytest.mark.parametrize(("kind", "name", "setting"), ALL_SETTINGS)
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-def test_equals_the_naive_twin(kind: str, name: str, setting: int, dtype: torch.dtype) -> None:
-    loss = build(kind, name, dtype, setting)
-    embeddings, labels = batch(dtype)
+@pytest.mark.parametrize("device", DEVICES)
+def test_equals_the_naive_twin(kind: str, name: str, setting: int, dtype: torch.dtype, device: str) -> None:
+    loss = build(kind, name, dtype, setting).to(device)
+    embeddings, labels = (tensor.detach().to(device) for tensor in batch(dtype))
+    embeddings.requires_grad_()
     value = loss(embeddings, labels)
     tensors = [embeddings, *loss.parameters()]
     gradients = torch.autograd.grad(value, tensors)
 
-    learned = {key: tensor.detach().double().requires_grad_() for key, tensor in loss.named_parameters()}
-    oracle = embeddings.detach().double().requires_grad_()
+    learned = {
+        key: tensor.detach().double().cpu().requires_grad_() for key, tensor in loss.named_parameters()
+    }
+    oracle = embeddings.detach().double().cpu().requires_grad_()
     expected = TWINS[kind][name](oracle, labels.tolist(), **learned, **SETTINGS[name][setting])
     expected_gradients = torch.autograd.grad(expected, [oracle, *learned.values()])
 
     assert expected.item() != 0, "the batch must exercise the loss"
     for got, want in zip((value, *gradients), (expected, *expected_gradients), strict=True):
         largest = max(want.abs().max().item(), 1.0)
-        torch.testing.assert_close(got.double(), want, rtol=0, atol=TOLERANCE[dtype] * largest)
+        torch.testing.assert_close(got.double().cpu(), want, rtol=0, atol=TOLERANCE[dtype] * largest)
 
 
 DIFFERENTIABLE = [
