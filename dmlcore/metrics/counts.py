@@ -6,12 +6,11 @@ Shapes: C classes, K cuts (similarities, descending), S splits, Q rows, G column
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from dmlcore.metrics.class_kernels import sum_by_class
 from dmlcore.metrics.consistency import Floats, random_halves, utility
 from dmlcore.metrics.inputs import Pairs, pair_count
-from dmlcore.metrics.positives import once, positive_chunks
 
 Ints = NDArray[np.int64]
 Split = tuple[Ints, Ints]  # half of each row and of each column image
@@ -23,42 +22,15 @@ def draw_split(pairs: Pairs, rng: np.random.Generator) -> Split:
     return rows, rows if pairs.symmetric else random_halves(pairs.col_class, rng)
 
 
-def positives_at(
-    pairs: Pairs, cuts: NDArray[np.float32], splits: list[Split], budget_bytes: int
-) -> tuple[Ints, NDArray[np.int32]]:
-    """Positive pairs accepted at each cut: of whole classes [C, K], and with both ends in a half [S, 2, C, K]."""
-    shape = (len(pairs.class_ids), len(cuts))
-    whole, halves = np.zeros(shape, dtype=np.int64), np.zeros((len(splits), 2, *shape), dtype=np.int32)
-    for chunk in positive_chunks(pairs, 0, len(pairs.row_class), budget_bytes):
-        part = once(pairs, chunk)
-        step = np.searchsorted(-cuts, -part.similarity.cpu().numpy())
-        first = int(pairs.row_class[chunk.row[0]]) if len(chunk.row) else 0
-        place = (pairs.row_class[part.row] - first) * (len(cuts) + 1) + step
-        _add(whole, first, place)
-        for (rows, cols), table in zip(splits, halves, strict=True):
-            for half in range(2):
-                _add(table[half], first, place[(rows[part.row] == half) & (cols[part.col] == half)])
-    return whole.cumsum(axis=1), halves.cumsum(axis=-1, dtype=np.int32)
-
-
-def _add(table: NDArray[np.signedinteger], first: int, place: Ints) -> None:
-    steps = table.shape[1] + 1  # the last step: reached by no cut
-    counts = np.bincount(place).astype(table.dtype)
-    counts = np.pad(counts, (0, -len(counts) % steps)).reshape(-1, steps)
-    table[first : first + len(counts)] += counts[:, :-1]
-
-
 def negatives_at(
     pairs: Pairs, tables: tuple[NDArray[np.int32], NDArray[np.int32]], split: Split | None = None
 ) -> Ints:
     """Negative pairs with one end in the class (in half 0 of it, given a split) accepted at each cut: [C, K]."""
-    images = ((pairs.row_class, tables[0]), (pairs.col_class, tables[1]))
-    total = torch.zeros(len(pairs.class_ids), tables[0].shape[1], dtype=torch.int32)
-    for side, (classes, table) in enumerate(images):
-        picked = np.arange(len(classes)) if split is None else np.flatnonzero(split[side] == 0)
-        source = torch.from_numpy(table) if split is None else torch.from_numpy(table[picked])
-        total.index_add_(0, torch.from_numpy(classes[picked]), source)
-    return total.numpy().astype(np.int64).cumsum(axis=1)
+    total = np.zeros((len(pairs.class_ids), tables[0].shape[1]), dtype=np.int64)
+    for side, classes in enumerate((pairs.row_class, pairs.col_class)):
+        taken = np.ones(len(classes), dtype=np.bool_) if split is None else split[side] == 0
+        sum_by_class(tables[side], classes, taken, total)
+    return total.cumsum(axis=1)
 
 
 def splittable(pairs: Pairs) -> NDArray[np.bool_]:

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from dmlcore.metrics import scores
 from dmlcore.metrics.inputs import Array, Pairs, build_pairs
+from dmlcore.metrics.keys import HIGH_BINS, LOW_BITS
+from dmlcore.metrics.numba_sweep import NumbaSweep
 from dmlcore.metrics.retrieval import retrieval_metrics, whole_ranks
 from dmlcore.metrics.settings import Settings
 from dmlcore.metrics.sweep import Sweep
 from dmlcore.metrics.torch_sweep import TorchSweep
-from dmlcore.metrics.verification import REPORTED_FARS, operating_points
+from dmlcore.metrics.verification import operating_points
 
 Floats = NDArray[np.float64]
 
@@ -90,19 +92,29 @@ def evaluate(
     )
     with torch.inference_mode():
         pairs = build_pairs(embeddings, labels, is_query, torch.device(device or "cpu"))
-        return evaluate_pairs(pairs, TorchSweep(pairs, memory // 2), settings)
+        return evaluate_pairs(pairs, choose_sweep(pairs, settings), settings)
+
+
+def choose_sweep(pairs: Pairs, settings: Settings) -> Sweep:
+    """Compiled loops on the CPU, torch operations on any other device: the same counts."""
+    memory = settings.memory_bytes // 2
+    if pairs.rows.device.type != "cpu":
+        return TorchSweep(pairs, memory)
+    largest = settings.distance_range[1] if settings.distance_range else None
+    return NumbaSweep(pairs, memory, max(settings.rates), largest)
 
 
 def evaluate_pairs(pairs: Pairs, sweep: Sweep, settings: Settings) -> Evaluation:
     """evaluate() once the pairs and the way to walk them are chosen: three walks."""
     budget = settings.memory_bytes // 8
-    ranks = whole_ranks(pairs, settings.ks, budget)
-    negatives = sweep.count_keys(ranks)
+    ranks = whole_ranks(pairs, sweep, settings.ks, budget)
+    positives = sweep.positive_keys(LOW_BITS, 0, HIGH_BINS)
+    negatives = sweep.count_keys(ranks, positives)
     retrieval = retrieval_metrics(pairs, sweep, ranks, settings.ks, budget)
-    points = operating_points(pairs, sweep, negatives, {*settings.far_range, *REPORTED_FARS}, budget)
+    points = operating_points(pairs, sweep, positives, negatives, settings.rates)
     scores.check_collapse(points, pairs.total_negatives)
     grid = scores.build_grid(points, settings)
-    classes = scores.score_classes(pairs, sweep, grid, settings, budget)
+    classes = scores.score_classes(pairs, sweep, grid, settings)
     ends = {"distance_min": float(grid.thresholds[0]), "distance_max": float(grid.thresholds[-1])}
     metrics = retrieval | classes.metrics | ends | {"equal_error_rate": points.equal_error_rate}
     return Evaluation(metrics, grid.thresholds, classes.utility, classes.labels, classes.frr, classes.far)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dmlcore.metrics.counts import Ints, Split
 from dmlcore.metrics.inputs import ROW_MULTIPLE, Pairs
 from dmlcore.metrics.keys import order_keys
 
@@ -69,12 +70,35 @@ def once(pairs: Pairs, chunk: PositiveChunk) -> PositiveChunk:
     return PositiveChunk(chunk.similarity[index], chunk.row[keep], chunk.col[keep])
 
 
-def key_counts(pairs: Pairs, shift: int, bins: int, bases: list[int], budget_bytes: int) -> NDArray[np.int64]:
-    """Positive pairs by `(key >> shift) - base`, for each base: [bases, bins]."""
-    counts = np.zeros((len(bases), bins), dtype=np.int64)
+def key_counts(pairs: Pairs, shift: int, bins: int, base: int, budget_bytes: int) -> Ints:
+    """Positive pairs by `(key >> shift) - base`: [bins]."""
+    counts = np.zeros(bins, dtype=np.int64)
     for chunk in positive_chunks(pairs, 0, len(pairs.row_class), budget_bytes):
-        keys = order_keys(once(pairs, chunk).similarity).cpu().numpy() >> shift
-        for line, base in zip(counts, bases, strict=True):
-            inside = keys[(keys >= base) & (keys < base + bins)] - base
-            line += np.bincount(inside, minlength=bins)
+        place = (order_keys(once(pairs, chunk).similarity).cpu().numpy() >> shift) - base
+        counts += np.bincount(place[(place >= 0) & (place < bins)], minlength=bins)
     return counts
+
+
+def positives_at(
+    pairs: Pairs, cuts: NDArray[np.float32], splits: list[Split], budget_bytes: int
+) -> tuple[Ints, NDArray[np.int32]]:
+    """Positive pairs accepted at each cut: of whole classes [C, K], and with both ends in a half [S, 2, C, K]."""
+    shape = (len(pairs.class_ids), len(cuts))
+    whole, halves = np.zeros(shape, dtype=np.int64), np.zeros((len(splits), 2, *shape), dtype=np.int32)
+    for chunk in positive_chunks(pairs, 0, len(pairs.row_class), budget_bytes):
+        part = once(pairs, chunk)
+        step = np.searchsorted(-cuts, -part.similarity.cpu().numpy())
+        first = int(pairs.row_class[chunk.row[0]]) if len(chunk.row) else 0
+        place = (pairs.row_class[part.row] - first) * (len(cuts) + 1) + step
+        _add(whole, first, place)
+        for (rows, cols), table in zip(splits, halves, strict=True):
+            for half in range(2):
+                _add(table[half], first, place[(rows[part.row] == half) & (cols[part.col] == half)])
+    return whole.cumsum(axis=1), halves.cumsum(axis=-1, dtype=np.int32)
+
+
+def _add(table: NDArray[np.signedinteger], first: int, place: Ints) -> None:
+    steps = table.shape[1] + 1  # the last step: reached by no cut
+    counts = np.bincount(place).astype(table.dtype)
+    counts = np.pad(counts, (0, -len(counts) % steps)).reshape(-1, steps)
+    table[first : first + len(counts)] += counts[:, :-1]

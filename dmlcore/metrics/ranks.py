@@ -8,19 +8,14 @@ Shapes: Q queries, P = sum of R over the queries.
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-
-from dmlcore.metrics.inputs import Pairs
-from dmlcore.metrics.positives import sorted_positives
 
 
 @dataclass
 class Ranks:
     """Queries first..last-1: `values [P]` highest first per query, `start [Q + 1]`, `live [Q]` positives in play,
-    `limit [Q]` = max(R, largest k), `bar [Q]` lowest positive in play, `above [P]`: negatives from a value up to the
-    next better one."""
+    `limit [Q]` = max(R, largest k), `bar [Q]` lowest positive in play, `above [2, P]`: negatives from a value up to the
+    next better one, met as the row's query and as the column's."""
 
     first: int
     last: int
@@ -31,22 +26,20 @@ class Ranks:
     bar: torch.Tensor
     above: torch.Tensor
 
-
-def build_ranks(pairs: Pairs, first: int, last: int, largest_k: int, budget_bytes: int) -> Ranks:
-    """Ranks of nothing yet: no negative seen."""
-    values = sorted_positives(pairs, first, last, budget_bytes)
-    count = torch.from_numpy(pairs.positives_of_row[first:last]).to(values.device)
-    start = torch.cat([count.new_zeros(1), count.cumsum(0)])
-    bar = torch.full((last - first,), torch.inf, device=values.device)
-    bar[count > 0] = values[start[1:][count > 0] - 1]
-    above = torch.zeros(len(values), dtype=torch.int32, device=values.device)
-    return Ranks(first, last, values, start, count.clone(), count.clamp(min=largest_k), bar, above)
+    @classmethod
+    def of(cls, first: int, last: int, values: torch.Tensor, start: torch.Tensor, largest_k: int) -> "Ranks":
+        """Ranks of nothing yet: no negative seen."""
+        count = start.diff()
+        bar = torch.full((last - first,), torch.inf, device=values.device)
+        bar[count > 0] = values[start[1:][count > 0] - 1]
+        above = torch.zeros(2, len(values), dtype=torch.int32, device=values.device)
+        return cls(first, last, values, start, count.clone(), count.clamp(min=largest_k), bar, above)
 
 
 def rank_of_positives(ranks: Ranks) -> torch.Tensor:
     """Rank [P] from 1, a negative at equal similarity counting as above; wrong, and beyond the limit, past `live`."""
     count = ranks.start.diff()
-    running = torch.cat([ranks.above.new_zeros(1, dtype=torch.int64), ranks.above.cumsum(0)])
+    running = torch.cat([ranks.start.new_zeros(1), ranks.above.sum(0).cumsum(0)])
     seen = running[1:] - running[ranks.start[:-1]].repeat_interleave(count)
     place = torch.arange(len(seen), device=seen.device) - ranks.start[:-1].repeat_interleave(count)
     return place + 1 + seen
@@ -63,15 +56,16 @@ def raise_bars(ranks: Ranks) -> None:
     ranks.bar.copy_(torch.where(ranks.live > 0, ranks.values[last.clamp(min=0)], torch.inf))
 
 
-def retrieval_sums(ranks: Ranks, ks: tuple[int, ...]) -> NDArray[np.float64]:
-    """Sums over the queries with a positive of recall at each k, average precision, R-precision; then their number."""
+def query_scores(ranks: Ranks, ks: tuple[int, ...]) -> torch.Tensor:
+    """Recall at each k, average precision at R and R-precision of each query, [Q, ks + 2]; zeros without positive."""
     count = ranks.start.diff()
-    rank = rank_of_positives(ranks).double()
-    place = torch.arange(len(rank), device=rank.device) - ranks.start[:-1].repeat_interleave(count)
-    size = count.repeat_interleave(count)
-    rank = torch.where(place < ranks.live.repeat_interleave(count), rank, torch.inf)
-    relevant = (rank <= size) / size
-    best = rank[ranks.start[:-1][count > 0]]
-    sums = [(best <= k).sum().item() for k in ks]
-    sums += [(relevant * (place + 1) / rank).sum().item(), relevant.sum().item(), len(best)]
-    return np.array(sums, dtype=np.float64)
+    query = torch.arange(len(count), device=count.device).repeat_interleave(count)
+    place = torch.arange(len(query), device=count.device) - ranks.start[:-1].repeat_interleave(count)
+    rank = torch.where(place < ranks.live[query], rank_of_positives(ranks).double(), torch.inf)
+    relevant = (rank <= count[query]).double() / count[query]
+    scores = torch.zeros(len(count), len(ks) + 2, dtype=torch.float64, device=count.device)
+    best = rank[ranks.start[:-1].clamp(max=len(rank) - 1)]
+    scores[:, : len(ks)] = (best[:, None] <= torch.tensor(ks, device=best.device)) & (count > 0)[:, None]
+    scores[:, -2].index_add_(0, query, relevant * (place + 1) / rank)
+    scores[:, -1].index_add_(0, query, relevant)
+    return scores

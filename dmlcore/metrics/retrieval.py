@@ -5,10 +5,10 @@ from itertools import pairwise
 import numpy as np
 
 from dmlcore.metrics.inputs import Pairs
-from dmlcore.metrics.ranks import Ranks, build_ranks, retrieval_sums
+from dmlcore.metrics.ranks import Ranks
 from dmlcore.metrics.sweep import Sweep
 
-BYTES_A_POSITIVE = 64  # sorting a slice of positives: values, rows, two permutations, ranks
+BYTES_A_POSITIVE = 16  # its similarity and two counts, and a little for what is a query's
 
 
 def query_slices(pairs: Pairs, budget_bytes: int) -> list[tuple[int, int]]:
@@ -22,10 +22,10 @@ def query_slices(pairs: Pairs, budget_bytes: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def whole_ranks(pairs: Pairs, ks: tuple[int, ...], budget_bytes: int) -> Ranks | None:
+def whole_ranks(pairs: Pairs, sweep: Sweep, ks: tuple[int, ...], budget_bytes: int) -> Ranks | None:
     """Ranks of all queries, to be filled by the walk that counts keys anyway; None where they do not fit."""
     slices = query_slices(pairs, budget_bytes)
-    return build_ranks(pairs, *slices[0], max(ks), budget_bytes) if len(slices) == 1 else None
+    return sweep.new_ranks(*slices[0], max(ks)) if len(slices) == 1 else None
 
 
 def retrieval_metrics(
@@ -37,16 +37,13 @@ def retrieval_metrics(
     (positives up to it) / rank. r_precision: (1/R) #{positives of rank <= R}. R = the query's positives.
     Reference: Musgrave et al., A Metric Learning Reality Check, 2020, section 3.2.
     """
-    slices = [] if filled is not None else query_slices(pairs, budget_bytes)
-    sums = np.zeros(len(ks) + 3) if filled is None else retrieval_sums(filled, ks)
-    for first, last in slices:
-        ranks = build_ranks(pairs, first, last, max(ks), budget_bytes)
+    parts = [] if filled is None else [sweep.query_scores(filled, ks)]
+    for first, last in [] if filled is not None else query_slices(pairs, budget_bytes):
+        ranks = sweep.new_ranks(first, last, max(ks))
         sweep.count_ranks(ranks)
-        sums += retrieval_sums(ranks, ks)
-    means = [float(value) for value in sums[:-1] / sums[-1]]
+        parts.append(sweep.query_scores(ranks, ks))
+    counted = np.concatenate(parts)[pairs.positives_of_row > 0]
     names = [*(f"recall_at_{k}" for k in ks), "map_at_r", "r_precision"]
-    left_out = len(pairs.row_class) - int(sums[-1])
-    return dict(zip(names, means, strict=True)) | {
-        "num_queries": int(sums[-1]),
-        "num_queries_without_positive": left_out,
-    }
+    means = dict(zip(names, counted.mean(axis=0).tolist(), strict=True))
+    left_out = len(pairs.row_class) - len(counted)
+    return means | {"num_queries": len(counted), "num_queries_without_positive": left_out}

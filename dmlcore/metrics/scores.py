@@ -12,9 +12,9 @@ from dmlcore.metrics import consistency, counts
 from dmlcore.metrics.consistency import Floats
 from dmlcore.metrics.inputs import Pairs
 from dmlcore.metrics.keys import distance, similarity_cuts
-from dmlcore.metrics.settings import Settings
+from dmlcore.metrics.settings import REPORTED_FARS, Settings
 from dmlcore.metrics.sweep import Sweep
-from dmlcore.metrics.verification import GLOBAL_FAR, REPORTED_FARS, OperatingPoints
+from dmlcore.metrics.verification import GLOBAL_FAR, OperatingPoints
 
 MOST_SPLITS = 8  # of each class into halves; more no longer narrow opis_corrected
 MOST_VISITS = (
@@ -36,13 +36,14 @@ class Grid:
 
 def build_grid(points: OperatingPoints, settings: Settings) -> Grid:
     """The thresholds of OPIS; those at its ends are the order statistics themselves, to the bit."""
-    ends = [points.similarity[rate] for rate in settings.far_range]
-    low, high = settings.distance_range or (distance(ends[0]), distance(ends[1]))
-    thresholds = np.linspace(low, high, settings.num_thresholds)
-    cuts = similarity_cuts(thresholds)
-    if settings.distance_range is None:
-        cuts = np.clip(cuts, np.float32(ends[1]), np.float32(ends[0]))
-        cuts[0], cuts[-1] = ends
+    if settings.distance_range is not None:
+        thresholds = np.linspace(*settings.distance_range, settings.num_thresholds)
+        cuts = similarity_cuts(thresholds)
+    else:
+        near, far = (np.float32(points.similarity[rate]) for rate in settings.far_range)
+        thresholds = np.linspace(distance(float(near)), distance(float(far)), settings.num_thresholds)
+        cuts = np.clip(similarity_cuts(thresholds), far, near)
+        cuts[0], cuts[-1] = near, far
     rates = np.array([points.similarity[rate] for rate in REPORTED_FARS], dtype=np.float32)
     merged = np.unique(np.concatenate([cuts, rates]))[::-1]
     place = dict(zip(REPORTED_FARS, np.searchsorted(-merged, -rates).tolist(), strict=True))
@@ -71,13 +72,11 @@ class ClassScores:
     metrics: dict[str, float]
 
 
-def score_classes(
-    pairs: Pairs, sweep: Sweep, grid: Grid, settings: Settings, budget_bytes: int
-) -> ClassScores:
+def score_classes(pairs: Pairs, sweep: Sweep, grid: Grid, settings: Settings) -> ClassScores:
     """Count at the cuts, then everything that is about classes."""
     tables = sweep.count_at(grid.cuts)
     splits = _draw_splits(pairs, settings)
-    positive, half_positive = counts.positives_at(pairs, grid.cuts, splits, budget_bytes)
+    positive, half_positive = sweep.positives_at(grid.cuts, splits)
     negative = counts.negatives_at(pairs, tables)
     utility = counts.class_utility(positive, pairs.positive_pairs, negative, pairs.negative_pairs)
     keep, at = pairs.positive_pairs > 0, grid.rate_step[GLOBAL_FAR]

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+REPORTED_FARS = (0.1, 0.01, 0.001, 0.0001)
 SMALLEST_MEMORY = 1 << 24
 
 
@@ -18,6 +19,11 @@ class Settings:
     bootstrap: int = 0
     memory_bytes: int = 2**30
     seed: int = 0
+
+    @property
+    def rates(self) -> set[float]:
+        """The false-accept rates whose distances are asked for."""
+        return {*REPORTED_FARS, *(() if self.distance_range else self.far_range)}
 
     def __post_init__(self) -> None:
         if not self.ks or any(k < 1 for k in self.ks):

@@ -5,20 +5,44 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dmlcore.metrics.counts import Split
 from dmlcore.metrics.ranks import Ranks
 
 
 class Sweep(Protocol):
     """Counts over all negative pairs; `lowest_bin` is the lowest upper key whose pairs it can still tell apart."""
 
-    lowest_bin: int
+    @property
+    def lowest_bin(self) -> int: ...
 
-    def count_keys(self, ranks: Ranks | None) -> NDArray[np.int64]:
-        """Negative pairs by the upper bits of their key, [HIGH_BINS]; fills `ranks` on the way."""
+    def new_ranks(self, first: int, last: int, largest_k: int) -> Ranks:
+        """The positives of queries first..last-1, sorted, no negative seen yet."""
+        ...
+
+    def count_keys(self, ranks: Ranks | None, positives: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Negative pairs by the upper bits of their key, [HIGH_BINS]; fills `ranks` on the way.
+
+        `positives`: the same of the positive pairs; keys under `lowest_bin` and under the crossing of FAR and FRR
+        may be left uncounted.
+        """
         ...
 
     def count_ranks(self, ranks: Ranks) -> None:
         """Fill `ranks` of a slice of the queries alone, against every column."""
+        ...
+
+    def query_scores(self, ranks: Ranks, ks: tuple[int, ...]) -> NDArray[np.float64]:
+        """Recall at each k, average precision at R, R-precision of each query, [Q, ks + 2]."""
+        ...
+
+    def positive_keys(self, shift: int, base: int, bins: int) -> NDArray[np.int64]:
+        """Positive pairs by `(key >> shift) - base`, [bins]."""
+        ...
+
+    def positives_at(
+        self, cuts: NDArray[np.float32], splits: list[Split]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Positive pairs accepted at each cut: of whole classes [C, K], and within halves [S, 2, C, K]."""
         ...
 
     def count_low_keys(self, bases: list[int]) -> NDArray[np.int64]:

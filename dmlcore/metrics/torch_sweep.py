@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dmlcore.metrics.counts import Split
 from dmlcore.metrics.inputs import ROW_MULTIPLE, Pairs
 from dmlcore.metrics.keys import HIGH_BINS, LOW_BINS, LOW_BITS, order_keys
-from dmlcore.metrics.ranks import Ranks, raise_bars
+from dmlcore.metrics.positives import key_counts, positives_at, sorted_positives
+from dmlcore.metrics.ranks import Ranks, query_scores, raise_bars
 
 BYTES_A_PAIR = 64  # similarity, masks, two int64 indices, keys: what one element of a tile costs at its worst
 LARGEST_TILE = 8192
@@ -24,11 +26,31 @@ class TorchSweep:
     lowest_bin = 0
 
     def __init__(self, pairs: Pairs, memory_bytes: int) -> None:
-        self.pairs = pairs
+        self.pairs, self.budget_bytes = pairs, memory_bytes // 4
         side = int((memory_bytes // BYTES_A_PAIR) ** 0.5) // ROW_MULTIPLE * ROW_MULTIPLE
         self.side = min(max(side, ROW_MULTIPLE), LARGEST_TILE)
 
-    def count_keys(self, ranks: Ranks | None) -> NDArray[np.int64]:
+    def new_ranks(self, first: int, last: int, largest_k: int) -> Ranks:
+        """The positives of queries first..last-1, sorted, no negative seen yet."""
+        values = sorted_positives(self.pairs, first, last, self.budget_bytes)
+        count = torch.from_numpy(self.pairs.positives_of_row[first:last]).to(values.device)
+        return Ranks.of(first, last, values, torch.cat([count.new_zeros(1), count.cumsum(0)]), largest_k)
+
+    def query_scores(self, ranks: Ranks, ks: tuple[int, ...]) -> NDArray[np.float64]:
+        """Recall at each k, average precision at R, R-precision of each query, [Q, ks + 2]."""
+        return query_scores(ranks, ks).cpu().numpy()
+
+    def positive_keys(self, shift: int, base: int, bins: int) -> NDArray[np.int64]:
+        """Positive pairs by `(key >> shift) - base`, [bins]."""
+        return key_counts(self.pairs, shift, bins, base, self.budget_bytes)
+
+    def positives_at(
+        self, cuts: NDArray[np.float32], splits: list[Split]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Positive pairs accepted at each cut: of whole classes [C, K], and within halves [S, 2, C, K]."""
+        return positives_at(self.pairs, cuts, splits, self.budget_bytes)
+
+    def count_keys(self, ranks: Ranks | None, positives: NDArray[np.int64]) -> NDArray[np.int64]:
         """Negative pairs by the upper bits of their key, [HIGH_BINS]; fills `ranks` on the way."""
         counts = torch.zeros(HIGH_BINS, dtype=torch.int64, device=self.pairs.rows.device)
         for row, col, block, valid in self._tiles(0, len(self.pairs.row_class), self.pairs.symmetric):
@@ -102,4 +124,4 @@ def _count_above(ranks: Ranks, offset: int, block: torch.Tensor, valid: torch.Te
         middle = (low + high) // 2
         reached = value >= ranks.values[middle]
         low, high = torch.where(reached, low, middle + 1), torch.where(reached, middle, high)
-    ranks.above.index_add_(0, low, torch.ones_like(low, dtype=torch.int32))
+    ranks.above[0].index_add_(0, low, torch.ones_like(low, dtype=torch.int32))

@@ -1,0 +1,194 @@
+"""The walk over all pairs on the CPU: one product of the upper triangle, each tile consumed while it is in the cache.
+
+A thread multiplies a tile on its own and walks it at once (kernels.py). The similarities above a floor, found from a
+sample of the columns so that it lies under every threshold, are kept packed as far as the memory goes; later walks read
+them again and multiply only the tiles that did not fit. The grid of tiles is fixed: the numbers are the same to the bit
+for every memory bound and number of threads.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dmlcore.metrics import class_kernels, kernels
+from dmlcore.metrics.counts import Split
+from dmlcore.metrics.floor import Floor, find_floor, is_low_enough
+from dmlcore.metrics.inputs import Pairs
+from dmlcore.metrics.keys import HIGH_BINS, LOW_BINS
+from dmlcore.metrics.ranks import Ranks
+from dmlcore.metrics.tiles import HEIGHT, Kept, Tile, Worker, bands, walk
+
+Counts = NDArray[np.int64]
+GUIDE_CELLS = 2048
+
+
+class NumbaSweep:
+    """See sweep.Sweep. `largest_far`, `largest_distance`: the farthest thresholds that will be asked for."""
+
+    def __init__(
+        self, pairs: Pairs, memory_bytes: int, largest_far: float, largest_distance: float | None
+    ) -> None:
+        self.pairs, self.free_bytes, self.wanted = pairs, memory_bytes, (largest_far, largest_distance)
+        self.kept: dict[Tile, Kept] = {}
+        self.floor = Floor(np.float32(-np.inf), 0, True)
+        skip_start = np.zeros_like(pairs.own_start) if pairs.symmetric else pairs.own_start
+        self.skip, self.own = (skip_start, pairs.own_end), (pairs.own_start, pairs.own_end)
+
+    @property
+    def lowest_bin(self) -> int:
+        return self.floor.lowest_bin
+
+    def new_ranks(self, first: int, last: int, largest_k: int) -> Ranks:
+        """The positives of queries first..last-1, sorted, no negative seen yet."""
+        count = self.pairs.positives_of_row[first:last]
+        start = np.concatenate([[0], np.cumsum(count)])
+        values, fill = np.empty(start[-1], dtype=np.float32), start.copy()
+        for block, window in bands(self.pairs, first, last):
+            class_kernels.fill_positives(block, window, self.own, self.pairs.symmetric, first, fill, values)
+        class_kernels.sort_each(values, start)
+        return Ranks.of(first, last, torch.from_numpy(values), torch.from_numpy(start), largest_k)
+
+    def count_keys(self, ranks: Ranks | None, positives: Counts) -> Counts:
+        """Negative pairs by the upper bits of their key, [HIGH_BINS]; fills `ranks` on the way."""
+        sample = self._sample(ranks)
+        share = 1.0
+        while True:
+            self.floor = find_floor(self.pairs, sample, positives, *self.wanted, share)
+            counts = self._collect_all(ranks)
+            if is_low_enough(self.pairs, self.floor, counts, positives, self.wanted[0]):
+                return counts
+            ranks, share = None, share * 2.0
+            self.free_bytes += sum(map(_bytes, self.kept.values()))
+            self.kept.clear()
+
+    def _sample(self, ranks: Ranks | None) -> Counts:
+        counts, arrays = np.zeros(HIGH_BINS, dtype=np.int64), rank_arrays(ranks)
+        step = max(1, len(self.pairs.col_class) // 256)
+        cols, others = self.pairs.cols[: len(self.pairs.col_class) : step], self.pairs.col_class[::step]
+        for row in range(0, len(self.pairs.row_class), HEIGHT):
+            stop = min(row + HEIGHT, len(self.pairs.row_class))
+            block = (self.pairs.rows[row : row + HEIGHT] @ cols.T).numpy()[: stop - row]
+            if ranks is not None:
+                kernels.try_sample(block, row, self.pairs.row_class, others, arrays)
+            kernels.count_sample_keys(block.view(np.int32), row, self.pairs.row_class, others, counts)
+        return counts
+
+    def _collect_all(self, ranks: Ranks | None) -> Counts:
+        arrays, mode = rank_arrays(ranks), 0 if ranks is None else 1 + int(self.pairs.symmetric)
+
+        def visit(worker: Worker, tile: Tile) -> None:
+            block = worker.multiply(self.pairs, tile)
+            with worker.columns(tile):
+                number = kernels.collect(
+                    block, tile.row, tile.col, self.skip, self.floor.similarity, worker.scratch, mode, arrays
+                )
+            if self.floor.count_all:
+                kernels.count_all_keys(block.view(np.int32), tile.row, tile.col, self.skip, worker.histogram)
+            else:
+                kernels.count_keys(worker.scratch[2][:number].view(np.int32), worker.histogram)
+            self._keep(tile, worker, number)
+
+        return np.sum([worker.histogram for worker in walk(self.pairs, self.pairs.symmetric, visit)], axis=0)
+
+    def _keep(self, tile: Tile, worker: Worker, number: int) -> None:
+        needed = 6 * number + 8 * (tile.stop - tile.row + 1)
+        if needed <= self.free_bytes:
+            self.free_bytes -= needed
+            value, at, start = worker.packed(tile, number)
+            self.kept[tile] = value.copy(), at.copy(), start.copy()
+
+    def count_ranks(self, ranks: Ranks) -> None:
+        """Fill `ranks` of a slice of the queries alone, against every column."""
+        arrays = rank_arrays(ranks)
+
+        def visit(worker: Worker, tile: Tile) -> None:
+            block = worker.multiply(self.pairs, tile)
+            none = np.float32(np.inf)
+            kernels.collect(block, tile.row, tile.col, self.own, none, worker.scratch, 1, arrays)
+
+        walk(self.pairs, False, visit, ranks.first, ranks.last)
+
+    def query_scores(self, ranks: Ranks, ks: tuple[int, ...]) -> NDArray[np.float64]:
+        """Recall at each k, average precision at R, R-precision of each query, [Q, ks + 2]."""
+        scores = np.zeros((ranks.last - ranks.first, len(ks) + 2))
+        kernels.retrieval(rank_arrays(ranks), np.array(ks), scores)
+        return scores
+
+    def _packed(self, worker: Worker, tile: Tile) -> Kept:
+        if tile in self.kept:
+            return self.kept[tile]
+        block, unused = worker.multiply(self.pairs, tile), rank_arrays(None)
+        number = kernels.collect(
+            block, tile.row, tile.col, self.skip, self.floor.similarity, worker.scratch, 0, unused
+        )
+        return worker.packed(tile, number)
+
+    def count_low_keys(self, bases: list[int]) -> Counts:
+        """Negative pairs by the lower bits of their key, for each upper key in `bases`: [bases, LOW_BINS]."""
+        slots = np.full(HIGH_BINS, -1, dtype=np.int8)
+        slots[bases] = np.arange(len(bases))
+        shape = (len(bases), LOW_BINS)
+
+        def visit(worker: Worker, tile: Tile) -> None:
+            low = worker.table("low", shape)
+            kernels.count_low_keys(self._packed(worker, tile)[0].view(np.int32), slots, low)
+
+        workers = walk(self.pairs, self.pairs.symmetric, visit)
+        return np.sum([worker.table("low", shape) for worker in workers], axis=0)
+
+    def count_at(self, cuts: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Negatives of each row and column image whose highest cut they reach is the k-th: [Q, K] and [G, K]."""
+        by_row = np.zeros((len(self.pairs.row_class), len(cuts)), dtype=np.int32)
+        by_col = np.zeros((len(self.pairs.col_class), len(cuts)), dtype=np.int32)
+        guide = step_guide(cuts)
+
+        def visit(worker: Worker, tile: Tile) -> None:
+            packed = self._packed(worker, tile)
+            rows, cols = by_row[tile.row : tile.stop], by_col[tile.col : tile.end]
+            with worker.columns(tile):
+                kernels.count_steps(*packed, cuts, guide, rows, cols)
+
+        walk(self.pairs, self.pairs.symmetric, visit)
+        return by_row, by_col
+
+    def positive_keys(self, shift: int, base: int, bins: int) -> Counts:
+        """Positive pairs by `(key >> shift) - base`, [bins]."""
+        counts = np.zeros(bins, dtype=np.int64)
+        for block, window in bands(self.pairs, 0, len(self.pairs.row_class)):
+            bits = block.view(np.int32)
+            class_kernels.positive_keys(bits, window, self.own, self.pairs.symmetric, shift, base, counts)
+        return counts
+
+    def positives_at(
+        self, cuts: NDArray[np.float32], splits: list[Split]
+    ) -> tuple[Counts, NDArray[np.int32]]:
+        """Positive pairs accepted at each cut: of whole classes [C, K], and within halves [S, 2, C, K]."""
+        shape = (len(self.pairs.class_ids), len(cuts))
+        whole, halves = np.zeros(shape, dtype=np.int64), np.zeros((len(splits), 2, *shape), dtype=np.int32)
+        rows, cols = (np.stack([split[side] for split in splits]) for side in range(2))
+        tables, guide = (self.pairs.row_class, rows, cols, whole, halves), step_guide(cuts)
+        for block, window in bands(self.pairs, 0, len(self.pairs.row_class)):
+            class_kernels.positive_steps(block, window, self.own, self.pairs.symmetric, cuts, guide, tables)
+        return whole.cumsum(axis=1), halves.cumsum(axis=-1, dtype=np.int32)
+
+
+def _bytes(kept: Kept) -> int:
+    return sum(part.nbytes for part in kept)
+
+
+def rank_arrays(ranks: Ranks | None) -> tuple[Any, ...]:
+    """(start, live, limit, values, above, bar, first) for the kernels, sharing memory; dummies for none."""
+    if ranks is None:
+        whole, real = np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.float32)
+        return whole, whole, whole, real, np.zeros((2, 1), dtype=np.int32), real, 0
+    parts = (ranks.start, ranks.live, ranks.limit, ranks.values, ranks.above, ranks.bar)
+    return *(part.numpy() for part in parts), ranks.first
+
+
+def step_guide(cuts: NDArray[np.float32]) -> NDArray[np.int64]:
+    """For equal parts of [lowest cut, highest cut]: a step at or before the right one, for values in that part."""
+    edges = np.linspace(cuts[-1], cuts[0], GUIDE_CELLS + 1, dtype=np.float64)
+    early = np.searchsorted(-cuts.astype(np.float64), -edges[2:], side="left")  # one part further: rounding
+    return np.concatenate([early, [0]])
