@@ -19,8 +19,8 @@ from torch.autograd.function import once_differentiable
 
 from dmlcore.losses.base import row_lengths
 
-# A chunk that stays in a core's cache (2 MiB of float32; of 2^16 to 2^21 elements, 2^19 and 2^20 were fastest at B 2048
-# and 4000); GPUs want few, large kernels instead.
+# A chunk that stays in a core's cache: 2 MiB of float32 a thread (of 2^16 to 2^21 elements, 2^19 and 2^20 were fastest
+# at B 2048 and 4000). GPUs want few, large kernels instead.
 CHUNK_ELEMENTS_CPU = 2**19
 CHUNK_ELEMENTS_GPU = 2**25
 
@@ -84,29 +84,45 @@ def others(size: int, device: torch.device) -> Tensor:
     return ~torch.eye(size, dtype=torch.bool, device=device)
 
 
+def clear_single_images(matrix: Tensor, groups: list[ClassGroup]) -> None:
+    """Zero in the rows of images that have no positive."""
+    for group in groups:
+        if group.size == 1:
+            matrix[group.rows].zero_()
+
+
 def row_chunks(matrix: Tensor) -> Iterator[Tensor]:
     """[b, B] views of all rows, each small enough for the cache."""
     yield from matrix.split(_rows_per_chunk(matrix.device, matrix.shape[1]))
 
 
-def class_chunks(groups: list[ClassGroup], matrix: Tensor, *, pairwise: bool = False) -> Iterator[ClassGroup]:
-    """Whole classes, as many at a time as fit the cache.
-
-    Args:
-        groups: of the sorted batch.
-        matrix: [B, B].
-        pairwise: the caller needs B numbers for each ordered positive pair, not for each row.
-    """
+def class_chunks(groups: list[ClassGroup], matrix: Tensor) -> Iterator[ClassGroup]:
+    """Whole classes, as many at a time as fit the cache."""
     for group in groups:
-        per_class = group.size * (max(group.size - 1, 1) if pairwise else 1) * matrix.shape[1]
-        step = _rows_per_chunk(matrix.device, per_class)
+        step = _rows_per_chunk(matrix.device, group.size * matrix.shape[1])
         for first in range(0, group.num_classes, step):
             number = min(step, group.num_classes - first)
             yield ClassGroup(group.start + first * group.size, number, group.size)
 
 
+def query_chunks(groups: list[ClassGroup], matrix: Tensor) -> Iterator[tuple[ClassGroup, slice]]:
+    """Classes and the queries among the images of each, for B numbers an ordered positive pair.
+
+    All images of one or more classes as far as they fit the cache, else some images of one class. Classes of one image
+    are left out.
+    """
+    for group in groups:
+        step = _rows_per_chunk(matrix.device, max(group.size - 1, 1) * matrix.shape[1])
+        classes, queries = max(step // group.size, 1), min(step, group.size)
+        for first in range(0, group.num_classes if group.size > 1 else 0, classes):
+            number = min(classes, group.num_classes - first)
+            chunk = ClassGroup(group.start + first * group.size, number, group.size)
+            for query in range(0, group.size, queries):
+                yield chunk, slice(query, min(query + queries, group.size))
+
+
 def _rows_per_chunk(device: torch.device, row_elements: int) -> int:
-    elements = CHUNK_ELEMENTS_CPU if device.type == "cpu" else CHUNK_ELEMENTS_GPU
+    elements = CHUNK_ELEMENTS_CPU * torch.get_num_threads() if device.type == "cpu" else CHUNK_ELEMENTS_GPU
     return max(1, elements // row_elements)
 
 

@@ -4,7 +4,7 @@ For a query q and its positive i, j is ranked before i to the degree sigmoid((s_
 each of the P ordered positive pairs make P x B sigmoids, taken some classes at a time: value and gradient of a chunk
 are finished while it lies in the cache, so that no more than one B x B matrix is ever held.
 
-Shapes: B batch, m classes of a chunk, n images of each, k = n - 1 positives of a query.
+Shapes: B batch, m classes of a chunk, n images of each, q of them queries, k = n - 1 positives of a query.
 """
 
 from __future__ import annotations
@@ -14,10 +14,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, others, own_columns
+from dmlcore.losses.pairs import (
+    ClassGroup,
+    class_blocks,
+    clear_single_images,
+    others,
+    own_columns,
+    query_chunks,
+)
 
 Score = Callable[[Tensor, Tensor], Tensor]
-"""(sums of sigmoids over all j [m, n, k], the same over j in the class [m, n, k]) -> score of each query [m, n]."""
+"""(sums of sigmoids over all j [m, q, k], the same over j in the class [m, q, k]) -> score of each query [m, q]."""
 
 
 def smooth_rank_loss(
@@ -37,36 +44,35 @@ def smooth_rank_loss(
     """
     num_queries = sum(group.num_classes * group.size for group in groups if group.size > 1)
     total = matrix.new_zeros(())
-    for chunk in class_chunks(groups, matrix, pairwise=True):
-        if chunk.size > 1:
-            total += _score_chunk(matrix, chunk, score, temperature, exclude_query)
-        else:
-            matrix[chunk.rows].zero_()
+    for chunk, queries in query_chunks(groups, matrix):
+        total += _score_chunk(matrix, chunk, queries, score, temperature, exclude_query)
+    clear_single_images(matrix, groups)
     matrix.mul_(-1 / (max(num_queries, 1) * temperature))
     return 1 - total / num_queries if num_queries else total
 
 
 def _score_chunk(
-    matrix: Tensor, chunk: ClassGroup, score: Score, temperature: float, exclude_query: bool
+    matrix: Tensor, chunk: ClassGroup, queries: slice, score: Score, temperature: float, exclude_query: bool
 ) -> Tensor:
-    """Sum of the scores of a chunk's queries; overwrites their rows with its gradient, times the temperature."""
+    """Sum of the scores of some queries; overwrites their rows with its gradient, times the temperature."""
     m, n = chunk.num_classes, chunk.size
-    pairs = others(n, matrix.device)
-    rows, block = matrix[chunk.rows].div_(temperature), class_blocks(matrix, chunk)
-    positives = block[:, pairs].view(m, n, n - 1, 1)
+    pairs = others(n, matrix.device)[queries]
+    rows = matrix[chunk.rows].view(m, n, -1)[:, queries].div_(temperature)
+    block = class_blocks(matrix, chunk)[:, queries]
+    positives = block[:, pairs].view(m, -1, n - 1, 1)
     if exclude_query:
         block.masked_fill_(~pairs, -torch.inf)
-    ahead = (rows.view(m, n, 1, -1) - positives).sigmoid_()
-    # Row (q, i) of own has one column for each image of the class; a positive is no rival of itself.
-    own = own_columns(ahead, chunk)
-    own.masked_fill_(
-        torch.eye(n, dtype=torch.bool, device=matrix.device).expand(n, n, n)[pairs].view(n, n - 1, n), 0
-    )
+    ahead = (rows.unsqueeze(2) - positives).sigmoid_()
+    own = own_columns(ahead, chunk)  # one column for each image of the class
+    itself = torch.eye(n, dtype=torch.bool, device=matrix.device).expand(len(pairs), n, n)[pairs]
+    own.masked_fill_(itself.view(-1, n - 1, n), 0)  # a positive is no rival of itself
     total, by_all, by_own = _score_gradient(score, ahead.sum(3), own.sum(3))
     slopes = ahead.addcmul_(ahead, ahead, value=-1)
     own_slopes = own * by_own.unsqueeze(3)
     at_positives = by_all * slopes.sum(3) + own_slopes.sum(3)
-    torch.matmul(by_all.view(m * n, 1, n - 1), slopes.view(m * n, n - 1, -1), out=rows.unsqueeze(1))
+    torch.matmul(
+        by_all.view(-1, 1, n - 1), slopes.view(-1, n - 1, len(matrix)), out=rows.view(-1, 1, len(matrix))
+    )
     block += own_slopes.sum(2)
     block[:, pairs] -= at_positives.view(m, -1)
     return total

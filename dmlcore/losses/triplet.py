@@ -9,7 +9,14 @@ from torch import Tensor
 
 from dmlcore.losses.base import MetricLoss
 from dmlcore.losses.checks import check_number
-from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, others, pairwise_loss
+from dmlcore.losses.pairs import (
+    ClassGroup,
+    class_blocks,
+    clear_single_images,
+    others,
+    pairwise_loss,
+    query_chunks,
+)
 
 
 class Triplet(MetricLoss):
@@ -41,20 +48,20 @@ class Triplet(MetricLoss):
 def semi_hard_triplets(matrix: Tensor, groups: list[ClassGroup], margin: float) -> Tensor:
     """Triplet loss of [B, B] cosine similarities sorted by class, overwritten with the gradient."""
     total, count = matrix.new_zeros(()), matrix.new_zeros(())
-    for chunk in class_chunks(groups, matrix, pairwise=True):
-        rows, block = matrix[chunk.rows], class_blocks(matrix, chunk)
-        pairs = others(chunk.size, matrix.device)
-        positives = block[:, pairs].view(len(rows), chunk.size - 1, 1)
+    for chunk, queries in query_chunks(groups, matrix):
+        rows = matrix[chunk.rows].view(chunk.num_classes, chunk.size, -1)[:, queries]
+        block = class_blocks(matrix, chunk)[:, queries]
+        pairs = others(chunk.size, matrix.device)[queries]
+        positives = block[:, pairs].view(chunk.num_classes, -1, chunk.size - 1, 1)
         block.fill_(-torch.inf)
-        violations = (
-            (rows.unsqueeze(1) - positives).mul_(2).add_(margin)
-        )  # d_ap^2 - d_an^2 + m, [b, positives, B]
+        violations = (rows.unsqueeze(2) - positives).mul_(2).add_(margin)  # d_ap^2 - d_an^2 + m
         semi_hard = (violations > 0) & (violations < margin)
         total += violations.masked_fill_(~semi_hard, 0).sum()
-        numbers = semi_hard.sum(dim=2)
+        numbers = semi_hard.sum(dim=3)
         count += numbers.sum()
-        rows.copy_(semi_hard.sum(dim=1))
+        rows.copy_(semi_hard.sum(dim=2))
         block[:, pairs] -= numbers.view(chunk.num_classes, -1)
+    clear_single_images(matrix, groups)
     count.clamp_(min=1)
     matrix.mul_(2 / count)
     return total / count
