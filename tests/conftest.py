@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from dmlcore.data.packed import PreparedDataset
+from tests.small import small_dataset
+
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 ALLOWED = Path(__file__).with_name("allowed_skips.txt")
@@ -34,3 +37,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for line in _unlisted:
         terminalreporter.write_line(f"skip that tests/allowed_skips.txt does not list: {line}", red=True)
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    """A data set of 24 classes x 6 images of 16 x 16, at `prepared/small`."""
+    return small_dataset(tmp_path_factory.mktemp("prepared") / "small")
