@@ -40,7 +40,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
         {},
         {"exclude_query": True},
         {"ks": [1, 3], "temperature": 0.2, "recall_temperature": 0.5},
-        {"ks": [1], "temperature": 0.2, "recall_temperature": 2.0},
+        {"ks": [1], "temperature": 0.2, "recall_temperature": 20.0},  # flat enough to reach the cap at k
     ],
     "smooth_ap": [{}, {"temperature": 0.2}],
     "soft_triple": [
