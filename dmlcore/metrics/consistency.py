@@ -56,13 +56,40 @@ def epsilon_opis(class_utility: Floats, epsilon: float) -> float:
 
 
 def random_halves(classes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Half 0 or 1 of each image, [N], `classes` ascending; of an odd class either half gets the one more."""
+    """Half 0 or 1 of each image, [N], `classes` ascending; half 0 gets the odd image, in every class alike."""
     count = np.bincount(classes)
     order = np.lexsort((rng.random(len(classes)), classes))
-    place = np.arange(len(classes)) - (np.cumsum(count) - count)[classes]
     half = np.empty(len(classes), dtype=np.int64)
-    half[order] = (place + rng.integers(0, 2, len(count))[classes]) % 2
+    half[order] = (np.arange(len(classes)) - (np.cumsum(count) - count)[classes]) % 2
     return half
+
+
+def size_groups(count: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Classes of about the same size, four groups to an octave, exact up to 7: the smallest size of the group, [E]."""
+    step = np.maximum(1, 2.0 ** (np.floor(np.log2(np.maximum(count, 1))) - 2)).astype(np.int64)
+    return count // step * step
+
+
+def linear_utility(sensitivity: Floats, specificity: Floats, psi: Floats, phi: Floats) -> Floats:
+    """Utility by its tangent at psi [T], phi [T]: unlike U itself its mean does not depend on the number of images.
+
+    Reference: first-order expansion of 2 phi psi / (phi + psi).
+    """
+    total = np.maximum(psi + phi, 1e-12) ** 2
+    slopes = 2.0 * phi**2 / total, 2.0 * psi**2 / total
+    return utility(psi, phi) + slopes[0] * (sensitivity - psi) + slopes[1] * (specificity - phi)
+
+
+def level(values: Floats, tangent: Floats, groups: NDArray[np.int64]) -> Floats:
+    """Shift each size group of `values [E, T]` so that its mean is that of `tangent [E, T]`.
+
+    U is concave, so that small classes score lower for their size alone; without this, classes of one law and mixed
+    sizes would show an inconsistency of up to 12 % of the raw one.
+    """
+    names, group = np.unique(groups, return_inverse=True)
+    shift = np.zeros((len(names), values.shape[1]))
+    np.add.at(shift, group, tangent - values)
+    return values + (shift / np.bincount(group)[:, None])[group]
 
 
 def half_covariance(first: Floats, second: Floats, weights: Floats) -> Floats:

@@ -8,9 +8,16 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from dmlcore.metrics.class_kernels import sum_by_class
-from dmlcore.metrics.consistency import Floats, random_halves, utility
+from dmlcore.metrics.consistency import (
+    Floats,
+    level,
+    linear_utility,
+    random_halves,
+    size_groups,
+    utility,
+)
 from dmlcore.metrics.inputs import Pairs, pair_count
+from dmlcore.metrics.kernels import sum_by_class
 
 Ints = NDArray[np.int64]
 Split = tuple[Ints, Ints]  # half of each row and of each column image
@@ -42,23 +49,30 @@ def splittable(pairs: Pairs) -> NDArray[np.bool_]:
 def half_utilities(
     pairs: Pairs,
     splits: list[Split],
-    positive: NDArray[np.int32],
+    positive: tuple[Ints, NDArray[np.int32]],
     negative: Ints,
     tables: tuple[NDArray[np.int32], NDArray[np.int32]],
-    steps: slice | NDArray[np.int64],
+    steps: NDArray[np.int64],
 ) -> Iterator[tuple[Floats, Floats]]:
-    """Utility of both halves of the splittable classes, split by split: pairs of [E, T]."""
+    """Utility of both halves of the splittable classes, levelled over their sizes, split by split: pairs of [E, T].
+
+    `positive`: accepted pairs of whole classes [C, K] and of halves [S, 2, C, K]; `negative`: of whole classes.
+    """
     keep = splittable(pairs)
-    for split, accepted in zip(splits, positive, strict=True):
+    groups = size_groups(pairs.row_count[keep]) << 32 | size_groups(pairs.col_count[keep])
+    whole = shares(positive[0], pairs.positive_pairs, negative, pairs.negative_pairs)
+    psi, phi = (share[keep][:, steps].mean(axis=0) for share in whole)
+    for split, accepted in zip(splits, positive[1], strict=True):
         first = negatives_at(pairs, tables, split)
-        parts = zip(accepted, (first, negative - first), range(2), strict=True)
-        a, b = (_half_utility(pairs, split, half, pos, neg)[keep][:, steps] for pos, neg, half in parts)
-        yield a, b
+        both = []
+        for half, false in enumerate((first, negative - first)):
+            parts = shares(accepted[half], *_half_totals(pairs, split, half, false))
+            a, b = (part[keep][:, steps] for part in parts)
+            both.append(level(utility(a, b), linear_utility(a, b, psi, phi), groups))
+        yield both[0], both[1]
 
 
-def _half_utility(
-    pairs: Pairs, split: Split, half: int, positive: NDArray[np.int32], negative: Ints
-) -> Floats:
+def _half_totals(pairs: Pairs, split: Split, half: int, negative: Ints) -> tuple[Ints, Ints, Ints]:
     count = len(pairs.class_ids)
     rows, cols = (
         np.bincount(classes[side == half], minlength=count)
@@ -66,12 +80,12 @@ def _half_utility(
     )
     across = rows * (len(pairs.col_class) - pairs.col_count)
     other = 0 if pairs.symmetric else cols * (len(pairs.row_class) - pairs.row_count)
-    return class_utility(positive, pair_count(rows, cols, pairs.symmetric), negative, across + other)
+    return pair_count(rows, cols, pairs.symmetric), negative, across + other
 
 
-def class_utility(
+def shares(
     positive: NDArray[np.signedinteger], positives: Ints, negative: Ints, negatives: Ints
-) -> Floats:
-    """Utility from accepted counts [C, K] and totals [C]; classes without pairs give a meaningless row."""
+) -> tuple[Floats, Floats]:
+    """Sensitivity and specificity [C, K] from accepted counts [C, K] and totals [C]; meaningless without pairs."""
     sensitivity = positive / np.maximum(positives, 1)[:, None]
-    return utility(sensitivity, 1.0 - negative / np.maximum(negatives, 1)[:, None])
+    return sensitivity, 1.0 - negative / np.maximum(negatives, 1)[:, None]

@@ -97,7 +97,7 @@ def evaluate(
 
 def choose_sweep(pairs: Pairs, settings: Settings) -> Sweep:
     """Compiled loops on the CPU, torch operations on any other device: the same counts."""
-    memory = settings.memory_bytes // 2
+    memory = settings.memory_bytes // 4 * 3
     if pairs.rows.device.type != "cpu":
         return TorchSweep(pairs, memory)
     largest = settings.distance_range[1] if settings.distance_range else None

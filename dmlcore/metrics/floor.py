@@ -16,6 +16,7 @@ from dmlcore.metrics.keys import (
 )
 
 Counts = NDArray[np.int64]
+SLACK = 0.07  # of the largest rate: some three deviations of the sampled rate
 SMALL = 1 << 22  # negative pairs that are kept all, floor or not: 25 MB, milliseconds
 MIDDLE = (
     1 << 27
@@ -29,6 +30,10 @@ class Floor(NamedTuple):
     lowest_bin: int
     count_all: bool
 
+    @property
+    def key(self) -> int:
+        return self.lowest_bin << LOW_BITS
+
 
 def find_floor(
     pairs: Pairs,
@@ -38,9 +43,9 @@ def find_floor(
     largest_distance: float | None,
     slack: float,
 ) -> Floor:
-    """A floor a tenth of a rate under the largest rate; `slack` doubles after each miss. `sample`: upper keys."""
+    """A floor somewhat under the largest rate; `slack` doubles after each miss. `sample`: upper keys."""
     total = pairs.total_negatives
-    share = largest_far * (1.0 + 0.1 * slack)
+    share = largest_far * (1.0 + SLACK * slack)
     crossing = equal_error_bin(
         positives, sample, (0, 0), (max(1, int(positives.sum())), max(1, int(sample.sum())))
     )

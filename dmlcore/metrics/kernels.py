@@ -1,7 +1,11 @@
-"""The inner loops over a tile of similarities that is still in the cache, compiled; all release the GIL.
+"""The inner loops over a tile of similarities that is still in the cache; names and shapes as in ranks.py and keys.py.
 
-A tile holds rows row..row+height-1 and columns col..col+width-1 of the sorted matrix; of each row the columns
-from skip_start to skip_end are no negatives, or are counted elsewhere. Names and shapes as in ranks.py and keys.py.
+A `window` is (row, stop, col, end, block_row, block_col): rows row..stop-1 and columns col..end-1 of the sorted
+matrix, at block[row - block_row, col - block_col]. Of each row, columns skip[0][row] to skip[1][row] are no negatives,
+or are counted elsewhere. A packed similarity is (key - floor key) << 8 | column within its run of 256.
+
+One file on purpose: numba's cache on disk notices a change only in the file of the function that it compiled, not in
+those of the functions that this one calls.
 """
 
 from typing import Any
@@ -10,9 +14,11 @@ import numpy as np
 from numba import njit
 
 from dmlcore.metrics.keys import LOW_BINS, LOW_BITS
+from dmlcore.metrics.simd import LANES, WIDE, sift16
 
-Kernel = Any  # numba's dispatchers and the arrays they take carry no static types
 LOW_MASK = LOW_BINS - 1
+RUN = 256  # columns that eight bits tell apart
+Kernel = Any  # numba's dispatchers and what they take carry no static types
 compiled = njit(nogil=True, cache=True, error_model="numpy")
 
 
@@ -23,17 +29,45 @@ def order_key(bits: Kernel) -> Kernel:
 
 
 @compiled
-def sift(
-    line: Kernel, start: Kernel, end: Kernel, bar: Kernel, bars: Kernel, found: Kernel, at: Kernel
+def sift_slow(
+    line: Kernel,
+    start: Kernel,
+    end: Kernel,
+    bar: Kernel,
+    bars: Kernel,
+    found: Kernel,
+    at: Kernel,
+    count: Kernel,
 ) -> Kernel:
-    """Values of `line[start:end]` that reach `bar` or their column's bar, packed; returns how many. No branch."""
-    count = 0
     for j in range(start, end):
-        value = line[j]
-        found[count] = value
+        found[count] = line[j]
         at[count] = j
-        count += value >= min(bar, bars[j])
+        count += line[j] >= min(bar, bars[j])
     return count
+
+
+@compiled
+def sift_wide(
+    line: Kernel,
+    start: Kernel,
+    end: Kernel,
+    bar: Kernel,
+    bars: Kernel,
+    found: Kernel,
+    at: Kernel,
+    count: Kernel,
+) -> Kernel:
+    lines, others, values, places = line.ctypes.data, bars.ctypes.data, found.ctypes.data, at.ctypes.data
+    j = start
+    while j + LANES <= end:
+        count += sift16(
+            lines + 4 * j, others + 4 * j, np.float32(bar), j, values + 4 * count, places + 4 * count
+        )
+        j += LANES
+    return sift_slow(line, j, end, bar, bars, found, at, count)
+
+
+sift = sift_wide if WIDE else sift_slow
 
 
 @compiled
@@ -69,57 +103,12 @@ def raise_bar(
 
 
 @compiled
-def collect(
-    block: Kernel,
-    row: Kernel,
-    col: Kernel,
-    skip: Kernel,
-    floor: Kernel,
-    scratch: Kernel,
-    mode: Kernel,
-    ranks: Kernel,
-) -> Kernel:
-    """Walk a tile once: rank the positives of its rows (mode 1), of its columns too (2), and pack what reaches `floor`.
-
-    `skip`: (start [Q], end [Q]); `scratch`: see numba_sweep.Worker; `ranks`: see numba_sweep.rank_arrays.
-    Returns how many were packed.
-    """
-    found, at, kept, kept_at, kept_start, bars = scratch
+def try_sample(
+    block: Kernel, row: Kernel, stop: Kernel, classes: Kernel, others: Kernel, ranks: Kernel
+) -> None:
+    """Raise the bars of rows row..stop-1 by a few columns, of classes `others [W]`, and forget their counts again."""
     start, live, limit, values, above, bar, first = ranks
-    height, width = block.shape
-    for j in range(width):
-        bars[j] = bar[col + j - first] if mode == 2 else np.float32(np.inf)
-    total = 0
-    for i in range(height):
-        kept_start[i] = total
-        query = row + i - first
-        own_bar = bar[query] if mode else np.float32(np.inf)
-        left, right = min(width, max(0, skip[0][row + i] - col)), min(width, max(0, skip[1][row + i] - col))
-        count = sift(block[i], 0, left, min(floor, own_bar), bars, found, at)
-        count += sift(block[i], right, width, min(floor, own_bar), bars, found[count:], at[count:])
-        for k in range(count):
-            value = found[k]
-            kept[total] = value
-            kept_at[total] = at[k]
-            total += value >= floor
-            if value >= own_bar:
-                rank_one(value, query, start, live, values, above[0])
-            if value >= bars[at[k]]:
-                rank_one(value, col + at[k] - first, start, live, values, above[1])
-        if mode:
-            raise_bar(query, start, live, limit, values, above, bar)
-    kept_start[height] = total
-    if mode == 2:
-        for j in range(width):
-            raise_bar(col + j - first, start, live, limit, values, above, bar)
-    return total
-
-
-@compiled
-def try_sample(block: Kernel, row: Kernel, classes: Kernel, others: Kernel, ranks: Kernel) -> None:
-    """Raise the bars of rows row... by a few columns, of classes `others [W]`, and forget their counts again."""
-    start, live, limit, values, above, bar, first = ranks
-    for i in range(len(block)):
+    for i in range(stop - row):
         query = row + i - first
         for j in range(len(others)):
             if others[j] != classes[row + i] and block[i, j] >= bar[query]:
@@ -146,68 +135,207 @@ def retrieval(ranks: Kernel, ks: Kernel, scores: Kernel) -> None:
 
 
 @compiled
-def count_sample_keys(block: Kernel, row: Kernel, classes: Kernel, others: Kernel, histogram: Kernel) -> None:
-    """Add the negatives among a few columns, `block` as int32 bits, to the counts of their upper keys."""
-    for i in range(len(block)):
-        for j in range(len(others)):
-            if others[j] != classes[row + i]:
-                histogram[order_key(block[i, j]) >> LOW_BITS] += 1
+def sift_run(
+    line: Kernel,
+    start: Kernel,
+    end: Kernel,
+    skip: Kernel,
+    bar: Kernel,
+    bars: Kernel,
+    found: Kernel,
+    at: Kernel,
+) -> Kernel:
+    """Values of line[start:end], outside skip[0]..skip[1], that reach `bar` or their column's; returns how many."""
+    count = sift(line, start, min(end, skip[0]), bar, bars, found, at, 0)
+    return sift(line, max(start, skip[1]), end, bar, bars, found, at, count)
 
 
 @compiled
-def count_keys(bits: Kernel, histogram: Kernel) -> None:
-    """Add values, as int32 bits, to the counts of their upper keys."""
-    for k in range(len(bits)):
-        histogram[order_key(bits[k]) >> LOW_BITS] += 1
+def collect(
+    block: Kernel, window: Kernel, skip: Kernel, floor: Kernel, scratch: Kernel, mode: Kernel, ranks: Kernel
+) -> Kernel:
+    """Walk a tile once: rank the positives of its rows (mode 1), of its columns too (2); pack what reaches the floor.
+
+    `floor`: (similarity, its key); `scratch`: see tiles.Worker; `ranks`: see numba_sweep.rank_arrays.
+    Returns how many were packed, and the bitwise or of them all.
+    """
+    found, at, packed, run_start, bars = scratch
+    start, live, limit, values, above, bar, first = ranks
+    row, stop, col, end, block_row, block_col = window
+    bits, width, total, run, seen = found.view(np.int32), end - col, 0, 0, 0
+    for j in range(width):
+        bars[j] = bar[col + j - first] if mode == 2 else np.float32(np.inf)
+    for i in range(row, stop):
+        line = block[i - block_row, col - block_col :]
+        own_bar = bar[i - first] if mode else np.float32(np.inf)
+        gap = max(0, skip[0][i] - col), max(0, skip[1][i] - col)
+        for left in range(0, width, RUN):
+            run_start[run] = total
+            run += 1
+            count = sift_run(line, left, min(width, left + RUN), gap, min(floor[0], own_bar), bars, found, at)
+            for k in range(count):
+                code = order_key(bits[k]) - floor[1]
+                packed[total] = (code << 8) | (at[k] & 255)
+                total += code >= 0
+                seen |= max(code, 0)
+                if found[k] >= own_bar:
+                    rank_one(found[k], i - first, start, live, values, above[0])
+                if found[k] >= bars[at[k]]:
+                    rank_one(found[k], col + at[k] - first, start, live, values, above[1])
+        if mode:
+            raise_bar(i - first, start, live, limit, values, above, bar)
+    run_start[run] = total
+    for j in range(width if mode == 2 else 0):
+        raise_bar(col + j - first, start, live, limit, values, above, bar)
+    return total, seen
 
 
 @compiled
-def count_all_keys(block: Kernel, row: Kernel, col: Kernel, skip: Kernel, histogram: Kernel) -> None:
-    """Add every negative of a tile, `block` as int32 bits, to the counts of their upper keys."""
-    height, width = block.shape
-    for i in range(height):
-        left, right = min(width, max(0, skip[0][row + i] - col)), min(width, max(0, skip[1][row + i] - col))
-        count_keys(block[i, :left], histogram)
-        count_keys(block[i, right:], histogram)
+def count_packed_keys(packed: Kernel, floor_key: Kernel, histogram: Kernel) -> None:
+    """Add packed similarities to the counts of their upper keys."""
+    for k in range(len(packed)):
+        histogram[((np.int64(packed[k]) >> 8) + floor_key) >> LOW_BITS] += 1
 
 
 @compiled
-def count_low_keys(bits: Kernel, slots: Kernel, counts: Kernel) -> None:
-    """Add values to the counts of the lower keys of their slot; `slots [HIGH_BINS]`: row of `counts`, or -1."""
-    for k in range(len(bits)):
-        key = order_key(bits[k])
+def count_all_keys(bits: Kernel, window: Kernel, skip: Kernel, histogram: Kernel) -> None:
+    """Add every negative of a tile, `bits [.., ..]` its int32 bits, to the counts of their upper keys."""
+    row, stop, col, end, block_row, block_col = window
+    for i in range(row, stop):
+        for j in range(col, end):
+            if j < skip[0][i] or j >= skip[1][i]:
+                histogram[order_key(bits[i - block_row, j - block_col]) >> LOW_BITS] += 1
+
+
+@compiled
+def count_low_keys(packed: Kernel, floor_key: Kernel, slots: Kernel, counts: Kernel) -> None:
+    """Add packed similarities to the lower keys of their slot; `slots [HIGH_BINS]`: row of `counts`, or -1."""
+    for k in range(len(packed)):
+        key = (np.int64(packed[k]) >> 8) + floor_key
         slot = slots[key >> LOW_BITS]
         if slot >= 0:
             counts[slot, key & LOW_MASK] += 1
 
 
 @compiled
-def step_of(value: Kernel, cuts: Kernel, guide: Kernel, low: Kernel, scale: Kernel) -> Kernel:
-    """First of the descending cuts that the value reaches; `guide` says where to look, by equal parts of the range."""
-    cell = min(np.int64((value - low) * scale), len(guide) - 1)
-    step = guide[cell]
-    while cuts[step] > value:
+def step_of(key: Kernel, cuts: Kernel, guide: Kernel, shift: Kernel) -> Kernel:
+    """First of the descending cut keys [K] that `key` reaches, K for none; `guide` is right to a few steps."""
+    low = cuts[len(cuts) - 1]
+    if key < low:
+        return np.int64(len(cuts))
+    step = guide[min((key - low) >> shift, len(guide) - 1)]
+    while key < cuts[step]:
         step += 1
     return step
 
 
 @compiled
 def count_steps(
-    kept: Kernel,
-    kept_at: Kernel,
-    kept_start: Kernel,
-    cuts: Kernel,
-    guide: Kernel,
+    packed: Kernel,
+    run_start: Kernel,
+    runs: Kernel,
+    floor_key: Kernel,
+    steps: Kernel,
     by_row: Kernel,
     by_col: Kernel,
 ) -> None:
-    """Count packed values by first cut reached, for the tile's row images and its column images."""
-    low = cuts[-1]
-    scale = np.float32(len(guide) / max(cuts[0] - low, np.float32(1e-30)))
-    for i in range(len(kept_start) - 1):
-        line = by_row[i]
-        for k in range(kept_start[i], kept_start[i + 1]):
-            if kept[k] >= low:
-                step = step_of(kept[k], cuts, guide, low, scale)
-                line[step] += 1
-                by_col[kept_at[k], step] += 1
+    """Count packed similarities by first cut reached, for the tile's row images and its column images, [.., K + 1].
+
+    `runs`: of 256 columns, to a row; `steps`: (cut keys, guide, shift). Two loops, so that the look-ups overlap: 4
+    instead of 25 ns a similarity.
+    """
+    cuts, guide, shift = steps
+    low, last = cuts[len(cuts) - 1] - floor_key, len(guide) - 1
+    step = np.empty(len(packed), dtype=np.int32)
+    for k in range(len(packed)):
+        step[k] = guide[max(0, min(((np.int64(packed[k]) >> 8) - low) >> shift, last))]
+    for k in range(len(packed)):
+        key = (np.int64(packed[k]) >> 8) + floor_key
+        while step[k] < len(cuts) and key < cuts[step[k]]:
+            step[k] += 1
+    for run in range(len(run_start) - 1):
+        line, col = by_row[run // runs], run % runs * RUN
+        for k in range(run_start[run], run_start[run + 1]):
+            line[step[k]] += 1
+            by_col[col + (np.int64(packed[k]) & 255), step[k]] += 1
+
+
+@compiled
+def count_sample_keys(
+    bits: Kernel, row: Kernel, stop: Kernel, classes: Kernel, others: Kernel, histogram: Kernel
+) -> None:
+    """Add the negatives among a few columns, by their int32 bits, to the counts of their upper keys."""
+    for i in range(stop - row):
+        for j in range(len(others)):
+            if others[j] != classes[row + i]:
+                histogram[order_key(bits[i, j]) >> LOW_BITS] += 1
+
+
+@compiled
+def fill_positives(
+    block: Kernel,
+    window: Kernel,
+    own: Kernel,
+    symmetric: Kernel,
+    first: Kernel,
+    start: Kernel,
+    values: Kernel,
+) -> None:
+    """Copy each query's positives in the window to its place in `values`; its `start` moves on as they come."""
+    row, stop, col, end, block_row, block_col = window
+    for i in range(row, stop):
+        for j in range(max(col, own[0][i]), min(end, own[1][i])):
+            if not symmetric or i != j:
+                values[start[i - first]] = block[i - block_row, j - block_col]
+                start[i - first] += 1
+
+
+@compiled
+def sort_each(values: Kernel, start: Kernel) -> None:
+    """Sort values[start[i]:start[i + 1]] in place, highest first, for every i."""
+    for i in range(len(start) - 1):
+        line = values[start[i] : start[i + 1]]
+        line[:] = np.sort(line)[::-1]
+
+
+@compiled
+def positive_keys(
+    bits: Kernel, window: Kernel, own: Kernel, symmetric: Kernel, shift: Kernel, base: Kernel, counts: Kernel
+) -> None:
+    """Count each pair of the window once by `(key >> shift) - base`, where that is in range."""
+    row, stop, col, end, block_row, block_col = window
+    for i in range(row, stop):
+        for j in range(max(col, i + 1 if symmetric else own[0][i]), min(end, own[1][i])):
+            place = (order_key(bits[i - block_row, j - block_col]) >> shift) - base
+            if 0 <= place < len(counts):
+                counts[place] += 1
+
+
+@compiled
+def positive_steps(
+    bits: Kernel, window: Kernel, own: Kernel, symmetric: Kernel, steps: Kernel, tables: Kernel
+) -> None:
+    """Count each pair of the window once by first cut reached: by class, and by half of each split that holds it.
+
+    `tables`: (class [Q], row halves [S, Q], column halves [S, G], whole [C, K + 1], halves [S, 2, C, K + 1]).
+    """
+    row, stop, col, end, block_row, block_col = window
+    classes, row_half, col_half, whole, halves = tables
+    cuts, guide, shift = steps
+    for i in range(row, stop):
+        for j in range(max(col, i + 1 if symmetric else own[0][i]), min(end, own[1][i])):
+            step = step_of(order_key(bits[i - block_row, j - block_col]), cuts, guide, shift)
+            whole[classes[i], step] += 1
+            for s in range(len(halves)):
+                if row_half[s, i] == col_half[s, j]:
+                    halves[s, row_half[s, i], classes[i], step] += 1
+
+
+@compiled
+def sum_by_class(table: Kernel, classes: Kernel, taken: Kernel, total: Kernel) -> None:
+    """Add the rows of `table [N, K]` where `taken [N]` to their class's row of `total [C, K]`."""
+    for i in range(len(classes)):
+        if taken[i]:
+            line = total[classes[i]]
+            for k in range(table.shape[1]):
+                line[k] += table[i, k]

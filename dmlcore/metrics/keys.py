@@ -55,7 +55,7 @@ def from_the_top(counts: NDArray[np.int64], rank: int) -> tuple[int, int]:
 
 def equal_error_bin(
     positives: NDArray[np.int64],
-    negatives: NDArray[np.int64],
+    negatives: NDArray[np.int64] | NDArray[np.float64],
     above: tuple[int, int],
     totals: tuple[int, int],
 ) -> int:

@@ -12,16 +12,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dmlcore.metrics import class_kernels, kernels
+from dmlcore.metrics import kernels
 from dmlcore.metrics.counts import Split
 from dmlcore.metrics.floor import Floor, find_floor, is_low_enough
 from dmlcore.metrics.inputs import Pairs
-from dmlcore.metrics.keys import HIGH_BINS, LOW_BINS
+from dmlcore.metrics.keys import HIGH_BINS, LOW_BINS, order_keys
 from dmlcore.metrics.ranks import Ranks
-from dmlcore.metrics.tiles import HEIGHT, Kept, Tile, Worker, bands, walk
+from dmlcore.metrics.tiles import HEIGHT, Tile, Window, Worker, bands, walk
 
 Counts = NDArray[np.int64]
-GUIDE_CELLS = 2048
+Packed = tuple[NDArray[np.unsignedinteger], NDArray[np.int32]]  # similarities, where each run of them starts
+GUIDE_BITS = 12  # parts of the range in which a similarity looks up its step
+SAMPLE = 256  # columns
+NARROW = 1 << 24  # keys above the floor that fit 32 bits beside the column
 
 
 class NumbaSweep:
@@ -31,7 +34,7 @@ class NumbaSweep:
         self, pairs: Pairs, memory_bytes: int, largest_far: float, largest_distance: float | None
     ) -> None:
         self.pairs, self.free_bytes, self.wanted = pairs, memory_bytes, (largest_far, largest_distance)
-        self.kept: dict[Tile, Kept] = {}
+        self.kept: dict[Tile, Packed] = {}
         self.floor = Floor(np.float32(-np.inf), 0, True)
         skip_start = np.zeros_like(pairs.own_start) if pairs.symmetric else pairs.own_start
         self.skip, self.own = (skip_start, pairs.own_end), (pairs.own_start, pairs.own_end)
@@ -46,8 +49,8 @@ class NumbaSweep:
         start = np.concatenate([[0], np.cumsum(count)])
         values, fill = np.empty(start[-1], dtype=np.float32), start.copy()
         for block, window in bands(self.pairs, first, last):
-            class_kernels.fill_positives(block, window, self.own, self.pairs.symmetric, first, fill, values)
-        class_kernels.sort_each(values, start)
+            kernels.fill_positives(block, window, self.own, self.pairs.symmetric, first, fill, values)
+        kernels.sort_each(values, start)
         return Ranks.of(first, last, torch.from_numpy(values), torch.from_numpy(start), largest_k)
 
     def count_keys(self, ranks: Ranks | None, positives: Counts) -> Counts:
@@ -60,53 +63,69 @@ class NumbaSweep:
             if is_low_enough(self.pairs, self.floor, counts, positives, self.wanted[0]):
                 return counts
             ranks, share = None, share * 2.0
-            self.free_bytes += sum(map(_bytes, self.kept.values()))
+            self.free_bytes += sum(packed.nbytes + runs.nbytes for packed, runs in self.kept.values())
             self.kept.clear()
 
     def _sample(self, ranks: Ranks | None) -> Counts:
-        counts, arrays = np.zeros(HIGH_BINS, dtype=np.int64), rank_arrays(ranks)
-        step = max(1, len(self.pairs.col_class) // 256)
-        cols, others = self.pairs.cols[: len(self.pairs.col_class) : step], self.pairs.col_class[::step]
-        for row in range(0, len(self.pairs.row_class), HEIGHT):
-            stop = min(row + HEIGHT, len(self.pairs.row_class))
-            block = (self.pairs.rows[row : row + HEIGHT] @ cols.T).numpy()[: stop - row]
+        counts, arrays, classes = (
+            np.zeros(HIGH_BINS, dtype=np.int64),
+            rank_arrays(ranks),
+            self.pairs.row_class,
+        )
+        step = max(1, len(self.pairs.col_class) // SAMPLE)
+        cols, others = (
+            self.pairs.cols[: len(self.pairs.col_class) : step],
+            self.pairs.col_class[::step].copy(),
+        )
+        for row in range(0, len(classes), HEIGHT):
+            stop = min(row + HEIGHT, len(classes))
+            block = (self.pairs.rows[row : row + HEIGHT] @ cols.T).numpy()
             if ranks is not None:
-                kernels.try_sample(block, row, self.pairs.row_class, others, arrays)
-            kernels.count_sample_keys(block.view(np.int32), row, self.pairs.row_class, others, counts)
+                kernels.try_sample(block, row, stop, classes, others, arrays)
+            kernels.count_sample_keys(block.view(np.int32), row, stop, classes, others, counts)
         return counts
 
     def _collect_all(self, ranks: Ranks | None) -> Counts:
         arrays, mode = rank_arrays(ranks), 0 if ranks is None else 1 + int(self.pairs.symmetric)
 
         def visit(worker: Worker, tile: Tile) -> None:
-            block = worker.multiply(self.pairs, tile)
+            block, window = worker.multiply(self.pairs, tile)
             with worker.columns(tile):
-                number = kernels.collect(
-                    block, tile.row, tile.col, self.skip, self.floor.similarity, worker.scratch, mode, arrays
-                )
+                packed, runs = self._collect(worker, block, window, self.skip, mode, arrays)
             if self.floor.count_all:
-                kernels.count_all_keys(block.view(np.int32), tile.row, tile.col, self.skip, worker.histogram)
+                kernels.count_all_keys(block.view(np.int32), window, self.skip, worker.histogram)
             else:
-                kernels.count_keys(worker.scratch[2][:number].view(np.int32), worker.histogram)
-            self._keep(tile, worker, number)
+                kernels.count_packed_keys(packed, self.floor.key, worker.histogram)
+            self._keep(tile, packed, runs)
 
         return np.sum([worker.histogram for worker in walk(self.pairs, self.pairs.symmetric, visit)], axis=0)
 
-    def _keep(self, tile: Tile, worker: Worker, number: int) -> None:
-        needed = 6 * number + 8 * (tile.stop - tile.row + 1)
-        if needed <= self.free_bytes:
-            self.free_bytes -= needed
-            value, at, start = worker.packed(tile, number)
-            self.kept[tile] = value.copy(), at.copy(), start.copy()
+    def _collect(
+        self, worker: Worker, block: Any, window: Window, skip: Any, mode: int, arrays: tuple[Any, ...]
+    ) -> Packed:
+        floor = (self.floor.similarity, self.floor.key)
+        number, seen = kernels.collect(block, window, skip, floor, worker.scratch, mode, arrays)
+        packed = worker.scratch[2][:number]
+        runs = (window[1] - window[0]) * -(-(window[3] - window[2]) // kernels.RUN)
+        return packed.astype(np.uint32 if seen < NARROW else np.uint64), worker.scratch[3][: runs + 1]
+
+    def _keep(self, tile: Tile, packed: Any, runs: Any) -> None:
+        if packed.nbytes + runs.nbytes <= self.free_bytes:
+            self.free_bytes -= packed.nbytes + runs.nbytes
+            self.kept[tile] = packed, runs.copy()
+
+    def _packed(self, worker: Worker, tile: Tile) -> Packed:
+        if tile in self.kept:
+            return self.kept[tile]
+        return self._collect(worker, *worker.multiply(self.pairs, tile), self.skip, 0, rank_arrays(None))
 
     def count_ranks(self, ranks: Ranks) -> None:
         """Fill `ranks` of a slice of the queries alone, against every column."""
-        arrays = rank_arrays(ranks)
+        arrays, nothing = rank_arrays(ranks), (np.float32(np.inf), 1 << 32)
 
         def visit(worker: Worker, tile: Tile) -> None:
-            block = worker.multiply(self.pairs, tile)
-            none = np.float32(np.inf)
-            kernels.collect(block, tile.row, tile.col, self.own, none, worker.scratch, 1, arrays)
+            block, window = worker.multiply(self.pairs, tile)
+            kernels.collect(block, window, self.own, nothing, worker.scratch, 1, arrays)
 
         walk(self.pairs, False, visit, ranks.first, ranks.last)
 
@@ -116,15 +135,6 @@ class NumbaSweep:
         kernels.retrieval(rank_arrays(ranks), np.array(ks), scores)
         return scores
 
-    def _packed(self, worker: Worker, tile: Tile) -> Kept:
-        if tile in self.kept:
-            return self.kept[tile]
-        block, unused = worker.multiply(self.pairs, tile), rank_arrays(None)
-        number = kernels.collect(
-            block, tile.row, tile.col, self.skip, self.floor.similarity, worker.scratch, 0, unused
-        )
-        return worker.packed(tile, number)
-
     def count_low_keys(self, bases: list[int]) -> Counts:
         """Negative pairs by the lower bits of their key, for each upper key in `bases`: [bases, LOW_BINS]."""
         slots = np.full(HIGH_BINS, -1, dtype=np.int8)
@@ -132,50 +142,50 @@ class NumbaSweep:
         shape = (len(bases), LOW_BINS)
 
         def visit(worker: Worker, tile: Tile) -> None:
-            low = worker.table("low", shape)
-            kernels.count_low_keys(self._packed(worker, tile)[0].view(np.int32), slots, low)
+            packed, _ = self._packed(worker, tile)
+            kernels.count_low_keys(packed, self.floor.key, slots, worker.table("low", shape))
 
         workers = walk(self.pairs, self.pairs.symmetric, visit)
         return np.sum([worker.table("low", shape) for worker in workers], axis=0)
 
     def count_at(self, cuts: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Negatives of each row and column image whose highest cut they reach is the k-th: [Q, K] and [G, K]."""
-        by_row = np.zeros((len(self.pairs.row_class), len(cuts)), dtype=np.int32)
-        by_col = np.zeros((len(self.pairs.col_class), len(cuts)), dtype=np.int32)
-        guide = step_guide(cuts)
+        images = (len(self.pairs.row_class), len(self.pairs.col_class))
+        by_row, by_col = (np.zeros((number, len(cuts) + 1), dtype=np.int32) for number in images)
+        steps = step_guide(cuts)
 
         def visit(worker: Worker, tile: Tile) -> None:
-            packed = self._packed(worker, tile)
+            packed, runs = self._packed(worker, tile)
             rows, cols = by_row[tile.row : tile.stop], by_col[tile.col : tile.end]
+            across = -(-(tile.end - tile.col) // kernels.RUN)
             with worker.columns(tile):
-                kernels.count_steps(*packed, cuts, guide, rows, cols)
+                kernels.count_steps(packed, runs, across, self.floor.key, steps, rows, cols)
 
         walk(self.pairs, self.pairs.symmetric, visit)
-        return by_row, by_col
+        return by_row[:, :-1], by_col[:, :-1]
 
     def positive_keys(self, shift: int, base: int, bins: int) -> Counts:
         """Positive pairs by `(key >> shift) - base`, [bins]."""
         counts = np.zeros(bins, dtype=np.int64)
         for block, window in bands(self.pairs, 0, len(self.pairs.row_class)):
             bits = block.view(np.int32)
-            class_kernels.positive_keys(bits, window, self.own, self.pairs.symmetric, shift, base, counts)
+            kernels.positive_keys(bits, window, self.own, self.pairs.symmetric, shift, base, counts)
         return counts
 
     def positives_at(
         self, cuts: NDArray[np.float32], splits: list[Split]
     ) -> tuple[Counts, NDArray[np.int32]]:
         """Positive pairs accepted at each cut: of whole classes [C, K], and within halves [S, 2, C, K]."""
-        shape = (len(self.pairs.class_ids), len(cuts))
+        shape = (len(self.pairs.class_ids), len(cuts) + 1)
         whole, halves = np.zeros(shape, dtype=np.int64), np.zeros((len(splits), 2, *shape), dtype=np.int32)
         rows, cols = (np.stack([split[side] for split in splits]) for side in range(2))
-        tables, guide = (self.pairs.row_class, rows, cols, whole, halves), step_guide(cuts)
+        tables, steps = (self.pairs.row_class, rows, cols, whole, halves), step_guide(cuts)
         for block, window in bands(self.pairs, 0, len(self.pairs.row_class)):
-            class_kernels.positive_steps(block, window, self.own, self.pairs.symmetric, cuts, guide, tables)
-        return whole.cumsum(axis=1), halves.cumsum(axis=-1, dtype=np.int32)
-
-
-def _bytes(kept: Kept) -> int:
-    return sum(part.nbytes for part in kept)
+            bits = block.view(np.int32)
+            kernels.positive_steps(bits, window, self.own, self.pairs.symmetric, steps, tables)
+        for table in (whole, halves):
+            np.cumsum(table, axis=-1, out=table)
+        return whole[:, :-1], halves[..., :-1]
 
 
 def rank_arrays(ranks: Ranks | None) -> tuple[Any, ...]:
@@ -187,8 +197,9 @@ def rank_arrays(ranks: Ranks | None) -> tuple[Any, ...]:
     return *(part.numpy() for part in parts), ranks.first
 
 
-def step_guide(cuts: NDArray[np.float32]) -> NDArray[np.int64]:
-    """For equal parts of [lowest cut, highest cut]: a step at or before the right one, for values in that part."""
-    edges = np.linspace(cuts[-1], cuts[0], GUIDE_CELLS + 1, dtype=np.float64)
-    early = np.searchsorted(-cuts.astype(np.float64), -edges[2:], side="left")  # one part further: rounding
-    return np.concatenate([early, [0]])
+def step_guide(cuts: NDArray[np.float32]) -> tuple[Counts, Counts, int]:
+    """Cut keys [K]; for equal parts of their range the first step that a key of the part may reach; log2 of a part."""
+    keys = order_keys(torch.from_numpy(cuts.copy())).numpy()
+    shift = max(0, int(keys[0] - keys[-1]).bit_length() - GUIDE_BITS)
+    last = keys[-1] + (np.arange(((keys[0] - keys[-1]) >> shift) + 2) + 1 << shift) - 1
+    return keys, np.searchsorted(-keys, -last), shift

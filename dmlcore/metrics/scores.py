@@ -78,9 +78,11 @@ def score_classes(pairs: Pairs, sweep: Sweep, grid: Grid, settings: Settings) ->
     splits = _draw_splits(pairs, settings)
     positive, half_positive = sweep.positives_at(grid.cuts, splits)
     negative = counts.negatives_at(pairs, tables)
-    utility = counts.class_utility(positive, pairs.positive_pairs, negative, pairs.negative_pairs)
+    utility = consistency.utility(
+        *counts.shares(positive, pairs.positive_pairs, negative, pairs.negative_pairs)
+    )
     keep, at = pairs.positive_pairs > 0, grid.rate_step[GLOBAL_FAR]
-    halves = counts.half_utilities(pairs, splits, half_positive, negative, tables, grid.steps)
+    halves = counts.half_utilities(pairs, splits, (positive, half_positive), negative, tables, grid.steps)
     accepted = positive.sum(axis=0) / pairs.positive_pairs.sum()
     metrics = {f"tar_at_far_{rate}": float(accepted[step]) for rate, step in grid.rate_step.items()}
     metrics |= consistency_metrics(utility[keep][:, grid.steps], list(halves), settings)
@@ -94,7 +96,8 @@ def score_classes(pairs: Pairs, sweep: Sweep, grid: Grid, settings: Settings) ->
 
 
 def _draw_splits(pairs: Pairs, settings: Settings) -> list[counts.Split]:
-    number = max(1, min(MOST_SPLITS, MOST_VISITS // int(pairs.positive_pairs.sum())))
+    cost = int(pairs.positive_pairs.sum()) + 400 * len(pairs.class_ids)  # pairs visited, and tables filled
+    number = max(1, min(MOST_SPLITS, MOST_VISITS // cost))
     rng = np.random.default_rng((settings.seed, SPLIT_STREAM))
     return [counts.draw_split(pairs, rng) for _ in range(number)]
 

@@ -14,10 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from dmlcore.metrics.inputs import ROW_MULTIPLE, Pairs
+from dmlcore.metrics.kernels import RUN
 from dmlcore.metrics.keys import HIGH_BINS
+from dmlcore.metrics.simd import LANES
 
 HEIGHT, WIDTH = 512, 1024  # 2 MiB of similarities: what one core's second-level cache holds
 Floats = NDArray[np.float32]
+Window = tuple[int, int, int, int, int, int]  # see kernels.py
 Kept = tuple[
     Floats, NDArray[np.uint16], NDArray[np.int64]
 ]  # value, column in the tile, where each row starts
@@ -40,23 +43,17 @@ class Worker:
         self.block = torch.empty(HEIGHT * WIDTH)
         self.histogram = np.zeros(HIGH_BINS, dtype=np.int64)
         self.scratch = (
-            np.empty(WIDTH + 1, np.float32),  # found: one row's candidates
-            np.empty(WIDTH + 1, np.int64),  # their columns
-            np.empty(HEIGHT * WIDTH + 1, np.float32),  # packed: the tile's values from the floor up
-            np.empty(HEIGHT * WIDTH + 1, np.uint16),  # their columns
-            np.empty(HEIGHT + 1, np.int64),  # where each row's begin
+            np.empty(WIDTH + LANES, np.float32),  # found: one run's candidates
+            np.empty(WIDTH + LANES, np.int32),  # their columns
+            np.empty(HEIGHT * WIDTH + 1, np.uint64),  # packed: the tile's values from the floor up
+            np.empty(HEIGHT * (WIDTH // RUN) + 1, np.int32),  # where each run's begin
             np.empty(WIDTH, np.float32),  # bars of the columns
         )
         self.tables: dict[str, NDArray[np.int64]] = {}
 
-    def multiply(self, pairs: Pairs, tile: Tile) -> Floats:
-        """The tile's similarities, in this thread's buffer."""
+    def multiply(self, pairs: Pairs, tile: Tile) -> tuple[Floats, Window]:
+        """The tile's similarities, in this thread's buffer, and where in them the tile is."""
         return product(pairs, tile, self.block)
-
-    def packed(self, tile: Tile, number: int) -> Kept:
-        """What the last walk packed: views, good until the next."""
-        _, _, value, at, start, _ = self.scratch
-        return value[:number], at[:number], start[: tile.stop - tile.row + 1]
 
     def columns(self, tile: Tile) -> AbstractContextManager[bool]:
         """Sole right to count for the tile's columns; its rows are this thread's own."""
@@ -67,25 +64,23 @@ class Worker:
         return self.tables.setdefault(name, np.zeros(shape, dtype=np.int64))
 
 
-def product(pairs: Pairs, tile: Tile, buffer: torch.Tensor | None = None) -> Floats:
-    """Similarities of the tile, [stop - row, end - col], from a product of at least 256 by 256."""
+def product(pairs: Pairs, tile: Tile, buffer: torch.Tensor | None = None) -> tuple[Floats, Window]:
+    """Similarities that hold the tile, from a product of at least 256 by 256, and the tile's window in them."""
     row = min(tile.row, len(pairs.rows) - ROW_MULTIPLE)
     col = min(tile.col, len(pairs.cols) - ROW_MULTIPLE)
     rows = pairs.rows[row : max(tile.stop, row + ROW_MULTIPLE)]
     cols = pairs.cols[col : max(tile.end, col + ROW_MULTIPLE)]
     out = None if buffer is None else buffer[: len(rows) * len(cols)].view(len(rows), len(cols))
-    block = torch.mm(rows, cols.T, out=out).numpy()
-    return block[tile.row - row : tile.stop - row, tile.col - col : tile.end - col]
+    return torch.mm(rows, cols.T, out=out).numpy(), (*tile, row, col)
 
 
-def bands(pairs: Pairs, first: int, last: int) -> Iterator[tuple[Floats, tuple[int, ...]]]:
-    """Blocks that hold all positives of queries first..last-1, and their (row, stop, col, end, row, col)."""
+def bands(pairs: Pairs, first: int, last: int) -> Iterator[tuple[Floats, Window]]:
+    """Blocks that hold all positives of queries first..last-1, and their windows."""
     start, end = pairs.own_start, pairs.own_end
     for row in range(first, last, ROW_MULTIPLE):
         stop = min(row + ROW_MULTIPLE, last)
         for col in range(int(start[row]), int(end[stop - 1]), 8 * WIDTH):
-            tile = Tile(row, stop, col, min(col + 8 * WIDTH, int(end[stop - 1])))
-            yield product(pairs, tile), (*tile, row, col)
+            yield product(pairs, Tile(row, stop, col, min(col + 8 * WIDTH, int(end[stop - 1]))))
 
 
 def walk(
