@@ -56,9 +56,13 @@ def half_utilities(
 ) -> Iterator[tuple[Floats, Floats]]:
     """Utility of both halves of the splittable classes, levelled over their sizes, split by split: pairs of [E, T].
 
+    Nothing where fewer than 2 classes can be split.
+
     `positive`: accepted pairs of whole classes [C, K] and of halves [S, 2, C, K]; `negative`: of whole classes.
     """
     keep = splittable(pairs)
+    if keep.sum() < 2:
+        return
     groups = size_groups(pairs.row_count[keep]) << 32 | size_groups(pairs.col_count[keep])
     whole = shares(positive[0], pairs.positive_pairs, negative, pairs.negative_pairs)
     psi, phi = (share[keep][:, steps].mean(axis=0) for share in whole)

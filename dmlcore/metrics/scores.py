@@ -106,9 +106,8 @@ def consistency_metrics(
     utility: Floats, halves: list[tuple[Floats, Floats]], settings: Settings
 ) -> dict[str, float]:
     """OPIS in its forms, and the intervals when asked for."""
-    count = len(halves[0][0])
-    whole = np.ones((1, count))
-    corrected = float(consistency.corrected_opis(halves, whole)[0]) if count >= 2 else float("nan")
+    whole = np.ones((1, len(halves[0][0]))) if halves else None
+    corrected = float("nan") if whole is None else float(consistency.corrected_opis(halves, whole)[0])
     raw = consistency.opis(utility)
     metrics = {
         "opis": raw,
@@ -124,10 +123,9 @@ def _intervals(utility: Floats, halves: list[tuple[Floats, Floats]], settings: S
     rng = np.random.default_rng((settings.seed, BOOTSTRAP_STREAM))
     raw = consistency.raw_draws(utility, consistency.class_draws(len(utility), settings.bootstrap, rng))
     low, high = consistency.interval(raw)
-    count = len(halves[0][0])
     bounds = (float("nan"), float("nan"))
-    if count >= 2:
-        draws = consistency.class_draws(count, settings.bootstrap, rng)
+    if halves:
+        draws = consistency.class_draws(len(halves[0][0]), settings.bootstrap, rng)
         bounds = consistency.interval(consistency.corrected_opis(halves, draws))
     return {"opis_low": bounds[0], "opis_high": bounds[1], "opis_raw_low": low, "opis_raw_high": high}
 
