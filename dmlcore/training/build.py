@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dmlcore.config import ComponentConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrialConfig
 from dmlcore.losses import build_loss, build_regularizer
 from dmlcore.models import Embedder, build_backbone, build_embedder
+from dmlcore.training.guidance import Texts, loss_params, stand_in_texts
 from dmlcore.training.randomness import derived_seed
 
 
@@ -47,8 +48,13 @@ class Objective(nn.Module):
         return terms | {name: term(embeddings, labels) for name, term in self.regularizers.items()}
 
 
-def build_objective(config: TrialConfig, *, num_classes: int) -> Objective:
+def build_objective(config: TrialConfig, *, num_classes: int, texts: Texts | None = None) -> Objective:
     """The objective of a trial, its own parameters drawn from (seed, "loss").
+
+    Args:
+        config: the trial.
+        num_classes: C, of the training split.
+        texts: text embeddings of the classes for a component; None: a stand-in, to check a config.
 
     Raises:
         ValueError: unknown loss or regulariser, wrong argument, or neither a loss nor a regulariser.
@@ -57,7 +63,8 @@ def build_objective(config: TrialConfig, *, num_classes: int) -> Objective:
     width = config.model.embedding_dim
 
     def built(component: ComponentConfig, build: Callable[..., nn.Module]) -> nn.Module:
-        return build(component.name, num_classes=num_classes, embedding_dim=width, **component.params)
+        params = loss_params(component, texts or stand_in_texts(num_classes))
+        return build(component.name, num_classes=num_classes, embedding_dim=width, **params)
 
     names = [component.name for component in config.regularizers]
     if len(set(names)) < len(names):

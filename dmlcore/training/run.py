@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from dmlcore.models import Embedder
 from dmlcore.training.build import Objective, build_model, build_objective, build_optimizer, schedule_factor
 from dmlcore.training.embed import embed
 from dmlcore.training.evaluation import UtilityCurve, evaluate_embeddings, evaluate_splits
+from dmlcore.training.guidance import texts_of
 from dmlcore.training.randomness import derived_seed
 from dmlcore.training.store import TrialStore, state_copy
 
@@ -73,7 +75,7 @@ def run_trial(
         ValueError: a config that does not fit the data.
     """
     make_deterministic(config.threads)
-    trial = _Trial(config, data, device or torch.device("cpu"))
+    trial = _Trial(config, data, device or torch.device("cpu"), store.folder.parent / "text")
     curve = [EpochReport(0, trial.untrained())]
     report(curve[0])
     best = (-1.0, 0)
@@ -125,13 +127,17 @@ def _labels(split: Split) -> Tensor:
 class _Trial:
     """The objects of a trial and its two steps: an epoch of training, a validation."""
 
-    def __init__(self, config: TrialConfig, data: PreparedDataset, device: torch.device) -> None:
+    def __init__(
+        self, config: TrialConfig, data: PreparedDataset, device: torch.device, text_cache: Path
+    ) -> None:
         self.config, self.data, self.device = config, data, device
         self.train_split = data.split("train")
         self.labels = _labels(self.train_split)
         channels = int(self.train_split.images.shape[-1])
         self.model: Embedder = build_model(config.model, in_channels=channels, seed=config.seed).to(device)
-        self.objective: Objective = build_objective(config, num_classes=int(self.labels.max()) + 1).to(device)
+        names = self.train_split.class_names
+        texts = texts_of(names, text_cache)
+        self.objective: Objective = build_objective(config, num_classes=len(names), texts=texts).to(device)
         self.optimizer = build_optimizer(config.train.optimizer, self.model, self.objective)
         self.base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.untrained_test: dict[str, float] = {}

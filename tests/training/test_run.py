@@ -84,7 +84,9 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(small_data, t
 
 def test_both_arms_share_initial_weights_and_batches(small_data, tmp_path):
     arms = [small_trial(), small_trial(regularizers=[{"name": "tcm"}])]
-    curves = [run_trial(arm, small_data, store=TrialStore(tmp_path / str(i))).curve for i, arm in enumerate(arms)]
+    curves = [
+        run_trial(arm, small_data, store=TrialStore(tmp_path / str(i))).curve for i, arm in enumerate(arms)
+    ]
     assert curves[0][0] == curves[1][0]
     assert curves[0][1].metrics["train/loss"] != curves[1][1].metrics["train/loss"]
     assert "train/loss_tcm" in curves[1][1].metrics
@@ -101,12 +103,31 @@ def test_a_batch_that_the_data_cannot_fill_is_refused(small_data, tmp_path):
         run_trial(small_trial(train={"batch_size": 64}), small_data, store=TrialStore(tmp_path))
 
 
-@pytest.mark.parametrize("loss", ["none", "proxy_anchor", "recall_at_k", "smooth_ap", "contrastive", "pml:CircleLoss"])
+@pytest.mark.parametrize(
+    "loss", ["none", "proxy_anchor", "recall_at_k", "smooth_ap", "contrastive", "pml:CircleLoss"]
+)
 def test_every_kind_of_loss_trains(small_data, tmp_path, loss):
     changes = {"regularizers": [{"name": "tcm"}]} if loss == "none" else {}
     config = small_trial(loss={"name": loss}, train={"epochs": 1, "batches": "class_balanced"}, **changes)
     result = run_trial(config, small_data, store=TrialStore(tmp_path))
     assert math.isfinite(result.metrics["train/loss"])
+
+
+def test_language_guidance_gets_a_text_embedding_a_class(small_data, tmp_path, monkeypatch):
+    asked = []
+
+    def encode(names, **options):
+        asked.append((tuple(names), options))
+        return torch.eye(len(names))
+
+    monkeypatch.setattr("dmlcore.training.guidance.class_text_embeddings", encode)
+    part = {"name": "language_guidance", "params": {"omega": 1.0, "text_model": "some/model"}}
+    config = small_trial(regularizers=[part], train={"epochs": 1})
+    result = run_trial(config, small_data, store=TrialStore(tmp_path / "trial"))
+    assert math.isfinite(result.metrics["train/loss"])
+    names, options = asked[0]
+    assert names == small_data.split("train").class_names
+    assert options["model"] == "some/model"
 
 
 def test_random_batches_train_too(small_data, tmp_path):
