@@ -1,0 +1,1 @@
+"""What a study says: statistics over seeds, tables and plots. Reads result files only; knows neither Ray nor MLflow."""

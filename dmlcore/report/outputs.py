@@ -1,0 +1,54 @@
+"""The files of the `aggregate` stage: each whole or not at all, the same input giving the same bytes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import polars.selectors as cs
+
+from dmlcore.records import write_atomically
+from dmlcore.report.baselines import baselines
+from dmlcore.report.comparisons import comparisons
+from dmlcore.report.figures import png_bytes
+from dmlcore.report.names import METRICS
+from dmlcore.report.statistics import t_interval
+from dmlcore.report.study import Study
+from dmlcore.report.tradeoff import tradeoff_figure
+from dmlcore.report.utility import utility_figure
+
+DIGITS = 6
+"""Significant digits in the files; far below the spread over seeds, above what the order of a sum can change."""
+
+
+def write_results(study: Study, folder: Path) -> None:
+    """Write baselines.csv, comparisons.csv, metrics.json, tradeoff.png and utility_curves.png into `folder`."""
+    write_atomically(folder / "baselines.csv", csv_text(baselines(study)))
+    write_atomically(folder / "comparisons.csv", csv_text(comparisons(study)))
+    write_atomically(folder / "metrics.json", json.dumps(metrics_summary(study), indent=1) + "\n")
+    for name, figure in (("tradeoff", tradeoff_figure(study)), ("utility_curves", utility_figure(study))):
+        write_atomically(folder / f"{name}.png", png_bytes(figure, study.config.figure))
+
+
+def csv_text(table: pl.DataFrame) -> str:
+    """The table as CSV, floats to 6 significant digits, null as an empty field."""
+    return table.with_columns(cs.float().round_sig_figs(DIGITS)).write_csv()
+
+
+def metrics_summary(study: Study) -> dict[str, Any]:
+    """For `dvc metrics`: trials by status; data set -> backbone -> loss -> arm -> mean over finished seeds."""
+    counts = study.trials["status"].value_counts().sort("status")
+    summary: dict[str, Any] = {}
+    for cell in study.cells:
+        place = summary.setdefault(cell.dataset, {}).setdefault(cell.backbone, {})
+        place[cell.loss_text] = {
+            arm: {f"test/{m}": _mean(cell.values(arm, f"test/{m}")) for m in METRICS} for arm in cell.arms
+        }
+    return {"trials": dict(counts.iter_rows()), "datasets": summary}
+
+
+def _mean(values: dict[int, float]) -> float | None:
+    mean = t_interval(list(values.values()), 0.95).mean
+    return None if mean is None else float(f"{mean:.{DIGITS}g}")

@@ -1,0 +1,81 @@
+"""Means, t-intervals and paired differences over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds with its interval; None where the seeds are too few."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    standard_error: float | None
+    seeds: int
+
+    @property
+    def half_width(self) -> float | None:
+        """Half the width of the (symmetric) interval."""
+        if self.low is None or self.high is None:
+            return None
+        return (self.high - self.low) / 2
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Arm minus `off` over the seeds that finished in both."""
+
+    difference: Estimate
+    relative: float | None
+    """mean(difference) / mean(off) over the pairs; None without pairs or where mean(off) is not above 0."""
+
+
+def t_interval(values: Sequence[float], confidence: float) -> Estimate:
+    """Mean and two-sided t-interval of independent `values`, one a seed.
+
+    Formula: mean +- t * s / sqrt(n), where s^2 = sum (x - mean)^2 / (n - 1) and t is the (1 + confidence) / 2 quantile
+    of Student's t with n - 1 degrees of freedom.
+
+    Args:
+        values: [n].
+        confidence: level of the interval, in (0, 1).
+
+    Returns:
+        n = 0: no mean; n = 1: no interval.
+    """
+    n = len(values)
+    if n == 0:
+        return Estimate(None, None, None, None, 0)
+    mean = float(np.mean(values))
+    if n == 1:
+        return Estimate(mean, None, None, None, 1)
+    error = float(stats.sem(values))
+    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error
+    return Estimate(mean, mean - half, mean + half, error, n)
+
+
+def paired_difference(
+    off: Mapping[int, float], arm: Mapping[int, float], confidence: float
+) -> PairedDifference:
+    """Difference arm - off over the seeds present in both.
+
+    Formula: `t_interval` of the d_s = arm_s - off_s. That it leaves out 0 is the same as a paired t-test with
+    p < 1 - confidence. Relative change: mean(d) / mean(off_s), over the same seeds.
+
+    Args:
+        off: seed -> value.
+        arm: seed -> value.
+        confidence: level of the interval, in (0, 1).
+    """
+    seeds = sorted(off.keys() & arm.keys())
+    difference = t_interval([arm[s] - off[s] for s in seeds], confidence)
+    base = t_interval([off[s] for s in seeds], confidence).mean
+    if base is None or difference.mean is None or base <= 0:
+        return PairedDifference(difference, None)
+    return PairedDifference(difference, difference.mean / base)

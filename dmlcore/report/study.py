@@ -1,0 +1,139 @@
+"""The results of a study as its cells: one a (data set, backbone, loss, swept axes), each with its arms."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from dmlcore.config import AggregateConfig
+
+OFF = "off"
+CELL = ("dataset", "backbone", "loss")
+REQUIRED = ("trial_key", "status", "error", *CELL, "arm", "seed")
+NOT_AXES = ("config/seed", "config/regularizers")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What the arms of a comparison share."""
+
+    dataset: str
+    backbone: str
+    loss: str
+    axes: Mapping[str, Any]
+    """Swept config path -> value, for the paths that vary within a (data set, backbone, loss)."""
+    arms: Mapping[str, pl.DataFrame]
+    """Arm -> its planned trials, sorted by seed; `off` first."""
+
+    @property
+    def axes_text(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in self.axes.items())
+
+    @property
+    def loss_text(self) -> str:
+        """The loss, with the swept axes where there are any."""
+        return ", ".join(part for part in (self.loss, self.axes_text) if part)
+
+    def values(self, arm: str, metric: str) -> dict[int, float]:
+        """Seed -> finite value of `metric` (a column) over the finished trials of `arm`."""
+        trials = self.arms.get(arm)
+        if trials is None or metric not in trials.columns:
+            return {}
+        done = trials.filter(pl.col("status") == "finished").select("seed", metric)
+        return {s: float(v) for s, v in done.iter_rows() if v is not None and math.isfinite(v)}
+
+    def pooled(self, metric: str) -> dict[int, float]:
+        """Seed -> value of a `metric` that does not depend on the arm (`untrained/...`), from whichever arm has it."""
+        merged: dict[int, float] = {}
+        for arm in reversed(list(self.arms)):
+            merged.update(self.values(arm, metric))
+        return merged
+
+
+@dataclass(frozen=True)
+class Study:
+    """All that `aggregate` reads."""
+
+    trials: pl.DataFrame
+    datasets: Mapping[str, Mapping[str, Any]]
+    config: AggregateConfig = field(default_factory=AggregateConfig)
+
+    def __post_init__(self) -> None:
+        _check_columns(self.trials, self.config)
+        _check_datasets(self.trials, self.datasets)
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """Every cell of the plan, sorted by its names and axes."""
+        axes = swept_axes(self.trials)
+        keys = [*CELL, *axes]
+        parts = self.trials.sort([*keys, "arm", "seed"], nulls_last=True).partition_by(
+            keys, maintain_order=True
+        )
+        return [_cell(part, axes) for part in parts]
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms of the study, `off` first."""
+        return _off_first(self.trials["arm"].unique().to_list())
+
+    def raw_pixels(self, dataset: str, metric: str) -> float | None:
+        """`metric` (such as `opis`) of the raw pixels of `dataset` on its test split, where it was measured."""
+        return self.datasets[dataset].get("raw_pixels", {}).get(f"test/{metric}")
+
+
+def read_study(folder: Path, config: AggregateConfig) -> Study:
+    """The results that the sweep stage left in `folder`/results."""
+    results = folder / "results"
+    datasets = json.loads((results / "datasets.json").read_text(encoding="utf-8"))
+    return Study(pl.read_parquet(results / "trials.parquet"), datasets, config)
+
+
+def swept_axes(trials: pl.DataFrame) -> dict[str, str]:
+    """Config column -> dotted path, of what varies within a (data set, backbone, loss) besides the arm and the seed."""
+    columns = [c for c in trials.columns if c.startswith("config/") and not c.startswith(NOT_AXES)]
+    counts = trials.group_by(CELL).agg(pl.col(columns).n_unique()) if columns else trials
+    return {c: c.removeprefix("config/") for c in columns if (counts[c] > 1).any()}
+
+
+def _cell(trials: pl.DataFrame, axes: Mapping[str, str]) -> Cell:
+    first = trials.row(0, named=True)
+    arms = {arm: trials.filter(pl.col("arm") == arm) for arm in _off_first(trials["arm"].unique().to_list())}
+    for arm, rows in arms.items():
+        if rows["seed"].n_unique() < rows.height:
+            raise ValueError(
+                f"a (data set, backbone, loss, axes, arm) must have each seed once, got {rows['seed'].to_list()} "
+                f"for {[first[c] for c in CELL]}, arm {arm!r}: {rows['trial_key'].to_list()}"
+            )
+    values = {path: first[c] for c, path in axes.items()}
+    return Cell(first["dataset"], first["backbone"], first["loss"], values, arms)
+
+
+def _off_first(arms: list[str]) -> list[str]:
+    return sorted(arms, key=lambda arm: (arm != OFF, arm))
+
+
+def _check_columns(trials: pl.DataFrame, config: AggregateConfig) -> None:
+    missing = [c for c in REQUIRED if c not in trials.columns]
+    if missing:
+        raise ValueError(f"trials.parquet must have the columns {list(REQUIRED)}, lacks {missing}")
+    finished = (trials["status"] == "finished").any()
+    for key, column in (("accuracy", config.accuracy), ("inconsistency", config.inconsistency)):
+        if finished and column not in trials.columns:
+            known = sorted(c for c in trials.columns if c.startswith(("test/", "validation/")))
+            raise ValueError(f"`aggregate.{key}` must be a metric of the trials {known}, got {column!r}")
+
+
+def _check_datasets(trials: pl.DataFrame, datasets: Mapping[str, Any]) -> None:
+    missing = sorted(set(trials["dataset"]) - set(datasets))
+    if missing:
+        raise ValueError(
+            f"datasets.json must describe each data set of the trials, lacks {missing}; run the sweep again"
+        )

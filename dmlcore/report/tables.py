@@ -1,0 +1,160 @@
+"""The trade-off table as text for a terminal and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dmlcore.report.baselines import untrained
+from dmlcore.report.comparisons import comparisons
+from dmlcore.report.names import LEGEND, METRICS, label, number, one_line, percent, short_arm
+from dmlcore.report.protocol import protocol_text
+from dmlcore.report.study import OFF, Study
+from dmlcore.report.verdict import Row, caveats, judgement, verdict
+
+WIDTH = 100
+STYLES = {"better": "bold blue", "worse": "bold yellow"}
+
+
+def print_summary(
+    study: Study, *, plot: Path | str, results: Path | str, mlflow: str, console: Console | None = None
+) -> None:
+    """Print the trade-off tables, the baselines, the protocol, the verdict and where everything lies.
+
+    Args:
+        study: from `read_study`.
+        plot: the trade-off plot.
+        results: the table of results.
+        mlflow: address of the MLflow store.
+        console: where to; by default the terminal, or plain text of 100 columns where there is none.
+    """
+    out = console or default_console()
+    rows = comparisons(study).to_dicts()
+    for dataset, arm in dict.fromkeys((row["dataset"], row["arm"]) for row in rows):
+        out.print(_table(study, [row for row in rows if (row["dataset"], row["arm"]) == (dataset, arm)]))
+    reading = f"a±b: mean and half-width of the {percent(study.config.confidence)} t-interval over seeds; on - off: "
+    reading += "paired by seed; change: better / worse if that interval leaves out 0."
+    for text in (reading, LEGEND, *(f"Protocol: {line}" for line in protocol_text(study).splitlines())):
+        out.print(Text(text, style="dim"))
+    out.print(Text("\n" + verdict(rows, study.config.confidence), style="bold"))
+    for text in (*caveats(study, rows), "", f"plot     {plot}", f"results  {results}", f"MLflow   {mlflow}"):
+        out.print(Text(text), soft_wrap=text.startswith(("plot", "results", "MLflow")))
+
+
+def default_console() -> Console:
+    """The terminal as it is; 100 plain columns where the output is a file or a pipe."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(width=WIDTH, highlight=False)
+
+
+def markdown_table(study: Study) -> str:
+    """The trade-off table for a README: one row a comparison, `off -> on (paired difference)`, protocol and verdict.
+
+    A difference whose interval leaves out 0 is bold. Names stand in code spans, so that nothing in them is markup.
+    """
+    rows = comparisons(study).to_dicts()
+    head = ["data set", "backbone", "loss", "arm", "pairs", *(label(metric) for metric in METRICS)]
+    lines = [_markdown_row(head), _markdown_row(["---"] * 5 + ["---:"] * len(METRICS))]
+    lines += _markdown_baselines(study)
+    lines += [
+        _markdown_row([*_markdown_names(row), *(_markdown_cell(row, m) for m in METRICS)]) for row in rows
+    ]
+    confidence = percent(study.config.confidence)
+    reading = (
+        f"Cells: off → on (on - off ± half-width of its {confidence} t-interval); bold if it leaves out 0."
+    )
+    notes = [reading, LEGEND, *protocol_text(study).splitlines(), verdict(rows, study.config.confidence)]
+    return "\n".join([*lines, "", *(f"{_escaped(note)}\n" for note in [*notes, *caveats(study, rows)])])
+
+
+def code_span(text: object) -> str:
+    """`text` as a Markdown code span that fits into a table cell."""
+    line = one_line(text, 200).replace("`", "'").replace("|", "\\|")
+    return f"`{line}`" if line else ""
+
+
+def _table(study: Study, rows: Sequence[Row]) -> Table:
+    dataset, arm = rows[0]["dataset"], rows[0]["arm"]
+    against = "off" if arm == OFF else f"on = {short_arm(arm)}, against off"
+    table = Table(title=Text(f"{dataset}: {against}", style="bold"), title_justify="left")
+    table.box, table.padding, table.pad_edge = box.HORIZONTALS, (0, 0), False
+    table.add_column("backbone\nloss", overflow="fold", max_width=16)
+    table.add_column("test metric", no_wrap=True)
+    for name in ("raw\npixels", "un-\ntrained", "off", "on", "on - off"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("change", no_wrap=True)
+    for row in rows:
+        table.add_row(_who(row), Text("\n".join(map(label, METRICS))), *_numbers(study, row), _changes(row))
+        table.add_section()
+    return table
+
+
+def _who(row: Row) -> Text:
+    axes = [f"{k.removeprefix('axis/')}={v}" for k, v in row.items() if k.startswith("axis/")]
+    pairs = f"{row['seeds/paired']} of {row['seeds/planned']} pairs"
+    lines = [Text(row["backbone"]), Text(row["loss"]), *map(Text, axes)]
+    complete = row["seeds/paired"] == row["seeds/planned"]
+    return Text("\n").join([*lines, Text(pairs, style="dim" if complete else "bold yellow")])
+
+
+def _numbers(study: Study, row: Row) -> list[Text]:
+    raw = [number(study.raw_pixels(row["dataset"], m), m) for m in METRICS]
+    before = [number(untrained(study, row["dataset"], row["backbone"], m).mean, m) for m in METRICS]
+    sides = ["off", "arm", "difference"] if row["arm"] != OFF else ["off"]
+    columns = [raw, before, *([_mean(row, m, side) for m in METRICS] for side in sides)]
+    return [Text("\n".join(column)) for column in [*columns, *([[]] * (5 - len(columns)))]]
+
+
+def _mean(row: Row, metric: str, side: str) -> str:
+    mean, low, high = (row[f"test/{metric}/{side}/{part}"] for part in ("mean", "low", "high"))
+    text = number(mean, metric, signed=side == "difference")
+    return text if low is None else f"{text}±{number((high - low) / 2, metric)}"
+
+
+def _changes(row: Row) -> Text:
+    words = [judgement(row, metric) for metric in METRICS]
+    return Text("\n").join(Text(word, style=STYLES.get(word, "")) for word in words)
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _markdown_baselines(study: Study) -> list[str]:
+    lines = []
+    for dataset in sorted(set(study.trials["dataset"])):
+        raw = [number(study.raw_pixels(dataset, m), m) for m in METRICS]
+        lines.append(_markdown_row([code_span(dataset), "raw pixels", "", "", "", *raw]))
+        backbones = study.trials.filter(study.trials["dataset"] == dataset)["backbone"]
+        for backbone in sorted(set(backbones)):
+            before = [number(untrained(study, dataset, backbone, m).mean, m) for m in METRICS]
+            lines.append(
+                _markdown_row([code_span(dataset), code_span(backbone), "untrained", "", "", *before])
+            )
+    return lines
+
+
+def _markdown_names(row: Row) -> list[str]:
+    axes = [f"{k.removeprefix('axis/')}={v}" for k, v in row.items() if k.startswith("axis/")]
+    names = [row["dataset"], row["backbone"], ", ".join([row["loss"], *axes]), short_arm(row["arm"])]
+    return [*map(code_span, names), f"{row['seeds/paired']} of {row['seeds/planned']}"]
+
+
+def _markdown_cell(row: Row, metric: str) -> str:
+    off = number(row[f"test/{metric}/off/mean"], metric)
+    if row["arm"] == OFF:
+        return off
+    difference = _mean(row, metric, "difference").replace("±", " ± ")
+    mark = "**" if judgement(row, metric) in STYLES else ""
+    return f"{off} → {number(row[f'test/{metric}/arm/mean'], metric)} ({mark}{difference}{mark})"
+
+
+def _escaped(text: str) -> str:
+    for mark in "\\`*_[]<>$|~#":
+        text = text.replace(mark, "\\" + mark)
+    return text.strip()

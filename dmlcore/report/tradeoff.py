@@ -1,0 +1,153 @@
+"""The trade-off plot: accuracy against inconsistency, one mark a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dmlcore.report.figures import add_footer, house_style, new_figure
+from dmlcore.report.legend import Legend, draw_legend, legend_of
+from dmlcore.report.names import label, percent
+from dmlcore.report.pareto import pareto_front
+from dmlcore.report.protocol import protocol_text
+from dmlcore.report.statistics import Estimate, t_interval
+from dmlcore.report.study import OFF, Cell, Study
+
+READABLE = 0.25
+"""Bars are t-intervals unless their median half-width exceeds this share of the span of the marks; then they are
+standard errors. (With 3 seeds the 95 % interval reaches 4.3 standard errors to each side.)"""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One configuration of the plot."""
+
+    cell: Cell
+    arm: str
+    x: Estimate
+    y: Estimate
+
+    @property
+    def xy(self) -> tuple[float, float]:
+        return self.x.mean or 0.0, self.y.mean or 0.0
+
+
+def marks(study: Study) -> list[Mark]:
+    """Every (cell, arm) with a finished seed: mean and t-interval of both axes over its seeds."""
+    config, found = study.config, []
+    for cell in study.cells:
+        for arm in cell.arms:
+            x, y = (
+                t_interval(list(cell.values(arm, metric).values()), config.confidence)
+                for metric in (config.inconsistency, config.accuracy)
+            )
+            if x.mean is not None and y.mean is not None:
+                found.append(Mark(cell, arm, x, y))
+    return found
+
+
+def tradeoff_figure(study: Study) -> Figure:
+    """Accuracy (up) against inconsistency (right), one facet a data set, with arrows from `off` to each other arm."""
+    names, found = sorted(set(study.trials["dataset"])), marks(study)
+    width, height = study.config.figure.width_inches, study.config.figure.height_inches
+    columns = min(len(names), 2)
+    rows = -(-len(names) // columns)
+    with house_style():
+        figure = new_figure(width, height * (1 + (rows - 1) * 0.75))
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        legend, whole = legend_of(study), intervals_readable(found)
+        for ax, name in zip(axes, names, strict=False):
+            _facet(ax, name, [m for m in found if m.cell.dataset == name], legend, whole, study)
+        for ax in axes[len(names) :]:
+            ax.set_axis_off()
+        draw_legend(figure, legend, _bar_text(whole, study.config.confidence))
+        figure.suptitle(
+            f"Does one threshold serve every class? {label(study.config.accuracy)} against "
+            f"{label(study.config.inconsistency)} on the test classes",
+            fontsize=11,
+            x=0.01,
+            ha="left",
+        )
+        add_footer(figure, protocol_text(study))
+    return figure
+
+
+def intervals_readable(found: Sequence[Mark]) -> bool:
+    """Whether t-intervals, drawn, would leave the marks apart (see READABLE), in the median over marks on both axes."""
+    for axis in ("x", "y"):
+        means = [getattr(mark, axis).mean for mark in found]
+        halves = [h for mark in found if (h := getattr(mark, axis).half_width) is not None]
+        if halves and np.median(halves) > READABLE * np.ptp(means):
+            return False
+    return True
+
+
+def _bar_text(whole: bool, confidence: float) -> str:
+    if whole:
+        return f"{percent(confidence)} t-interval over seeds"
+    return f"±1 standard error over seeds ({percent(confidence)} t-intervals, in the tables, would cover the plot)"
+
+
+def _facet(ax: Axes, name: str, found: Sequence[Mark], legend: Legend, whole: bool, study: Study) -> None:
+    ax.set_title(name, fontsize=10)
+    ax.set_title("\N{NORTH WEST ARROW} better", loc="left", fontsize=9, color="#555555")
+    ax.set_xlabel(
+        f"{label(study.config.inconsistency)}, {study.config.inconsistency} (\N{LEFTWARDS ARROW} lower is better)"
+    )
+    ax.set_ylabel(
+        f"{label(study.config.accuracy)}, {study.config.accuracy} (higher is better \N{RIGHTWARDS ARROW})"
+    )
+    ax.locator_params(nbins=6)
+    ax.ticklabel_format(useOffset=False, style="plain")
+    ax.margins(0.12)
+    if not found:
+        ax.text(0.5, 0.5, "no finished trial", ha="center", transform=ax.transAxes)
+        return
+    _draw_front(ax, found)
+    _draw_arrows(ax, found, legend)
+    for mark in found:
+        _draw_mark(ax, mark, legend, whole)
+
+
+def _draw_front(ax: Axes, found: Sequence[Mark]) -> None:
+    points = np.array([mark.xy for mark in found])
+    front = points[pareto_front(points[:, 0], points[:, 1])]
+    front = front[np.lexsort((front[:, 1], front[:, 0]))]
+    ax.step(front[:, 0], front[:, 1], where="post", color="#999999", linewidth=5, alpha=0.35, zorder=1)
+    ax.plot(
+        front[:, 0], front[:, 1], "o", color="#999999", markersize=17, alpha=0.35, zorder=1, markeredgewidth=0
+    )
+
+
+def _draw_arrows(ax: Axes, found: Sequence[Mark], legend: Legend) -> None:
+    starts = {id(mark.cell): mark for mark in found if mark.arm == OFF}
+    style = {"arrowstyle": "-|>", "shrinkA": 5, "shrinkB": 5, "linewidth": 1.2, "alpha": 0.75}
+    for mark in found:
+        start = starts.get(id(mark.cell))
+        if start is not None and mark.arm != OFF:
+            colour = legend.colours[mark.cell.loss]
+            ax.annotate("", xy=mark.xy, xytext=start.xy, arrowprops={**style, "color": colour}, zorder=3)
+
+
+def _draw_mark(ax: Axes, mark: Mark, legend: Legend, whole: bool) -> None:
+    colour = legend.colours[mark.cell.loss]
+    x, y = mark.xy
+    xerr, yerr = _bar(mark.x, whole), _bar(mark.y, whole)
+    ax.errorbar(x, y, yerr, xerr, fmt="none", ecolor=colour, elinewidth=0.9, alpha=0.55, capsize=2, zorder=2)
+    shape: dict[str, Any] = {
+        "marker": legend.markers[mark.cell.backbone],
+        "fillstyle": legend.fills[mark.arm],
+    }
+    ax.plot(x, y, linestyle="", color=colour, markersize=8, markeredgewidth=1.6, zorder=4, **shape)
+    if mark.cell.axes and mark.arm == OFF:
+        text = ", ".join(str(value) for value in mark.cell.axes.values())
+        ax.annotate(text, (x, y), (7, -9), textcoords="offset points", fontsize=6.5, color=colour)
+
+
+def _bar(estimate: Estimate, whole: bool) -> float | None:
+    return estimate.half_width if whole else estimate.standard_error

@@ -1,0 +1,145 @@
+"""Utility against threshold: the mean over classes with the band of the class quantiles, one panel an arm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from dmlcore.config import FigureConfig
+from dmlcore.records import write_atomically
+from dmlcore.report.figures import COLOURS, add_footer, house_style, new_figure, png_bytes
+from dmlcore.report.names import number, one_line, short_arm, wrapped
+from dmlcore.report.protocol import protocol_text
+from dmlcore.report.study import OFF, Cell, Study
+
+if TYPE_CHECKING:
+    from dmlcore.metrics import Evaluation
+
+ROW_INCHES = 1.9
+PARTS = ("thresholds", "mean", "low", "high")
+LINES = (
+    "Line: utility (harmonic mean of sensitivity and specificity) at one threshold, mean over test classes. "
+    "Band: 10 % to 90 % quantile over classes, so a narrow band = one threshold serves all classes alike. "
+    "Grey: calibration range."
+)
+SEEDS = "All averaged over seeds at equal positions within each seed's thresholds."
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The mean over seeds of a configuration's curve; each [T]."""
+
+    thresholds: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    span: tuple[float, float]
+    """The calibration range, mean over seeds."""
+    seeds: int
+
+
+def utility_curve(cell: Cell, arm: str) -> Curve | None:
+    """Average the curves of the finished seeds of `arm`; None if there is none.
+
+    The calibration range differs from seed to seed, so thresholds are averaged like the utilities: the t-th of each
+    seed. For equal ranges that is the plain mean at each threshold.
+    """
+    columns = [f"utility/{part}" for part in PARTS]
+    trials = cell.arms.get(arm)
+    if trials is None or not set(columns) <= set(trials.columns):
+        return None
+    done = trials.filter((pl.col("status") == "finished") & pl.col("utility/thresholds").is_not_null())
+    if done.is_empty():
+        return None
+    thresholds, mean, low, high = (
+        np.mean(np.array(done[column].to_list(), dtype=np.float64), axis=0) for column in columns
+    )
+    return Curve(thresholds, mean, low, high, _span(cell, arm, thresholds), done.height)
+
+
+def utility_figure(study: Study) -> Figure:
+    """One row a cell, one column an arm, `off` first; rows share their thresholds' axis."""
+    cells, arms = study.cells, study.arms
+    with house_style():
+        figure = new_figure(study.config.figure.width_inches, ROW_INCHES * len(cells) + 1.4)
+        grid = figure.subplots(len(cells), len(arms), squeeze=False, sharex="row", sharey=True)
+        for cell, row in zip(cells, grid, strict=True):
+            for arm, ax in zip(arms, row, strict=True):
+                _panel(ax, cell, arm)
+            row[0].set_ylabel(_row_label(cell), fontsize=8)
+        width = int(90 / len(arms))
+        for arm, ax in zip(arms, grid[0], strict=True):
+            heading = "off (no regulariser)" if arm == OFF else short_arm(arm)
+            ax.set_title(wrapped(heading, width) + "\n", fontsize=10)
+        for ax in grid[-1]:
+            ax.set_xlabel("distance threshold (L2)")
+        figure.suptitle("Utility of one threshold for the test classes", fontsize=11)
+        add_footer(figure, f"{LINES} {SEEDS}\n" + protocol_text(study))
+    return figure
+
+
+def save_utility_plot(evaluation: Evaluation, path: Path) -> None:
+    """Write utility against threshold of one set of embeddings as PNG.
+
+    Args:
+        evaluation: of `dmlcore.metrics.evaluate`; its `utility [C, T]` over its `thresholds [T]`.
+        path: where to.
+    """
+    low, high = np.quantile(evaluation.utility, (0.1, 0.9), axis=0)
+    thresholds = evaluation.thresholds
+    span = (float(thresholds[0]), float(thresholds[-1]))
+    with house_style():
+        figure = new_figure(6.0, 4.0)
+        ax = figure.subplots()
+        _draw(ax, Curve(thresholds, evaluation.utility.mean(axis=0), low, high, span, 1), COLOURS[0])
+        ax.set_xlabel("distance threshold (L2)")
+        ax.set_ylabel("utility")
+        opis = number(evaluation.metrics["opis"], "opis")
+        ax.set_title(f"OPIS {opis} over {len(evaluation.utility)} classes", fontsize=10)
+        add_footer(figure, LINES)
+        write_atomically(path, png_bytes(figure, FigureConfig()))
+
+
+def _span(cell: Cell, arm: str, thresholds: NDArray[np.float64]) -> tuple[float, float]:
+    ends = []
+    for name, end in (("test/distance_min", thresholds[0]), ("test/distance_max", thresholds[-1])):
+        values = list(cell.values(arm, name).values())
+        ends.append(float(np.mean(values)) if values else float(end))
+    return ends[0], ends[1]
+
+
+def _row_label(cell: Cell) -> str:
+    lines = [cell.dataset, cell.backbone, cell.loss, *(f"{k}={v}" for k, v in cell.axes.items()), "utility"]
+    return "\n".join(one_line(line, 28) for line in lines)
+
+
+def _panel(ax: Axes, cell: Cell, arm: str) -> None:
+    curve = utility_curve(cell, arm)
+    if curve is None:
+        reason = "no finished trial" if arm in cell.arms else "not in the plan"
+        ax.set_ylim(0.0, 1.02)
+        ax.text(0.5, 0.5, reason, ha="center", va="center", transform=ax.transAxes, color="#555555")
+        return
+    _draw(ax, curve, COLOURS[0] if arm == OFF else COLOURS[1])
+    ax.set_title(_panel_title(cell, arm, curve), fontsize=7.5, loc="right", color="#333333")
+
+
+def _draw(ax: Axes, curve: Curve, colour: str) -> None:
+    ax.set_ylim(0.0, 1.02)
+    ax.axvspan(*curve.span, color="#000000", alpha=0.07, linewidth=0)
+    ax.fill_between(curve.thresholds, curve.low, curve.high, color=colour, alpha=0.3, linewidth=0)
+    ax.plot(curve.thresholds, curve.mean, color=colour, linewidth=1.6)
+    ax.margins(x=0.08)
+
+
+def _panel_title(cell: Cell, arm: str, curve: Curve) -> str:
+    values = list(cell.values(arm, "test/opis").values())
+    opis = float(np.mean(values)) if values else None
+    return f"OPIS {number(opis, 'opis')}, {curve.seeds} seed{'s' if curve.seeds != 1 else ''}"

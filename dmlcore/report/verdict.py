@@ -1,0 +1,105 @@
+"""What the comparisons say, in a sentence made from the numbers, and what that sentence leaves open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dmlcore.report.names import METRICS, label, number, one_line, percent
+from dmlcore.report.study import OFF, Study
+
+Row = Mapping[str, Any]
+FEW_SEEDS = 2
+
+
+def judgement(row: Row, metric: str) -> str:
+    """`better` or `worse` if the interval of the paired difference leaves out 0, else `unclear`; `-` without one."""
+    low, high = row[f"test/{metric}/difference/low"], row[f"test/{metric}/difference/high"]
+    if low is None or high is None:
+        return "-"
+    if low <= 0 <= high:
+        return "unclear"
+    return "better" if (low > 0) == METRICS[metric] else "worse"
+
+
+def verdict(rows: Sequence[Row], confidence: float) -> str:
+    """One sentence: how often OPIS fell, how sure that is, and what accuracy did.
+
+    Args:
+        rows: of `comparisons`, as dicts.
+        confidence: level of their intervals.
+    """
+    compared = [row for row in rows if row["test/opis/difference/mean"] is not None]
+    if not compared:
+        return "No comparison yet: no seed finished both with and without the regulariser."
+    name = "TCM" if all(row["arm"].startswith("tcm") for row in compared) else "The regularisers"
+    first = (
+        f"{name} lowered OPIS in {_fell(compared, 'opis')} comparison{'s' if len(compared) > 1 else ''} "
+        f"({percent(confidence)} interval of the paired difference {_signs(compared, 'opis')})"
+    )
+    corrected = [row for row in compared if row["test/opis_corrected/difference/mean"] is not None]
+    if corrected:
+        floor = f"{_fell(corrected, 'opis_corrected')} ({_signs(corrected, 'opis_corrected')})"
+        first += f", OPIS corrected for its small-class floor in {floor}"
+    return "; ".join([first, *(_change(compared, metric) for metric in ("map_at_r", "recall_at_1"))]) + "."
+
+
+def caveats(study: Study, rows: Sequence[Row]) -> list[str]:
+    """What a reader of the verdict must know: unfinished trials, unlearned configurations, number of comparisons."""
+    notes = [*_unfinished(study), *_unlearned(rows)]
+    lone = sum(row["test/opis/difference/mean"] is None for row in rows)
+    if lone:
+        notes.append(f"{lone} of {len(rows)} rows have no pair of finished seeds to compare.")
+    few = sum(0 < row["seeds/paired"] < FEW_SEEDS for row in rows)
+    if few:
+        notes.append(f"{few} of {len(rows)} rows have one pair of seeds only, so no interval.")
+    if len(rows) > 1:
+        notes.append(f"The intervals are not corrected for the number of comparisons ({len(rows)}).")
+    return notes
+
+
+def _fell(rows: Sequence[Row], metric: str) -> str:
+    return f"{sum(row[f'test/{metric}/difference/mean'] < 0 for row in rows)} of {len(rows)}"
+
+
+def _signs(rows: Sequence[Row], metric: str) -> str:
+    lows = [row[f"test/{metric}/difference/low"] for row in rows]
+    highs = [row[f"test/{metric}/difference/high"] for row in rows]
+    below = sum(high is not None and high < 0 for high in highs)
+    above = sum(low is not None and low > 0 for low in lows)
+    return f"below 0 in {below}, above 0 in {above}"
+
+
+def _change(rows: Sequence[Row], metric: str) -> str:
+    found = [row for row in rows if row[f"test/{metric}/difference/mean"] is not None]
+    if not found:
+        return f"{label(metric)} was not measured"
+    means = [row[f"test/{metric}/difference/mean"] for row in found]
+    ends = list(dict.fromkeys(number(end, metric, signed=True) for end in (min(means), max(means))))
+    return f"{label(metric)} changed by {' to '.join(ends)} ({_signs(found, metric)})"
+
+
+def _unfinished(study: Study) -> list[str]:
+    lost = study.trials.filter(study.trials["status"] != "finished").sort("trial_key")
+    if lost.is_empty():
+        return []
+    notes = [f"{lost.height} of {study.trials.height} trials are not finished and not in the means:"]
+    for row in lost.iter_rows(named=True):
+        who = f"{row['dataset']} {row['backbone']} {row['loss']} {row['arm']} seed {row['seed']}"
+        reason = f": {one_line(row['error'], 120)}" if row["error"] else ""
+        notes.append(f"  {row['status']} {row['trial_key']} {who}{reason}")
+    return notes
+
+
+def _unlearned(rows: Sequence[Row]) -> list[str]:
+    flat = dict.fromkeys(
+        f"{row['backbone']} {row['loss']} {OFF if side == 'off' else row['arm']} on {row['dataset']}"
+        for row in rows
+        for side in ("off", "arm")
+        if row[f"{side}/beats_baselines"] is False
+    )
+    if flat:
+        return ["Below raw pixels or its own untrained network in MAP@R or R@1: " + "; ".join(flat) + "."]
+    if any(row[f"{side}/beats_baselines"] is None for row in rows for side in ("off", "arm")):
+        return []
+    return ["Every configuration beats raw pixels and its own untrained network in MAP@R and R@1."]
