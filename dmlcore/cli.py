@@ -80,6 +80,33 @@ def check(study: Study = Path()) -> None:
 
 
 @app.command()
+def summary(
+    study: Study = Path(),
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
+) -> None:
+    """Print the trade-off table of a study and where its plot, results and MLflow store lie.
+
+    Example: dmlcore summary --study .
+    """
+    from dmlcore.config import load_study
+    from dmlcore.report.study import read_study
+    from dmlcore.report.tables import markdown_table, print_summary
+    from dmlcore.tracking.mlflow import store_uri
+
+    study = study.resolve()
+    try:
+        found = read_study(study, load_study(study / "params.yaml").aggregate)
+    except (ValueError, OSError) as error:
+        raise _fail(error) from None
+    if markdown:
+        typer.echo(markdown_table(found))
+    else:
+        results = study / "results"
+        plot, table = results / "tradeoff.png", results / "comparisons.csv"
+        print_summary(found, plot=plot, results=table, mlflow=store_uri(study / "state"))
+
+
+@app.command()
 def evaluate(
     embeddings: Annotated[Path, typer.Option(help="NumPy file [N, D] of floats, one row an image.")],
     labels: Annotated[Path, typer.Option(help="NumPy file [N] of integers, the class of each row.")],
@@ -106,9 +133,12 @@ def evaluate(
 
         write_atomically(json_path, json.dumps(finite(found.metrics), indent=1) + "\n")
     if plot is not None:
-        from dmlcore.report.utility import save_utility_plot
+        from dataclasses import asdict
 
-        save_utility_plot(found, plot)
+        from dmlcore.tracking.figures import utility_figure
+        from dmlcore.training.evaluation import utility_curve
+
+        utility_figure(asdict(utility_curve(found)), found.metrics["opis"]).savefig(plot, dpi=130)
 
 
 def _load(path: Path) -> np.ndarray:

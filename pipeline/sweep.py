@@ -1,5 +1,6 @@
 """Stage `sweep`: run the trials of a study that have no record; write results/trials.parquet and datasets.json."""
 
+import io
 import sys
 from pathlib import Path
 
@@ -11,6 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def main(study: Path) -> int:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # progress shows as it happens in a log file too
     sweep = load_study(study / "params.yaml").sweep
     tracker = MlflowTracker.for_study(sweep.study, study / "state", ROOT)
     folders = SweepFolders(study, ROOT / "data" / "prepared")

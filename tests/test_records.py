@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -37,7 +36,7 @@ def test_round_trip(tmp_path):
 
 def test_no_temporary_file_is_left(tmp_path):
     RecordFolder(tmp_path).write(record())
-    assert os.listdir(tmp_path) == ["a" * 16 + ".json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a" * 16 + ".json"]
 
 
 def test_nan_and_infinity_become_null():
@@ -76,7 +75,7 @@ def test_a_full_disk_leaves_the_old_content(tmp_path):
     assert done.returncode != 0
     assert "OSError" in done.stderr
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["record.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 1000
 
 

@@ -167,7 +167,8 @@ class MlflowTracker:
         for key, text in _record_tags(record).items():
             self.client.set_tag(run_id, key, text)
         if record.utility:
-            self.client.log_figure(run_id, utility_figure(record), "utility_curve.png")
+            figure = utility_figure(record.utility, record.metrics.get("test/opis"))
+            self.client.log_figure(run_id, figure, "utility_curve.png")
         self.client.set_terminated(run_id, status=STATUS[record.status])
         self._runs.pop(record.trial_key, None)
 

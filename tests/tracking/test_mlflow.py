@@ -1,0 +1,123 @@
+"""MLflow as a view of the records: one run a trial whatever happens, and nothing that it does fails a trial."""
+
+from __future__ import annotations
+
+import pytest
+
+from dmlcore.records import TrialRecord
+from dmlcore.tracking import MlflowTracker
+from dmlcore.tracking.mlflow import git_tags, store_uri
+
+LABELS = {"dataset": "glyphs", "backbone": "r", "loss": "ap", "arm": "off", "seed": 0}
+CONFIG = {"train": {"epochs": 2}, "seed": 0}
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def record(status: str = "finished", **changes: object) -> TrialRecord:
+    values = {
+        "trial_key": "key",
+        "train_key": "t",
+        "eval_key": "e",
+        "status": status,
+        "config": CONFIG,
+        "labels": LABELS,
+        "hashes": {"data": "abc"},
+        "machine": {"cpus": 2},
+        "curve": [{"validation/map_at_r": 0.1}, {"validation/map_at_r": 0.2, "train/loss": None}],
+        "metrics": {"test/opis": 0.02, "test/map_at_r": 0.5, "validation/map_at_r": 0.2},
+        "utility": {"thresholds": [0.1, 0.2], "mean": [0.5, 0.6], "low": [0.4, 0.5], "high": [0.6, 0.7]},
+    }
+    return TrialRecord.model_validate(values | changes)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return tmp_path_factory.mktemp("mlflow")
+
+
+@pytest.fixture
+def tracker(store, request):
+    made = MlflowTracker(
+        f"sqlite:///{store / 'db'}", request.node.name, store / "artifacts", {"git_commit": "c"}
+    )
+    made.prepare()
+    return made
+
+
+def runs(tracker):
+    return tracker.client.search_runs([tracker.experiment_id])
+
+
+def steps(tracker, run, key="validation/map_at_r"):
+    return sorted(point.step for point in tracker.client.get_metric_history(run.info.run_id, key))
+
+
+def test_a_trial_is_one_run_with_params_metrics_tags_and_figure(tracker):
+    tracker.start("key", "a name", LABELS, CONFIG)
+    tracker.epoch("key", 0, {"validation/map_at_r": 0.1})
+    tracker.epoch("key", 1, {"validation/map_at_r": 0.2})
+    tracker.finish(record(), "a name")
+    (run,) = runs(tracker)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "a name"
+    assert run.data.params == {"train.epochs": "2", "seed": "0"}
+    assert run.data.tags["trial_key"] == "key"
+    assert run.data.tags["arm"] == "off"
+    assert run.data.tags["git_commit"] == "c"
+    assert run.data.tags["data_hash"] == "abc"
+    assert run.data.metrics["test/opis"] == 0.02
+    assert steps(tracker, run) == [0, 1]
+    assert [item.path for item in tracker.client.list_artifacts(run.info.run_id)] == ["utility_curve.png"]
+
+
+def test_a_retry_goes_on_in_the_same_run_without_a_step_twice(tracker):
+    tracker.start("key", "a name", LABELS, CONFIG)
+    tracker.epoch("key", 0, {"validation/map_at_r": 0.1})
+    second = MlflowTracker(tracker.uri, tracker.experiment, tracker.artifacts, {})
+    second.start("key", "a name", LABELS, CONFIG)
+    second.epoch("key", 0, {"validation/map_at_r": 0.1})
+    second.epoch("key", 1, {"validation/map_at_r": 0.2})
+    second.finish(record(), "a name")
+    (run,) = runs(tracker)
+    assert steps(tracker, run) == [0, 1]
+    assert run.info.status == "FINISHED"
+
+
+def test_sync_delivers_what_is_missing_and_ends_what_was_killed(tracker):
+    tracker.start("key", "killed", LABELS, CONFIG)
+    tracker.epoch("key", 0, {"validation/map_at_r": 0.1})
+    other = record(trial_key="other", status="failed", error="TrainingError: nan")
+    again = MlflowTracker(tracker.uri, tracker.experiment, tracker.artifacts, {})
+    assert again.sync({"killed": record(), "lost": other}) == 2
+    found = {run.data.tags["trial_key"]: run for run in runs(tracker)}
+    assert {key: run.info.status for key, run in found.items()} == {"key": "FINISHED", "other": "FAILED"}
+    assert steps(tracker, found["key"]) == [0, 1]
+    assert found["other"].data.tags["error"] == "TrainingError: nan"
+    assert again.sync({"killed": record(), "lost": other}) == 0
+    assert len(runs(tracker)) == 2
+
+
+def test_a_server_that_is_down_fails_nothing(caplog, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    tracker = MlflowTracker("http://127.0.0.1:9", "down", None, {})
+    tracker.prepare()
+    tracker.start("key", "a name", LABELS, CONFIG)
+    tracker.epoch("key", 0, {"validation/map_at_r": 0.1})
+    tracker.finish(record(), "a name")
+    assert tracker.sync({"a name": record()}) == 0
+    assert "the records have it" in caplog.text
+
+
+def test_store_uri(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert store_uri(tmp_path) == f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
+    assert store_uri(tmp_path) == "http://localhost:5000"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///a.db")
+    assert store_uri(tmp_path / "x") == f"sqlite:///{tmp_path / 'a.db'}"
+
+
+def test_outside_a_checkout_there_are_no_git_tags(tmp_path):
+    assert git_tags(tmp_path) == {}
