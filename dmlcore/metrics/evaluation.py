@@ -17,6 +17,7 @@ from dmlcore.metrics.numba_sweep import NumbaSweep
 from dmlcore.metrics.retrieval import retrieval_metrics, whole_ranks
 from dmlcore.metrics.settings import Settings
 from dmlcore.metrics.sweep import Sweep
+from dmlcore.metrics.tiles import one_thread
 from dmlcore.metrics.torch_sweep import TorchSweep
 from dmlcore.metrics.verification import operating_points
 
@@ -90,18 +91,19 @@ def evaluate(
     settings = Settings(
         tuple(ks), far_range, num_thresholds, epsilon, distance_range, bootstrap, memory, seed
     )
-    with torch.inference_mode():
+    threads = torch.get_num_threads()
+    with torch.inference_mode(), one_thread():
         pairs = build_pairs(embeddings, labels, is_query, torch.device(device or "cpu"))
-        return evaluate_pairs(pairs, choose_sweep(pairs, settings), settings)
+        return evaluate_pairs(pairs, choose_sweep(pairs, settings, threads), settings)
 
 
-def choose_sweep(pairs: Pairs, settings: Settings) -> Sweep:
+def choose_sweep(pairs: Pairs, settings: Settings, threads: int) -> Sweep:
     """Compiled loops on the CPU, torch operations on any other device: the same counts."""
     memory = settings.memory_bytes // 4 * 3
     if pairs.rows.device.type != "cpu":
         return TorchSweep(pairs, memory)
     largest = settings.distance_range[1] if settings.distance_range else None
-    return NumbaSweep(pairs, memory, max(settings.rates), largest)
+    return NumbaSweep(pairs, memory, max(settings.rates), largest, threads)
 
 
 def evaluate_pairs(pairs: Pairs, sweep: Sweep, settings: Settings) -> Evaluation:

@@ -28,12 +28,19 @@ NARROW = 1 << 24  # keys above the floor that fit 32 bits beside the column
 
 
 class NumbaSweep:
-    """See sweep.Sweep. `largest_far`, `largest_distance`: the farthest thresholds that will be asked for."""
+    """See sweep.Sweep. `largest_far`, `largest_distance`: the farthest thresholds that will be asked for; `threads`:
+    for the walks, everything else is on the calling thread."""
 
     def __init__(
-        self, pairs: Pairs, memory_bytes: int, largest_far: float, largest_distance: float | None
+        self,
+        pairs: Pairs,
+        memory_bytes: int,
+        largest_far: float,
+        largest_distance: float | None,
+        threads: int,
     ) -> None:
         self.pairs, self.free_bytes, self.wanted = pairs, memory_bytes, (largest_far, largest_distance)
+        self.threads = threads
         self.kept: dict[Tile, Packed] = {}
         self.floor = Floor(np.float32(-np.inf), 0, True)
         skip_start = np.zeros_like(pairs.own_start) if pairs.symmetric else pairs.own_start
@@ -98,7 +105,10 @@ class NumbaSweep:
                 kernels.count_packed_keys(packed, self.floor.key, worker.histogram)
             self._keep(tile, packed, runs)
 
-        return np.sum([worker.histogram for worker in walk(self.pairs, self.pairs.symmetric, visit)], axis=0)
+        return np.sum(
+            [worker.histogram for worker in walk(self.pairs, self.threads, self.pairs.symmetric, visit)],
+            axis=0,
+        )
 
     def _collect(
         self, worker: Worker, block: Any, window: Window, skip: Any, mode: int, arrays: tuple[Any, ...]
@@ -127,7 +137,7 @@ class NumbaSweep:
             block, window = worker.multiply(self.pairs, tile)
             kernels.collect(block, window, self.own, nothing, worker.scratch, 1, arrays)
 
-        walk(self.pairs, False, visit, ranks.first, ranks.last)
+        walk(self.pairs, self.threads, False, visit, ranks.first, ranks.last)
 
     def query_scores(self, ranks: Ranks, ks: tuple[int, ...]) -> NDArray[np.float64]:
         """Recall at each k, average precision at R, R-precision of each query, [Q, ks + 2]."""
@@ -145,7 +155,7 @@ class NumbaSweep:
             packed, _ = self._packed(worker, tile)
             kernels.count_low_keys(packed, self.floor.key, slots, worker.table("low", shape))
 
-        workers = walk(self.pairs, self.pairs.symmetric, visit)
+        workers = walk(self.pairs, self.threads, self.pairs.symmetric, visit)
         return np.sum([worker.table("low", shape) for worker in workers], axis=0)
 
     def count_at(self, cuts: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -161,7 +171,7 @@ class NumbaSweep:
             with worker.columns(tile):
                 kernels.count_steps(packed, runs, across, self.floor.key, steps, rows, cols)
 
-        walk(self.pairs, self.pairs.symmetric, visit)
+        walk(self.pairs, self.threads, self.pairs.symmetric, visit)
         return by_row[:, :-1], by_col[:, :-1]
 
     def positive_keys(self, shift: int, base: int, bins: int) -> Counts:

@@ -5,7 +5,7 @@ Every product is of at least 256 by 256: MKL rounds slim blocks differently, and
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from threading import Lock
 from typing import NamedTuple
 
@@ -83,18 +83,29 @@ def bands(pairs: Pairs, first: int, last: int) -> Iterator[tuple[Floats, Window]
             yield product(pairs, Tile(row, stop, col, min(col + 8 * WIDTH, int(end[stop - 1]))))
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Products on the calling thread alone: on a busy machine a barrier waits for a thread that does not run."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def walk(
     pairs: Pairs,
+    threads: int,
     triangle: bool,
     visit: Callable[[Worker, Tile], None],
     first: int = 0,
     last: int | None = None,
 ) -> list[Worker]:
-    """Visit the tiles of rows first..last-1, strip by strip, on torch's number of threads; returns the workers.
+    """Visit the tiles of rows first..last-1, strip by strip, on so many threads; returns the workers.
 
     `triangle`: leave out the tiles under the diagonal. A strip's rows belong to one thread, start to end.
     """
-    threads = torch.get_num_threads()
     last = len(pairs.row_class) if last is None else last
     strips = [(row, min(row + HEIGHT, last)) for row in range(first, last, HEIGHT)]
     strips.reverse()
@@ -110,7 +121,7 @@ def walk(
             for tile in _strip(pairs, row, stop, triangle):
                 visit(worker, tile)
 
-    _run(work, workers, threads)
+    _run(work, workers)
     return workers
 
 
@@ -120,7 +131,7 @@ def _strip(pairs: Pairs, row: int, stop: int, triangle: bool) -> Iterator[Tile]:
         yield Tile(row, stop, col, min(col + WIDTH, width))
 
 
-def _run(work: Callable[[Worker], None], workers: list[Worker], threads: int) -> None:
+def _run(work: Callable[[Worker], None], workers: list[Worker]) -> None:
     if len(workers) == 1:
         work(workers[0])
         return
@@ -130,8 +141,5 @@ def _run(work: Callable[[Worker], None], workers: list[Worker], threads: int) ->
         with torch.inference_mode():
             work(worker)
 
-    try:
-        with ThreadPoolExecutor(len(workers)) as pool:
-            list(pool.map(alone, workers))
-    finally:
-        torch.set_num_threads(threads)
+    with ThreadPoolExecutor(len(workers)) as pool:
+        list(pool.map(alone, workers))
