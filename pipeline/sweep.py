@@ -20,9 +20,7 @@ def main(study: Path) -> int:
     try:
         plan = run_sweep(sweep, folders, tracker)
     except KeyboardInterrupt:
-        print(
-            f"\nsweep: interrupted; every finished trial is kept. Go on with: dvc repro {study / 'dvc.yaml'}:sweep"
-        )
+        print("\nsweep: interrupted; every finished trial is kept. Go on with: dvc repro")
         return 130
     for trial in plan.missing:
         reason = plan.records[trial.key].error if trial.key in plan.records else "no record"
