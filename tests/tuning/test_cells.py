@@ -50,7 +50,9 @@ def test_axes_sweep_any_dotted_path():
     assert {cell.config.train.optimizer.learning_rate for cell in cells} == {0.1, 0.2}
 
 
-@pytest.mark.parametrize("change", [{"losses": {"x": {}}}, {"axes": {"train.bach_size": [1]}}, {"trial": {"x": 1}}])
+@pytest.mark.parametrize(
+    "change", [{"losses": {"x": {}}}, {"axes": {"train.bach_size": [1]}}, {"trial": {"x": 1}}]
+)
 def test_a_cell_that_breaks_the_schema_is_named(change):
     with pytest.raises(ConfigError, match="sweep cell small a"):
         expand(sweep(**change))
@@ -63,7 +65,9 @@ def test_a_repeated_seed_is_refused():
 
 
 def test_arm_labels():
-    arms = expand(sweep(regularizers=[[], [{"name": "tcm"}], [{"name": "tcm"}, {"name": "unified_threshold"}]]))
+    arms = expand(
+        sweep(regularizers=[[], [{"name": "tcm"}], [{"name": "tcm"}, {"name": "unified_threshold"}]])
+    )
     assert {arm_label(cell.config.regularizers) for cell in arms} == {"off", "tcm", "tcm+unified_threshold"}
 
 

@@ -61,7 +61,9 @@ def test_only_the_files_of_the_losses_used_count():
     assert "dmlcore/losses/threshold_consistent_margin.py" in files
     assert "dmlcore/losses/circle.py" not in files
     assert "dmlcore/training/run.py" in files
-    assert not [name for name in files if name.startswith(("dmlcore/metrics", "dmlcore/report", "dmlcore/config"))]
+    assert not [
+        name for name in files if name.startswith(("dmlcore/metrics", "dmlcore/report", "dmlcore/config"))
+    ]
     assert any(name.startswith("dmlcore/metrics") for name in evaluation_code())
 
 
@@ -80,7 +82,9 @@ def copy(tmp_path):
             text = path.read_text()
             assert old in text
             path.write_text(text.replace(old, new, 1))
-        done = subprocess.run([sys.executable, "-c", SHOW], cwd=tmp_path, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", SHOW], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
         return done.stdout.split()
 
     return ask
@@ -89,9 +93,15 @@ def copy(tmp_path):
 def test_edits_make_stale_what_they_change_and_nothing_else(copy):
     train, evaluation = copy()
     assert copy("dmlcore/report/__init__.py", '"""', '"""New. ') == [train, evaluation]
-    assert copy("dmlcore/losses/circle.py", "class Circle", "EXTRA = 1\n\n\nclass Circle") == [train, evaluation]
+    assert copy("dmlcore/losses/circle.py", "class Circle", "EXTRA = 1\n\n\nclass Circle") == [
+        train,
+        evaluation,
+    ]
     assert copy("dmlcore/losses/smooth_ap.py", '"""', '"""Another docstring. ') == [train, evaluation]
-    assert copy("dmlcore/losses/smooth_ap.py", "import Tensor", "import Tensor  # a comment") == [train, evaluation]
+    assert copy("dmlcore/losses/smooth_ap.py", "import Tensor", "import Tensor  # a comment") == [
+        train,
+        evaluation,
+    ]
     metrics = copy("dmlcore/metrics/__init__.py", '"""', 'EXTRA = 1\n"""')
     assert metrics[0] == train
     assert metrics[1] != evaluation

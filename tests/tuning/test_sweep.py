@@ -84,7 +84,9 @@ def test_a_sweep_through_ray_runs_everything_once_and_then_nothing(folders, caps
     assert written(folders) == before
     assert not tracker.started
 
-    more = sweep_config(regularizers=[[], [{"name": "tcm"}], [{"name": "tcm", "params": {"positive_margin": 0.8}}]])
+    more = sweep_config(
+        regularizers=[[], [{"name": "tcm"}], [{"name": "tcm", "params": {"positive_margin": 0.8}}]]
+    )
     run_sweep(more, folders, MemoryTracker())
     after = written(folders)
     assert len(after) == len(before) + 1
@@ -169,7 +171,9 @@ def test_a_worker_waits_for_an_orphan_and_takes_its_record(folders):
         time.sleep(0.05)
     started = time.monotonic()
     tracker = MemoryTracker()
-    found = execute(trial, Workplace(folders.records, folders.state / "locks", 0.0, tracker), lambda report: None)
+    found = execute(
+        trial, Workplace(folders.records, folders.state / "locks", 0.0, tracker), lambda report: None
+    )
     orphan.join()
     assert time.monotonic() - started > 1.0
     assert found == record
