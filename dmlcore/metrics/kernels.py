@@ -151,6 +151,50 @@ def sift_run(
 
 
 @compiled
+def pack(bits: Kernel, at: Kernel, count: Kernel, floor_key: Kernel, packed: Kernel, start: Kernel) -> Kernel:
+    """Pack into packed[start:] the first `count` values, by their int32 bits, that reach the floor.
+
+    All of them usually do, so that the loop without a test, several at a time, comes first. Returns their number and
+    the bitwise or of their codes.
+    """
+    lowest, seen = np.int64(0), np.int64(0)
+    for k in range(count):
+        code = order_key(bits[k]) - floor_key
+        lowest |= code  # negative as soon as one is
+        seen |= max(code, 0)
+        packed[start + k] = (code << 8) | (at[k] & 255)
+    if lowest >= 0:
+        return count, seen
+    total = 0
+    for k in range(count):
+        code = order_key(bits[k]) - floor_key
+        packed[start + total] = (code << 8) | (at[k] & 255)
+        total += code >= 0
+    return total, seen
+
+
+@compiled
+def rank_run(
+    found: Kernel,
+    at: Kernel,
+    count: Kernel,
+    query: Kernel,
+    shift: Kernel,
+    own_bar: Kernel,
+    bars: Kernel,
+    ranks: Kernel,
+) -> None:
+    """Rank the positives of a row's query, and of its columns' queries `at + shift`, by a run's candidates."""
+    start, live, _, values, above, _, _ = ranks
+    for k in range(count):
+        if found[k] >= min(own_bar, bars[at[k]]):
+            if found[k] >= own_bar:
+                rank_one(found[k], query, start, live, values, above[0])
+            if found[k] >= bars[at[k]]:
+                rank_one(found[k], at[k] + shift, start, live, values, above[1])
+
+
+@compiled
 def collect(
     block: Kernel, window: Kernel, skip: Kernel, floor: Kernel, scratch: Kernel, mode: Kernel, ranks: Kernel
 ) -> Kernel:
@@ -173,15 +217,11 @@ def collect(
             run_start[run] = total
             run += 1
             count = sift_run(line, left, min(width, left + RUN), gap, min(floor[0], own_bar), bars, found, at)
-            for k in range(count):
-                code = order_key(bits[k]) - floor[1]
-                packed[total] = (code << 8) | (at[k] & 255)
-                total += code >= 0
-                seen |= max(code, 0)
-                if found[k] >= own_bar:
-                    rank_one(found[k], i - first, start, live, values, above[0])
-                if found[k] >= bars[at[k]]:
-                    rank_one(found[k], col + at[k] - first, start, live, values, above[1])
+            reached, high = pack(bits, at, count, floor[1], packed, total)
+            total += reached
+            seen |= high
+            if mode:
+                rank_run(found, at, count, i - first, col - first, own_bar, bars, ranks)
         if mode:
             raise_bar(i - first, start, live, limit, values, above, bar)
     run_start[run] = total
@@ -236,28 +276,34 @@ def count_steps(
     runs: Kernel,
     floor_key: Kernel,
     steps: Kernel,
+    room: Kernel,
     by_row: Kernel,
     by_col: Kernel,
 ) -> None:
     """Count packed similarities by first cut reached, for the tile's row images and its column images, [.., K + 1].
 
-    `runs`: of 256 columns, to a row; `steps`: (cut keys, guide, shift). Two loops, so that the look-ups overlap: 4
-    instead of 25 ns a similarity.
+    `runs`: of 256 columns, to a row; `steps`: (cut keys, guide, shift); `room`: for the steps
+    found [..] and for counts of a run's columns [256, K + 1], small enough for the cache. Loops of their own, so that
+    the look-ups overlap: 4 instead of 25 ns a similarity.
     """
     cuts, guide, shift = steps
+    step, counts = room
     low, last = cuts[len(cuts) - 1] - floor_key, len(guide) - 1
-    step = np.empty(len(packed), dtype=np.int32)
     for k in range(len(packed)):
         step[k] = guide[max(0, min(((np.int64(packed[k]) >> 8) - low) >> shift, last))]
     for k in range(len(packed)):
         key = (np.int64(packed[k]) >> 8) + floor_key
         while step[k] < len(cuts) and key < cuts[step[k]]:
             step[k] += 1
-    for run in range(len(run_start) - 1):
-        line, col = by_row[run // runs], run % runs * RUN
-        for k in range(run_start[run], run_start[run + 1]):
-            line[step[k]] += 1
-            by_col[col + (np.int64(packed[k]) & 255), step[k]] += 1
+    for part in range(runs):
+        counts[:] = 0
+        for run in range(part, len(run_start) - 1, runs):
+            for k in range(run_start[run], run_start[run + 1]):
+                by_row[run // runs, step[k]] += 1
+                counts[np.int64(packed[k]) & 255, step[k]] += 1
+        for j in range(min(RUN, len(by_col) - part * RUN)):
+            for k in range(len(cuts) + 1):
+                by_col[part * RUN + j, k] += counts[j, k]
 
 
 @compiled

@@ -168,8 +168,9 @@ class NumbaSweep:
             packed, runs = self._packed(worker, tile)
             rows, cols = by_row[tile.row : tile.stop], by_col[tile.col : tile.end]
             across = -(-(tile.end - tile.col) // kernels.RUN)
+            room = worker.step, worker.table("columns", (kernels.RUN, len(cuts) + 1), np.uint16)
             with worker.columns(tile):
-                kernels.count_steps(packed, runs, across, self.floor.key, steps, rows, cols)
+                kernels.count_steps(packed, runs, across, self.floor.key, steps, room, rows, cols)
 
         walk(self.pairs, self.threads, self.pairs.symmetric, visit)
         return by_row[:, :-1], by_col[:, :-1]
@@ -212,4 +213,4 @@ def step_guide(cuts: NDArray[np.float32]) -> tuple[Counts, Counts, int]:
     keys = order_keys(torch.from_numpy(cuts.copy())).numpy()
     shift = max(0, int(keys[0] - keys[-1]).bit_length() - GUIDE_BITS)
     last = keys[-1] + (np.arange(((keys[0] - keys[-1]) >> shift) + 2) + 1 << shift) - 1
-    return keys, np.searchsorted(-keys, -last), shift
+    return keys, np.searchsorted(-keys, -last).astype(np.int32), shift

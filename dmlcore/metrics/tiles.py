@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -49,7 +49,8 @@ class Worker:
             np.empty(HEIGHT * (WIDTH // RUN) + 1, np.int32),  # where each run's begin
             np.empty(WIDTH, np.float32),  # bars of the columns
         )
-        self.tables: dict[str, NDArray[np.int64]] = {}
+        self.step = np.empty(HEIGHT * WIDTH, dtype=np.int32)
+        self.tables: dict[str, NDArray[Any]] = {}
 
     def multiply(self, pairs: Pairs, tile: Tile) -> tuple[Floats, Window]:
         """The tile's similarities, in this thread's buffer, and where in them the tile is."""
@@ -59,9 +60,11 @@ class Worker:
         """Sole right to count for the tile's columns; its rows are this thread's own."""
         return self.locks[tile.col // WIDTH]
 
-    def table(self, name: str, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    def table(self, name: str, shape: tuple[int, ...], kind: type = np.int64) -> NDArray[Any]:
         """Counts of this thread's own."""
-        return self.tables.setdefault(name, np.zeros(shape, dtype=np.int64))
+        if name not in self.tables:
+            self.tables[name] = np.zeros(shape, dtype=kind)
+        return self.tables[name]
 
 
 def product(pairs: Pairs, tile: Tile, buffer: torch.Tensor | None = None) -> tuple[Floats, Window]:
