@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import polars as pl
 
+from dmlcore.report.names import METRICS
 from dmlcore.report.protocol import protocol_line
 from dmlcore.report.statistics import Estimate, t_interval
 from dmlcore.report.study import Study
@@ -21,28 +22,32 @@ def baselines(study: Study) -> pl.DataFrame:
     pixels: nothing random in them), then for M in map_at_r, recall_at_1, opis: `test/M/mean`, and `test/M/low`,
     `test/M/high` = t-interval over seeds; `protocol`.
     """
-    rows = []
+    rows, before = [], untrained(study)
     for dataset in sorted(set(study.trials["dataset"])):
         rows.append(_raw_pixels(study, dataset))
-        backbones = study.trials.filter(pl.col("dataset") == dataset)["backbone"]
-        rows += [_untrained(study, dataset, backbone) for backbone in sorted(set(backbones))]
+        rows += [_untrained(study, place, found) for place, found in before.items() if place[0] == dataset]
     schema = {"dataset": pl.String, "baseline": pl.String, "backbone": pl.String, "seeds": pl.Int64}
     numbers = {f"test/{m}/{part}": pl.Float64 for m in BASELINE_METRICS for part in ("mean", "low", "high")}
     return pl.DataFrame(rows, schema={**schema, **numbers, "protocol": pl.String})
 
 
-def untrained(study: Study, dataset: str, backbone: str, metric: str) -> Estimate:
-    """`metric` of the network before training: mean and t-interval over seeds.
+def untrained(study: Study) -> dict[tuple[str, str], dict[str, Estimate]]:
+    """(data set, backbone) -> metric -> its mean and t-interval over seeds before training, on test.
 
     The trials of a seed start from the same weights, so they count once: their mean (a swept axis such as the width
     may make them differ).
     """
-    seeds: dict[int, list[float]] = {}
-    for cell in study.cells:
-        if (cell.dataset, cell.backbone) == (dataset, backbone):
-            for seed, value in cell.pooled(f"untrained/{metric}").items():
-                seeds.setdefault(seed, []).append(value)
-    return t_interval([float(np.mean(seeds[s])) for s in sorted(seeds)], study.config.confidence)
+    done = study.trials.filter(pl.col("status") == "finished")
+    columns = {m: f"untrained/{m}" for m in METRICS if f"untrained/{m}" in done.columns}
+    seeds = done.group_by("dataset", "backbone", "seed").agg(pl.col(columns.values()).mean()).sort("seed")
+    found = {}
+    for place in sorted(set(study.trials.select("dataset", "backbone").iter_rows())):
+        rows = seeds.filter(dataset=place[0], backbone=place[1])
+        values = {
+            m: rows[columns[m]].drop_nulls().drop_nans().to_list() if m in columns else [] for m in METRICS
+        }
+        found[place] = {m: t_interval(values[m], study.config.confidence) for m in METRICS}
+    return found
 
 
 def _raw_pixels(study: Study, dataset: str) -> dict[str, Any]:
@@ -51,10 +56,9 @@ def _raw_pixels(study: Study, dataset: str) -> dict[str, Any]:
     return row | {"protocol": protocol_line(study, dataset)}
 
 
-def _untrained(study: Study, dataset: str, backbone: str) -> dict[str, Any]:
-    row: dict[str, Any] = {"dataset": dataset, "baseline": "untrained", "backbone": backbone}
+def _untrained(study: Study, place: tuple[str, str], found: Mapping[str, Estimate]) -> dict[str, Any]:
+    row: dict[str, Any] = {"dataset": place[0], "baseline": "untrained", "backbone": place[1]}
     for metric in BASELINE_METRICS:
-        estimate = untrained(study, dataset, backbone, metric)
-        row |= {f"test/{metric}/{part}": getattr(estimate, part) for part in ("mean", "low", "high")}
-        row["seeds"] = max(row.get("seeds", 0), estimate.seeds)
-    return row | {"protocol": protocol_line(study, dataset)}
+        row |= {f"test/{metric}/{part}": getattr(found[metric], part) for part in ("mean", "low", "high")}
+    row["seeds"] = max(found[metric].seeds for metric in BASELINE_METRICS)
+    return row | {"protocol": protocol_line(study, place[0])}

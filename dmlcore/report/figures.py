@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import matplotlib
 import matplotlib.style
+import numpy as np
 from matplotlib.figure import Figure
 
 from dmlcore.config import FigureConfig
@@ -35,11 +36,11 @@ def house_style() -> Iterator[None]:
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
-    """Name -> colour; more than 7 names take evenly spaced steps of viridis."""
+    """Name -> colour; more than 7 names take evenly spaced steps of viridis up to its yellow."""
     if len(names) <= len(COLOURS):
         return dict(zip(names, COLOURS, strict=False))
-    steps = matplotlib.colormaps["viridis"].resampled(len(names))
-    return {name: matplotlib.colors.to_hex(steps(i)) for i, name in enumerate(names)}
+    steps = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, len(names)))
+    return {name: matplotlib.colors.to_hex(step) for name, step in zip(names, steps, strict=True)}
 
 
 def markers(names: Sequence[str]) -> dict[str, str]:

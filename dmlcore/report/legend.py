@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +35,13 @@ def legend_of(study: Study) -> Legend:
     return Legend(colours(losses), markers(backbones), {OFF: "full", **fills})
 
 
-def draw_legend(figure: Figure, legend: Legend, bars: str) -> None:
-    """Write the legend to the right of the axes, where it covers nothing."""
+def draw_legend(figure: Figure, legend: Legend, bars: str, axes: Sequence[str]) -> None:
+    """Write the legend to the right of the axes, where it covers nothing.
+
+    Args:
+        bars: what the error bars are.
+        axes: the swept config paths whose values stand beside the marks.
+    """
     parts: list[Line2D] = []
     parts += [_entry("Loss (colour)"), *(_entry(n, color=c, marker="o") for n, c in legend.colours.items())]
     parts += [_entry("Backbone (shape)"), *(_entry(n, marker=m) for n, m in legend.markers.items())]
@@ -43,6 +49,8 @@ def draw_legend(figure: Figure, legend: Legend, bars: str) -> None:
     parts += [_entry("Reading"), _entry("Pareto front of the means", **FRONT)]
     parts += [_entry("mark: mean over seeds"), _entry(f"bar: {bars}")]
     parts += [_entry("arrow: from off to on, same loss and backbone")]
+    if axes:
+        parts += [_entry("beside a mark: " + ", ".join(axes))]
     drawn = figure.legend(handles=parts, loc="outside right upper", fontsize=7.5, frameon=False)
     for text in drawn.get_texts():
         if text.get_text() in ("Loss (colour)", "Backbone (shape)", "Regulariser (fill)", "Reading"):

@@ -18,6 +18,8 @@ from dmlcore.report.study import OFF, Study
 from dmlcore.report.verdict import Row, caveats, judgement, verdict
 
 WIDTH = 100
+Baselines = dict[tuple[str, str | None], list[str]]
+"""(data set, backbone) -> the numbers of METRICS before training; (data set, None) -> of raw pixels."""
 STYLES = {"better": "bold blue", "worse": "bold yellow"}
 
 
@@ -35,8 +37,9 @@ def print_summary(
     """
     out = console or default_console()
     rows = comparisons(study).to_dicts()
-    for dataset, arm in dict.fromkeys((row["dataset"], row["arm"]) for row in rows):
-        out.print(_table(study, [row for row in rows if (row["dataset"], row["arm"]) == (dataset, arm)]))
+    baselines = _baselines(study)
+    for place in dict.fromkeys((row["dataset"], row["arm"]) for row in rows):
+        out.print(_table(baselines, [row for row in rows if (row["dataset"], row["arm"]) == place]))
     reading = f"a±b: mean and half-width of the {percent(study.config.confidence)} t-interval over seeds; on - off: "
     reading += "paired by seed; change: better / worse if that interval leaves out 0."
     for text in (reading, LEGEND, *(f"Protocol: {line}" for line in protocol_text(study).splitlines())):
@@ -78,7 +81,7 @@ def code_span(text: object) -> str:
     return f"`{line}`" if line else ""
 
 
-def _table(study: Study, rows: Sequence[Row]) -> Table:
+def _table(baselines: Baselines, rows: Sequence[Row]) -> Table:
     dataset, arm = rows[0]["dataset"], rows[0]["arm"]
     against = "off" if arm == OFF else f"on = {short_arm(arm)}, against off"
     table = Table(title=Text(f"{dataset}: {against}", style="bold"), title_justify="left")
@@ -89,22 +92,31 @@ def _table(study: Study, rows: Sequence[Row]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("change", no_wrap=True)
     for row in rows:
-        table.add_row(_who(row), Text("\n".join(map(label, METRICS))), *_numbers(study, row), _changes(row))
+        table.add_row(
+            _who(row), Text("\n".join(map(label, METRICS))), *_numbers(baselines, row), _changes(row)
+        )
         table.add_section()
     return table
 
 
 def _who(row: Row) -> Text:
-    axes = [f"{k.removeprefix('axis/')}={v}" for k, v in row.items() if k.startswith("axis/")]
+    axes = [f"{k.rsplit('.', 1)[-1]} {v}" for k, v in row.items() if k.startswith("axis/")]
     pairs = f"{row['seeds/paired']} of {row['seeds/planned']} pairs"
     lines = [Text(row["backbone"]), Text(row["loss"]), *map(Text, axes)]
     complete = row["seeds/paired"] == row["seeds/planned"]
     return Text("\n").join([*lines, Text(pairs, style="dim" if complete else "bold yellow")])
 
 
-def _numbers(study: Study, row: Row) -> list[Text]:
-    raw = [number(study.raw_pixels(row["dataset"], m), m) for m in METRICS]
-    before = [number(untrained(study, row["dataset"], row["backbone"], m).mean, m) for m in METRICS]
+def _baselines(study: Study) -> Baselines:
+    found: Baselines = {}
+    for (dataset, backbone), before in untrained(study).items():
+        found[dataset, None] = [number(study.raw_pixels(dataset, m), m) for m in METRICS]
+        found[dataset, backbone] = [number(before[m].mean, m) for m in METRICS]
+    return found
+
+
+def _numbers(baselines: Baselines, row: Row) -> list[Text]:
+    raw, before = baselines[row["dataset"], None], baselines[row["dataset"], row["backbone"]]
     sides = ["off", "arm", "difference"] if row["arm"] != OFF else ["off"]
     columns = [raw, before, *([_mean(row, m, side) for m in METRICS] for side in sides)]
     return [Text("\n".join(column)) for column in [*columns, *([[]] * (5 - len(columns)))]]
@@ -126,17 +138,18 @@ def _markdown_row(cells: Sequence[str]) -> str:
 
 
 def _markdown_baselines(study: Study) -> list[str]:
-    lines = []
-    for dataset in sorted(set(study.trials["dataset"])):
-        raw = [number(study.raw_pixels(dataset, m), m) for m in METRICS]
-        lines.append(_markdown_row([code_span(dataset), "raw pixels", "", "", "", *raw]))
-        backbones = study.trials.filter(study.trials["dataset"] == dataset)["backbone"]
-        for backbone in sorted(set(backbones)):
-            before = [number(untrained(study, dataset, backbone, m).mean, m) for m in METRICS]
-            lines.append(
-                _markdown_row([code_span(dataset), code_span(backbone), "untrained", "", "", *before])
-            )
-    return lines
+    return [
+        _markdown_row(
+            [
+                code_span(d),
+                *(["raw pixels", ""] if b is None else [code_span(b), "untrained"]),
+                "",
+                "",
+                *cells,
+            ]
+        )
+        for (d, b), cells in _baselines(study).items()
+    ]
 
 
 def _markdown_names(row: Row) -> list[str]:

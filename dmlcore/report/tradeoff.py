@@ -65,7 +65,8 @@ def tradeoff_figure(study: Study) -> Figure:
             _facet(ax, name, [m for m in found if m.cell.dataset == name], legend, whole, study)
         for ax in axes[len(names) :]:
             ax.set_axis_off()
-        draw_legend(figure, legend, _bar_text(whole, study.config.confidence))
+        swept = list(dict.fromkeys(path for cell in study.cells for path in cell.axes))
+        draw_legend(figure, legend, _bar_text(whole, study.config.confidence), swept)
         figure.suptitle(
             f"Does one threshold serve every class? {label(study.config.accuracy)} against "
             f"{label(study.config.inconsistency)} on the test classes",
@@ -94,7 +95,7 @@ def _bar_text(whole: bool, confidence: float) -> str:
 
 
 def _facet(ax: Axes, name: str, found: Sequence[Mark], legend: Legend, whole: bool, study: Study) -> None:
-    ax.set_title(name, fontsize=10)
+    ax.set_title(_heading(study, name), fontsize=10)
     ax.set_title("\N{NORTH WEST ARROW} better", loc="left", fontsize=9, color="#555555")
     ax.set_xlabel(
         f"{label(study.config.inconsistency)}, {study.config.inconsistency} (\N{LEFTWARDS ARROW} lower is better)"
@@ -112,6 +113,12 @@ def _facet(ax: Axes, name: str, found: Sequence[Mark], legend: Legend, whole: bo
     _draw_arrows(ax, found, legend)
     for mark in found:
         _draw_mark(ax, mark, legend, whole)
+
+
+def _heading(study: Study, name: str) -> str:
+    trials = study.trials.filter(dataset=name)
+    done = trials.filter(status="finished").height
+    return name if done == trials.height else f"{name} ({done} of {trials.height} trials finished)"
 
 
 def _draw_front(ax: Axes, found: Sequence[Mark]) -> None:

@@ -69,11 +69,13 @@ def utility_figure(study: Study) -> Figure:
     cells, arms = study.cells, study.arms
     with house_style():
         figure = new_figure(study.config.figure.width_inches, ROW_INCHES * len(cells) + 1.4)
-        grid = figure.subplots(len(cells), len(arms), squeeze=False, sharex="row", sharey=True)
+        grid = figure.subplots(len(cells), len(arms), squeeze=False, sharex="row")
         for cell, row in zip(cells, grid, strict=True):
             for arm, ax in zip(arms, row, strict=True):
                 _panel(ax, cell, arm)
             row[0].set_ylabel(_row_label(cell), fontsize=8)
+            for ax in row[1:]:
+                ax.tick_params(labelleft=False)
         width = int(90 / len(arms))
         for arm, ax in zip(arms, grid[0], strict=True):
             heading = "off (no regulariser)" if arm == OFF else short_arm(arm)

@@ -76,7 +76,7 @@ def _change(rows: Sequence[Row], metric: str) -> str:
         return f"{label(metric)} was not measured"
     means = [row[f"test/{metric}/difference/mean"] for row in found]
     ends = list(dict.fromkeys(number(end, metric, signed=True) for end in (min(means), max(means))))
-    return f"{label(metric)} changed by {' to '.join(ends)} ({_signs(found, metric)})"
+    return f"{label(metric)} changed by {' to '.join(ends)} (interval {_signs(found, metric)})"
 
 
 def _unfinished(study: Study) -> list[str]:
