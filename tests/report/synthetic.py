@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from dmlcore.config import AggregateConfig
+from dmlcore.report.study import Study
+
 TCM = "tcm(negative_margin=0.5,positive_margin=0.9)"
 ARMS = ("off", TCM)
 BACKBONES = ("resnet10t", "vit_tiny")
@@ -99,3 +102,9 @@ def dataset_info(protocol: str = "disjoint classes: 884 train, 177 validation, 3
         "protocol": protocol,
         "raw_pixels": {"test/recall_at_1": 0.081, "test/map_at_r": 0.018, "test/opis": 0.043},
     }
+
+
+def study(found: list[dict[str, Any]], config: AggregateConfig | None = None) -> Study:
+    """The rows as a study, with a description of each data set."""
+    datasets = {row["dataset"]: dataset_info() for row in found}
+    return Study(table(found), datasets, config or AggregateConfig())

@@ -1,0 +1,95 @@
+"""What the plots draw, and how the curves of several seeds become one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from PIL import Image
+
+from dmlcore.config import AggregateConfig
+from dmlcore.report.figures import colours
+from dmlcore.report.tradeoff import intervals_readable, marks, tradeoff_figure
+from dmlcore.report.utility import save_utility_plot, utility_curve, utility_figure
+from tests.report.synthetic import TCM, rows, study, unfinished
+
+
+def texts(figure: Figure) -> str:
+    """All that is written on a figure."""
+    written = [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
+    return " ".join(" ".join(written).split())
+
+
+def test_marks_stand_at_the_means_of_the_chosen_metrics() -> None:
+    found = rows(backbones=("vit",))
+    config = AggregateConfig(accuracy="test/recall_at_1", inconsistency="test/opis_corrected")
+    drawn = marks(study(found, config))
+    assert len(drawn) == 4
+    for mark in drawn:
+        mine = [row for row in found if (row["loss"], row["arm"]) == (mark.cell.loss, mark.arm)]
+        x = np.mean([row["test/opis_corrected"] for row in mine])
+        y = np.mean([row["test/recall_at_1"] for row in mine])
+        assert mark.xy == pytest.approx((x, y))
+
+
+def test_the_plot_says_which_bars_it_draws_and_under_which_protocol() -> None:
+    narrow = study(rows(backbones=("vit",), seeds=range(8)))
+    assert intervals_readable(marks(narrow))
+    text = texts(tradeoff_figure(narrow))
+    for part in (
+        "95 % t-interval",
+        "lower is better",
+        "higher is better",
+        "better",
+        "epoch chosen by",
+        "Pareto front",
+    ):
+        assert part in text
+    wide = rows(backbones=("vit",), seeds=(0, 1))
+    for row in wide:
+        row["test/opis"] += 0.02 * row["seed"]
+    assert not intervals_readable(marks(study(wide)))
+    assert "1 standard error" in texts(tradeoff_figure(study(wide)))
+
+
+def test_lost_trials_stand_on_the_plot() -> None:
+    found = rows(backbones=("vit",))
+    found[2] = unfinished(found[2])
+    assert "glyphs (11 of 12 trials finished)" in texts(tradeoff_figure(study(found)))
+    found[:3] = [unfinished(row) for row in found[:3]]
+    assert texts(utility_figure(study(found))).count("no finished trial") == 1
+
+
+def test_the_curve_of_a_configuration_is_the_mean_over_its_seeds() -> None:
+    found = rows(backbones=("vit",), losses=("smooth_ap",))
+    found[4] = unfinished(found[4])
+    (cell,) = study(found).cells
+    curve = utility_curve(cell, TCM)
+    assert curve is not None
+    assert curve.seeds == 2
+    for name, values in (("thresholds", curve.thresholds), ("mean", curve.mean), ("low", curve.low)):
+        a, b = found[3][f"utility/{name}"], found[5][f"utility/{name}"]
+        assert values == pytest.approx([(x + y) / 2 for x, y in zip(a, b, strict=True)])
+    assert curve.span[0] == pytest.approx((found[3]["test/distance_min"] + found[5]["test/distance_min"]) / 2)
+
+
+def test_colours_stay_apart_and_readable_on_white() -> None:
+    for count in (3, 7, 20):
+        found = colours([str(i) for i in range(count)])
+        assert len(set(found.values())) == count
+        assert max(np.dot(to_rgb(c), (0.2126, 0.7152, 0.0722)) for c in found.values()) < 0.85
+
+
+def test_a_plot_of_one_set_of_embeddings(tmp_path: Path) -> None:
+    utility = np.random.default_rng(0).random((5, 11))
+    found: Any = SimpleNamespace(
+        utility=utility, thresholds=np.linspace(0.5, 1.0, 11), metrics={"opis": 0.02}
+    )
+    save_utility_plot(found, tmp_path / "utility.png")
+    with Image.open(tmp_path / "utility.png") as image:
+        assert image.width > image.height
