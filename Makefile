@@ -8,11 +8,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := true
 
-.PHONY: help install repro plan ui test lint bench clean
+.PHONY: help install repro study plan ui test lint bench clean
 
 help:
 	@echo "make repro   set up, run the default study, print the trade-off table"
 	@echo "make test    set up, run the whole test suite"
+	@echo "make study   another study: make study STUDY=NAME"
 	@echo "make plan    what a sweep would run"
 	@echo "make ui      MLflow's UI on http://127.0.0.1:5000"
 	@echo "make lint    ruff, mypy, import layers"
@@ -32,6 +33,12 @@ repro: $(STAMP)
 	@dmlcore check
 	@dmlcore summary
 	@dvc status --quiet || { echo "a stage failed or is out of date:"; dvc status; exit 1; }
+
+study: $(STAMP)
+	@test -f studies/$(STUDY)/dvc.yaml || { echo "usage: make study STUDY=NAME, one of: $$(ls studies)"; exit 1; }
+	dvc repro --ignore-errors studies/$(STUDY)/dvc.yaml
+	@dmlcore check --study studies/$(STUDY)
+	@dmlcore summary --study studies/$(STUDY)
 
 plan: $(STAMP)
 	dmlcore plan

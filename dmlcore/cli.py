@@ -133,12 +133,9 @@ def evaluate(
 
         write_atomically(json_path, json.dumps(finite(found.metrics), indent=1) + "\n")
     if plot is not None:
-        from dataclasses import asdict
+        from dmlcore.report.utility import save_utility_plot
 
-        from dmlcore.tracking.figures import utility_figure
-        from dmlcore.training.evaluation import utility_curve
-
-        utility_figure(asdict(utility_curve(found)), found.metrics["opis"]).savefig(plot, dpi=130)
+        save_utility_plot(found, plot)
 
 
 def _load(path: Path) -> np.ndarray:
