@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import polars as pl
+
 from dmlcore.report.names import METRICS, label, number, one_line, percent
-from dmlcore.report.study import OFF, Study
+from dmlcore.report.study import CELL, OFF, Study
 
 Row = Mapping[str, Any]
 FEW_SEEDS = 2
@@ -80,15 +82,20 @@ def _change(rows: Sequence[Row], metric: str) -> str:
 
 
 def _unfinished(study: Study) -> list[str]:
-    lost = study.trials.filter(study.trials["status"] != "finished").sort("trial_key")
+    lost = study.trials.filter(pl.col("status") != "finished").sort(*CELL, "arm", "seed")
     if lost.is_empty():
         return []
-    notes = [f"{lost.height} of {study.trials.height} trials are not finished and not in the means:"]
+    groups: dict[tuple[str, str], list[str]] = {}
     for row in lost.iter_rows(named=True):
-        who = f"{row['dataset']} {row['backbone']} {row['loss']} {row['arm']} seed {row['seed']}"
-        reason = f": {one_line(row['error'], 120)}" if row["error"] else ""
-        notes.append(f"  {row['status']} {row['trial_key']} {who}{reason}")
-    return notes
+        who = " ".join([row["status"], *(row[name] for name in (*CELL, "arm"))])
+        groups.setdefault((who, one_line(row["error"] or "", 120)), []).append(str(row["seed"]))
+    head = f"{lost.height} of {study.trials.height} trials are not finished and not in the means:"
+    return [head, *(_group(who, error, seeds) for (who, error), seeds in groups.items())]
+
+
+def _group(who: str, error: str, seeds: Sequence[str]) -> str:
+    plural = "seeds" if len(seeds) > 1 else "seed"
+    return f"  {who} {plural} {', '.join(seeds)}" + (f": {error}" if error else "")
 
 
 def _unlearned(rows: Sequence[Row]) -> list[str]:
