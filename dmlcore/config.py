@@ -90,7 +90,9 @@ class DatasetConfig(Strict):
     @model_validator(mode="after")
     def _suits_kind(self) -> DatasetConfig:
         if self.kind != "glyphs" and self.preprocess.split.rule == "scripts":
-            raise ValueError(f"split rule `scripts` knows the scripts of `glyphs` only, got kind `{self.kind}`")
+            raise ValueError(
+                f"split rule `scripts` knows the scripts of `glyphs` only, got kind `{self.kind}`"
+            )
         if self.kind != "image_folder" and self.preprocess.super_classes is not None:
             raise ValueError(f"`super_classes` belongs to kind `image_folder`, got kind `{self.kind}`")
         return self

@@ -32,7 +32,15 @@ def test_evaluate_prints_and_writes_the_numbers_of_the_library(files):
     folder, embeddings, labels = files
     out, plot = folder / "m.json", folder / "u.png"
     done = call(
-        "evaluate", "--embeddings", folder / "e.npy", "--labels", folder / "l.npy", "--json", out, "--plot", plot
+        "evaluate",
+        "--embeddings",
+        folder / "e.npy",
+        "--labels",
+        folder / "l.npy",
+        "--json",
+        out,
+        "--plot",
+        plot,
     )
     assert done.exit_code == 0, done.output
     expected = evaluate(embeddings, labels).metrics

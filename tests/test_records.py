@@ -71,7 +71,9 @@ def test_a_full_disk_leaves_the_old_content(tmp_path):
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
         "write_atomically(Path(sys.argv[1]), 'x' * 100_000)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False
+    )
     assert done.returncode != 0
     assert "OSError" in done.stderr
     assert path.read_text() == "old"

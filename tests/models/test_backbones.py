@@ -18,7 +18,13 @@ SMALL = {"channels": [8, 16, 16, 16], "stem_type": "", "stem_width": 8}
     [
         ("timm", "resnet10t", SMALL, 1, 32),
         ("timm", "vit_tiny_patch16_224", {"img_size": 32, "patch_size": 8, "depth": 1}, 3, 32),
-        ("timm", "swin_tiny_patch4_window7_224", {"img_size": 32, "window_size": 2, "depths": [1, 1, 1, 1]}, 3, 32),
+        (
+            "timm",
+            "swin_tiny_patch4_window7_224",
+            {"img_size": 32, "window_size": 2, "depths": [1, 1, 1, 1]},
+            3,
+            32,
+        ),
         ("torchvision", "resnet18", {}, 3, 64),
         ("torchvision", "vit_b_32", {"image_size": 64}, 3, 64),
         ("torchvision", "mobilenet_v3_small", {}, 3, 64),

@@ -28,7 +28,9 @@ def test_embeddings_have_the_width_asked_for_and_gradients_reach_all(pooling, no
 def test_gem_with_exponent_one_is_the_mean_and_grows_towards_the_maximum():
     features = torch.rand(2, 3, 5) + 0.1
     torch.testing.assert_close(GeneralizedMean(exponent=1.0)(features), features.mean(dim=2))
-    torch.testing.assert_close(GeneralizedMean(exponent=100.0)(features), features.amax(dim=2), rtol=0.02, atol=0.0)
+    torch.testing.assert_close(
+        GeneralizedMean(exponent=100.0)(features), features.amax(dim=2), rtol=0.02, atol=0.0
+    )
     twin = (features.double() ** 3).mean(dim=2) ** (1 / 3)
     torch.testing.assert_close(GeneralizedMean()(features).double(), twin, rtol=1e-5, atol=1e-6)
 
