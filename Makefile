@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := true
 
-.PHONY: help install repro study plan ui test lint bench clean
+.PHONY: help install repro study plan ui test readme lint bench clean
 
 help:
 	@echo "make repro   set up, run the default study, print the trade-off table"
@@ -49,6 +49,9 @@ ui: $(STAMP)
 
 test: $(STAMP)
 	pytest
+
+readme: $(STAMP)
+	dmlcore summary --into README.md
 
 lint: $(STAMP)
 	ruff check .

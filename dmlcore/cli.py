@@ -82,11 +82,13 @@ def check(study: Study = Path()) -> None:
 @app.command()
 def summary(
     study: Study = Path(),
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
+    into: Annotated[
+        Path | None, typer.Option(help="Put the table as Markdown between this file's results markers.")
+    ] = None,
 ) -> None:
     """Print the trade-off table of a study and where its plot, results and MLflow store lie.
 
-    Example: dmlcore summary --study .
+    Example: dmlcore summary --study . --into README.md
     """
     from dmlcore.config import load_study
     from dmlcore.report.study import read_study
@@ -98,8 +100,10 @@ def summary(
         found = read_study(study, load_study(study / "params.yaml").aggregate)
     except (ValueError, OSError) as error:
         raise _fail(error) from None
-    if markdown:
-        typer.echo(markdown_table(found))
+    if into is not None:
+        from dmlcore.report.insert import insert_between_markers
+
+        insert_between_markers(into, markdown_table(found))
     else:
         results = study / "results"
         plot, table = results / "tradeoff.png", results / "comparisons.csv"

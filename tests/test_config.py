@@ -81,4 +81,6 @@ def test_config_is_frozen():
 
 def test_every_field_of_a_study_is_reachable_by_a_wrong_key():
     with pytest.raises(ConfigError, match="Extra inputs"):
-        parse(StudyParams, {"sweep": {"study": "a", "datasets": [], "backbones": {}, "losses": {}, "x": 1}}, "t")
+        parse(
+            StudyParams, {"sweep": {"study": "a", "datasets": [], "backbones": {}, "losses": {}, "x": 1}}, "t"
+        )

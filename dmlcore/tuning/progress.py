@@ -69,9 +69,8 @@ class Progress:
         ok = record is not None and record.done
         self.finished += ok
         self.failed += not ok
-        self.console.print(
-            f"[{self.finished + self.failed}/{self.total}] {name}: {outcome(record)}", markup=False
-        )
+        place = f"[{self.finished + self.failed}/{self.total}]"
+        self.console.print(f"{place} {name}: {outcome(record)}", markup=False, soft_wrap=True)
         if not self.console.is_terminal:
             self.console.print(f"    {self.summary()}", markup=False, soft_wrap=True)
 
