@@ -60,6 +60,7 @@ lint: $(STAMP)
 	lint-imports
 
 bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	python -m benchmarks
 
 clean:

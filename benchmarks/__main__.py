@@ -1,0 +1,29 @@
+"""`make bench`: every benchmark, each row a ratio within one run. Close other programs first.
+
+python -m benchmarks
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+
+BENCHMARKS = {
+    "evaluate() against the bare matrix product": ["-m", "benchmarks.evaluate"],
+    "losses, forward + backward, against the bare product forward + backward": ["-m", "benchmarks.losses"],
+}
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    print(f"{platform.platform()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f} before the start")
+    for title, arguments in BENCHMARKS.items():
+        print(f"\n{title}", flush=True)
+        subprocess.run([sys.executable, *arguments], check=True)
+
+
+if __name__ == "__main__":
+    main()
