@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +10,35 @@ import torch
 from torch import Tensor
 
 from dmlcore.config import ComponentConfig
-from dmlcore.data.text import class_text_embeddings
+from dmlcore.data.packed import Split
+from dmlcore.data.text import class_text_embeddings, pseudo_label_embeddings
+from dmlcore.training.pseudo_labels import class_probabilities, imagenet_names
 
 GUIDED = ("language_guidance",)
 TEXT_PARAMS = {"text_model": "model", "template": "template"}
 """Params of a guided regulariser that choose the text model: in the config -> of class_text_embeddings."""
+CLASSIFIER_PARAMS = ("classifier", "classifier_weights", "top")
+"""Params that put an ImageNet classifier's words in the place of class names."""
 
 Texts = Callable[[ComponentConfig], Tensor]
 
 
-def texts_of(class_names: Sequence[str], cache: Path) -> Texts:
-    """Text embeddings [C, T] of `class_names` for a component, computed once and kept in the folder `cache`."""
+def texts_of(split: Split, cache: Path) -> Texts:
+    """Text embeddings [C, T] of the classes of `split` for a component, computed once and kept in the folder `cache`.
+
+    Those of the class names, or with `classifier` among the params those of what that classifier sees.
+    """
 
     def texts(component: ComponentConfig) -> Tensor:
-        chosen = {TEXT_PARAMS[key]: value for key, value in component.params.items() if key in TEXT_PARAMS}
-        return class_text_embeddings(class_names, cache=cache, **chosen)
+        params = component.params
+        chosen = {TEXT_PARAMS[key]: value for key, value in params.items() if key in TEXT_PARAMS}
+        if "classifier" not in params:
+            return class_text_embeddings(split.class_names, cache=cache, **chosen)
+        words = class_text_embeddings(imagenet_names(), cache=cache, **chosen)
+        seen = class_probabilities(
+            split, params["classifier"], cache=cache, weights=params.get("classifier_weights")
+        )
+        return pseudo_label_embeddings(seen, torch.as_tensor(split.labels), words, top=params.get("top", 5))
 
     return texts
 
@@ -38,5 +52,9 @@ def loss_params(component: ComponentConfig, texts: Texts) -> dict[str, Any]:
     """The params of a component that its loss takes, text embeddings included where it is guided."""
     if component.name not in GUIDED:
         return dict(component.params)
-    own = {key: value for key, value in component.params.items() if key not in TEXT_PARAMS}
+    own = {
+        key: value
+        for key, value in component.params.items()
+        if key not in TEXT_PARAMS and key not in CLASSIFIER_PARAMS
+    }
     return own | {"text_embeddings": texts(component)}

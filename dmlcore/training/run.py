@@ -135,9 +135,9 @@ class _Trial:
         self.labels = _labels(self.train_split)
         channels = int(self.train_split.images.shape[-1])
         self.model: Embedder = build_model(config.model, in_channels=channels, seed=config.seed).to(device)
-        names = self.train_split.class_names
-        texts = texts_of(names, text_cache)
-        self.objective: Objective = build_objective(config, num_classes=len(names), texts=texts).to(device)
+        num_classes = len(self.train_split.class_names)
+        texts = texts_of(self.train_split, text_cache)
+        self.objective: Objective = build_objective(config, num_classes=num_classes, texts=texts).to(device)
         self.optimizer = build_optimizer(config.train.optimizer, self.model, self.objective)
         self.base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.untrained_test: dict[str, float] = {}

@@ -1,0 +1,90 @@
+"""What an ImageNet classifier sees in the training images, for classes that have no names.
+
+Shapes: N images, K = 1000 ImageNet classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dmlcore.data.packed import Split
+from dmlcore.data.transforms import to_float
+from dmlcore.models.backbones import load_weights
+
+BATCH = 64
+
+
+def imagenet_names() -> list[str]:
+    """The first synonym of each ImageNet-1k class, in the order of a classifier's outputs."""
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo("imagenet-1k")
+    return [info.index_to_description(index).split(",")[0] for index in range(info.num_classes())]
+
+
+def class_probabilities(split: Split, classifier: str, *, cache: Path, weights: str | None = None) -> Tensor:
+    """Softmax of a timm classifier on every image of `split`, from the cache where it was computed before.
+
+    Args:
+        split: N images, grey or RGB; resized to what the classifier was trained on.
+        classifier: a timm name with its weights' tag, e.g. `resnet50.a1_in1k`.
+        cache: folder of the cached arrays.
+        weights: path of a local state dict in place of the library's weights.
+
+    Returns:
+        [N, K] float32.
+
+    Raises:
+        ValueError: unknown classifier, one that is not of ImageNet's 1,000 classes, or weights that do not fit.
+    """
+    file = cache / f"{_key(split, classifier, weights)}.npy"
+    if not file.is_file():
+        model = _classifier(classifier, weights)
+        cache.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f".{file.name}.{os.getpid()}")
+        with temporary.open("wb") as stream:
+            np.save(stream, _softmax(model, split).numpy(), allow_pickle=False)
+        temporary.replace(file)
+    return torch.from_numpy(np.load(file, allow_pickle=False))
+
+
+def _key(split: Split, classifier: str, weights: str | None) -> str:
+    local = hashlib.sha256(Path(weights).read_bytes()).hexdigest() if weights else None
+    pixels = hashlib.sha256(np.asarray(split.images).tobytes()).hexdigest()
+    return hashlib.sha256(json.dumps([pixels, classifier, local]).encode()).hexdigest()[:24]
+
+
+def _classifier(name: str, weights: str | None) -> torch.nn.Module:
+    import timm
+
+    if not timm.is_model(name):
+        raise ValueError(f"`classifier` must be a timm model, got {name!r}; e.g. resnet50.a1_in1k")
+    model = timm.create_model(name, pretrained=weights is None)
+    if model.num_classes != len(imagenet_names()):
+        raise ValueError(f"`classifier` must have ImageNet's 1000 classes, {name!r} has {model.num_classes}")
+    if weights is not None:
+        load_weights(model, Path(weights))
+    return model.eval()
+
+
+@torch.inference_mode()
+def _softmax(model: torch.nn.Module, split: Split) -> Tensor:
+    settings: dict = model.pretrained_cfg  # type: ignore[assignment]
+    side = settings["input_size"][1:]
+    parts = []
+    for start in range(0, len(split.labels), BATCH):
+        images = to_float(split.images[start : start + BATCH], mean=0.0, std=1.0)
+        images = functional.interpolate(images, size=side, mode="bilinear", antialias=True).expand(
+            -1, 3, -1, -1
+        )
+        mean, std = (torch.tensor(settings[key]).reshape(3, 1, 1) for key in ("mean", "std"))
+        parts.append(model((images - mean) / std).softmax(dim=1))
+    return torch.cat(parts)
