@@ -124,6 +124,8 @@ class ModelConfig(Strict):
     normalization: Literal["none", "layer_norm", "batch_norm"] = "layer_norm"
     """Between pooling and projection."""
     embedding_dim: PositiveInt = 128
+    channels_last: bool = False
+    """Memory layout of images and filters, pixel by pixel; most convolutions run faster on it."""
 
 
 class ComponentConfig(Strict):

@@ -31,6 +31,7 @@ def build_model(config: ModelConfig, *, in_channels: int, seed: int) -> Embedder
         normalization=config.normalization,
         embedding_dim=config.embedding_dim,
         freeze_batch_norm=config.backbone.freeze_batch_norm,
+        channels_last=config.channels_last,
     )
 
 

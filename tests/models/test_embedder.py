@@ -54,3 +54,16 @@ def test_frozen_batch_norm_keeps_its_statistics():
 def test_unknown_parts_are_refused():
     with pytest.raises(ValueError, match=r"model\.pooling"):
         build_embedder(backbone(), pooling="max", normalization="none", embedding_dim=6)
+
+
+def test_channels_last_changes_the_layout_and_not_the_numbers():
+    torch.manual_seed(0)
+    plain = build_embedder(backbone(), pooling="average", normalization="none", embedding_dim=6).eval()
+    laid_out = build_embedder(
+        backbone(), pooling="average", normalization="none", embedding_dim=6, channels_last=True
+    ).eval()
+    laid_out.load_state_dict(plain.state_dict())
+    images = torch.randn(4, 1, 32, 32)
+    torch.testing.assert_close(laid_out(images), plain(images), rtol=1e-4, atol=1e-5)
+    filters = next(p for p in laid_out.parameters() if p.dim() == 4 and p.shape[1] > 1)
+    assert filters.is_contiguous(memory_format=torch.channels_last)
