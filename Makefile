@@ -32,7 +32,7 @@ repro: $(STAMP)
 	dvc repro --ignore-errors
 	@dmlcore check
 	@dmlcore summary
-	@dvc status --quiet || { echo "a stage failed or is out of date:"; dvc status; exit 1; }
+	@dvc status --quiet --with-deps aggregate || { dvc status --with-deps aggregate; exit 1; }
 
 study: $(STAMP)
 	@test -f studies/$(STUDY)/dvc.yaml || { echo "usage: make study STUDY=NAME, one of: $$(ls studies)"; exit 1; }
