@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import polars as pl
 import pytest
 import yaml
 
@@ -21,6 +22,14 @@ def test_the_table_is_that_of_the_committed_results():
     study = read_study(ROOT, load_study(ROOT / "params.yaml").aggregate)
     shown = README.split(START)[1].split(END)[0].strip()
     assert shown == markdown_table(study).strip(), "run `make readme`"
+
+
+def test_the_table_of_base_losses_is_that_of_its_study():
+    rows = pl.read_csv(ROOT / "studies" / "base_losses" / "results" / "comparisons.csv")
+    for backbone in ("levit", "resnet10"):
+        mine = rows.filter(pl.col("backbone") == backbone).sort("loss")
+        numbers = " | ".join(f"{value:.3f}" for value in mine["test/recall_at_1/off/mean"])
+        assert f"| {backbone} | {numbers} |" in README
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
