@@ -40,7 +40,7 @@ def operating_points(
     The distance at FAR f is the ceil(f M)-th smallest of the M negative distances: an order statistic, never
     interpolated. Equal error rate: (FAR + FRR) / 2 at the smallest distance where FAR >= FRR, FAR = share of the
     negative pairs with distance <= d, FRR = share of the positive pairs with distance > d. Where the walk kept no
-    pair as far down as the crossing, negatives are spread evenly over one upper key: within about 1e-5 of the exact rate.
+    pair as far down as the crossing, negatives are spread evenly over one upper key: within 1e-5 or so of the rate.
     """
     total = int(pairs.positive_pairs.sum()), pairs.total_negatives
     ranks = {rate: share_count(rate, total[1]) for rate in sorted(rates)}
