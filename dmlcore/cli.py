@@ -133,7 +133,8 @@ def evaluate(
     for key, value in found.metrics.items():
         typer.echo(f"{key:36} {value:.6g}")
     if json_path is not None:
-        from dmlcore.records import finite, write_atomically
+        from dmlcore.atomic import write_atomically
+        from dmlcore.records import finite
 
         write_atomically(json_path, json.dumps(finite(found.metrics), indent=1) + "\n")
     if plot is not None:

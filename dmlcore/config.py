@@ -39,9 +39,10 @@ class Strict(BaseModel):
 
 
 class SplitConfig(Strict):
-    rule: Literal["hashed", "scripts", "listed"] = "hashed"
+    rule: Literal["hashed", "scripts", "listed", "official"] = "hashed"
     """`hashed`: units ordered by a seeded hash; `scripts` (glyphs): Latin trains, every other script tests;
-    `listed`: the names under `test` and `validation`, the rest trains."""
+    `listed`: the names under `test` and `validation`, the rest trains; `official`: the published test classes, and of
+    the published training classes those first by the seeded hash validate (`validation_share` of all classes)."""
     unit: Literal["class", "super_class"] = "class"
     """What is kept whole: all images of a class, or all classes of a super-class, lie in one split."""
     protocol: Literal["disjoint", "closed"] = "disjoint"
@@ -69,7 +70,13 @@ class SplitConfig(Strict):
 
 class PreprocessConfig(Strict):
     image_size: Annotated[int, Field(ge=8, le=1024)] = 32
-    """Side of the stored square images, pixels."""
+    """Pixels: the side of the stored squares (`raw`), the short side of the stored images (`jpeg`)."""
+    encoding: Literal["raw", "jpeg"] = "raw"
+    """`raw`: squares of plain pixels, all of one size, for small images. `jpeg`: whole images, the long side kept, for
+    photographs that training crops at random."""
+    jpeg_quality: Annotated[int, Field(ge=50, le=100)] = 95
+    max_broken_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of the images that may be unreadable: left out, counted and named in the summary. Above it: an error."""
     split: SplitConfig = SplitConfig()
     on_duplicates: Literal["error", "report"] = "error"
     """Identical images under two classes: refuse them, or count them in the summary (published sets)."""
@@ -80,11 +87,30 @@ class PreprocessConfig(Strict):
     so DVC, which watches that folder, sees when a row changes."""
 
 
+Kind = Literal[
+    "glyphs",
+    "image_folder",
+    "cub200",
+    "cars196",
+    "sop",
+    "inaturalist2018",
+    "inshop",
+    "mnist",
+    "fashion_mnist",
+    "cifar100",
+    "omniglot",
+    "grocery",
+]
+
+
 class DatasetConfig(Strict):
-    kind: Literal["glyphs", "image_folder"]
+    kind: Kind
     source: str
     """What its download reads on this machine, relative to data/: the folder of class folders of an `image_folder`,
-    the list of files and checksums of a data set that the project knows."""
+    the list of archives, checksums and counts of a data set that the project knows."""
+    archives: str | None = None
+    """Folder in which its archives may lie, relative to data/; looked into before the folder that the environment
+    variable DMLCORE_ARCHIVES names, and before anything is downloaded."""
     preprocess: PreprocessConfig = PreprocessConfig()
 
     @model_validator(mode="after")
@@ -105,6 +131,12 @@ class DataParams(Strict):
 # ---------------------------------------------------------------------------------------------- one trial
 
 
+def _rising(values: tuple[float, float]) -> tuple[float, float]:
+    if not 0.0 < values[0] < values[1] <= 1.0:
+        raise ValueError(f"must be two rising numbers in (0, 1], got {values}")
+    return values
+
+
 class BackboneConfig(Strict):
     library: Literal["timm", "torchvision"] = "timm"
     name: str = "resnet10t"
@@ -112,7 +144,8 @@ class BackboneConfig(Strict):
     arguments: dict[str, Any] = {}
     """Handed to the library's constructor as they are."""
     weights: str | None = None
-    """None: random. `default` or a name: the library's pretrained weights. A path: a local state dict."""
+    """None: random. `default` or a name: the library's pretrained weights. A path that ends in .safetensors, .pth or
+    .pt: a local state dict, relative to the checkout. `package:NAME`: weights that a Python package ships."""
     freeze_batch_norm: bool = False
     """Keep the running statistics of BatchNorm at the pretrained values."""
 
@@ -126,6 +159,27 @@ class ModelConfig(Strict):
     embedding_dim: PositiveInt = 128
     channels_last: bool = False
     """Memory layout of images and filters, pixel by pixel; most convolutions run faster on it."""
+    trunk: Literal["frozen"] | None = None
+    """`frozen`: the backbone embeds each image once, all trials share its features, and only the head is trained."""
+    compile: bool | None = None
+    """True: torch.compile the embedder; worth its minutes on a GPU."""
+
+
+class RandomCropConfig(Strict):
+    scale: Annotated[tuple[float, float], AfterValidator(_rising)] = (0.08, 1.0)
+    """Share of the image's area that a crop covers, from and to."""
+    ratio: tuple[Rate, Rate] = (0.75, 4.0 / 3.0)
+    """Width to height of the crop before it is resized, from and to."""
+
+
+class InputConfig(Strict):
+    size: Annotated[int, Field(ge=8, le=1024)]
+    """Side of the network's input, pixels: evaluation takes the centre crop of the stored image."""
+    random_crop: RandomCropConfig | None = None
+    """Training takes a random crop, resized to `size` (Inception's); None: the centre crop as in evaluation."""
+    mean: tuple[float, ...] = (0.5,)
+    """Subtracted from pixels in 0..1, one number or one a channel."""
+    std: tuple[Rate, ...] = (0.5,)
 
 
 class ComponentConfig(Strict):
@@ -172,6 +226,14 @@ class TrainConfig(Strict):
     """`class_balanced`: P classes x K images, each class at most once a batch. `random`: any images."""
     batches_per_epoch: PositiveInt | None = None
     """None: as many as pass over each image about once."""
+    batch_limit: Literal["classes"] | None = None
+    """`classes`: where the training classes are too few for `batch_size`, batches of all of them; None: an error."""
+    chunk_size: PositiveInt | None = None
+    """Images on the device at once: gradient replay gives the gradient of the whole batch. None: the batch at once."""
+    precision: Literal["bfloat16"] | None = None
+    """Of the embedder's arithmetic (autocast); losses and embeddings stay in float32."""
+    final: bool | None = None
+    """True: once validation has chosen the epoch, train again that long on training and validation classes together."""
     augmentation: AugmentationConfig = AugmentationConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -185,15 +247,9 @@ class TrainConfig(Strict):
         return self
 
 
-def _ascending(values: tuple[float, float]) -> tuple[float, float]:
-    if not 0.0 < values[0] < values[1] <= 1.0:
-        raise ValueError(f"far_range must be two rising rates in (0, 1], got {values}")
-    return values
-
-
 class EvaluationConfig(Strict):
     ks: tuple[PositiveInt, ...] = (1, 2, 4, 8)
-    far_range: Annotated[tuple[float, float], AfterValidator(_ascending)] = (0.01, 0.1)
+    far_range: Annotated[tuple[float, float], AfterValidator(_rising)] = (0.01, 0.1)
     """Pooled false-accept rates at the two ends of the calibration range."""
     num_thresholds: Annotated[int, Field(ge=2)] = 101
     epsilon: Share = 0.1
@@ -203,6 +259,8 @@ class EvaluationConfig(Strict):
 
 class TrialConfig(Strict):
     dataset: Name
+    input: InputConfig | None = None
+    """None: stored pixels as they are, all of one size, scaled to -1..1."""
     model: ModelConfig = ModelConfig()
     loss: ComponentConfig
     """`none` trains with the regularisers alone."""
@@ -225,6 +283,26 @@ class ResourcesConfig(Strict):
     """None: as many as the machine's (or cluster's) CPUs and GPUs carry."""
 
 
+class Override(Strict):
+    where: dict[Literal["dataset", "backbone", "loss"], Name]
+    """Labels of the cells that it is for; those that it does not name are free."""
+    set: dict[str, Any]
+    """A partial TrialConfig."""
+
+
+class GridConfig(Strict):
+    """One grid of a sweep of several: what it leaves out is taken from the sweep."""
+
+    datasets: tuple[Name, ...] | None = None
+    backbones: tuple[Name, ...] | None = None
+    """Labels among the sweep's backbones."""
+    losses: tuple[Name, ...] | None = None
+    """Labels among the sweep's losses."""
+    regularizers: tuple[tuple[ComponentConfig, ...], ...] | None = None
+    axes: dict[str, tuple[Any, ...]] | None = None
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+
+
 class SweepConfig(Strict):
     study: Name
     trial: dict[str, Any] = {}
@@ -238,6 +316,10 @@ class SweepConfig(Strict):
     """The arms; the empty list is arm `off`, against which the others are compared."""
     axes: dict[str, tuple[Any, ...]] = {}
     """Any other dotted config path -> its values, e.g. `train.batch_size: [64, 128]`."""
+    overrides: tuple[Override, ...] = ()
+    """Settings of some of the cells, laid over `trial`, backbone and loss in this order, below `axes`."""
+    grids: tuple[GridConfig, ...] = ()
+    """Several grids in place of one: the sweep is their union, a cell that stands in two is run once."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
     storage: str = "state/storage"
     """Where checkpoints and embeddings go, relative to the study's folder."""
@@ -258,6 +340,9 @@ class AggregateConfig(Strict):
     accuracy: str = "test/map_at_r"
     """The accuracy axis of the trade-off plot."""
     inconsistency: str = "test/opis"
+    parts: tuple[Literal["pareto", "margins", "embedding"], ...] = ()
+    """Analyses of a study beside the comparisons: accuracy against inconsistency over many losses, the grid of margins,
+    the picture of a 2-D embedding."""
     figure: FigureConfig = FigureConfig()
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dmlcore.atomic import replaced_file, write_atomically
 
 Metrics = dict[str, float | None]
 
@@ -59,21 +60,6 @@ class TrialRecord(BaseModel):
 def finite(metrics: Mapping[str, float]) -> Metrics:
     """The metrics with every value that JSON cannot hold as null."""
     return {key: float(value) if math.isfinite(value) else None for key, value in metrics.items()}
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all: to a temporary name, flushed, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    data = content.encode() if isinstance(content, str) else content
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class RecordFolder:
@@ -175,10 +161,5 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def write_table(table: pl.DataFrame, path: Path) -> None:
     """Write a parquet file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replaced_file(path) as temporary:
         table.write_parquet(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

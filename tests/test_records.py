@@ -10,7 +10,8 @@ import sys
 import polars as pl
 import pytest
 
-from dmlcore.records import RecordError, RecordFolder, TrialRecord, finite, trials_table, write_atomically
+from dmlcore.atomic import write_atomically
+from dmlcore.records import RecordError, RecordFolder, TrialRecord, finite, trials_table
 
 
 def record(key: str = "a" * 16, **changes: object) -> TrialRecord:
@@ -67,7 +68,7 @@ def test_a_full_disk_leaves_the_old_content(tmp_path):
     path = tmp_path / "record.json"
     path.write_text("old")
     code = (
-        "import resource, signal, sys; from pathlib import Path; from dmlcore.records import write_atomically;"
+        "import resource, signal, sys; from pathlib import Path; from dmlcore.atomic import write_atomically;"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
         "write_atomically(Path(sys.argv[1]), 'x' * 100_000)"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,10 @@ class Item:
     """Where it comes from, unique in the data set: the path in the user's folder, or the character and face."""
     split_text: str
     """What the `hashed` rule hashes for this item's class."""
+    role: Literal["both", "query", "gallery"] = "both"
+    """In evaluation: a query, in the gallery that queries search, or both."""
+    official: Literal["train", "test"] | None = None
+    """The half of the published class-disjoint split that its class lies in; None: no split was published."""
 
 
 @dataclass(frozen=True)

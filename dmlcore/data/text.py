@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dmlcore.atomic import replaced_file
 from dmlcore.data.errors import DataError
 
 TEMPLATE = "a photo of a {}"
@@ -141,9 +142,5 @@ def transformer_encoder(model: str) -> Encoder:
 
 
 def _write(file: Path, values: np.ndarray) -> None:
-    """Whole or not at all, even where two processes write the same."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    with temporary.open("wb") as stream:
+    with replaced_file(file) as temporary, temporary.open("wb") as stream:
         np.save(stream, values, allow_pickle=False)
-    temporary.replace(file)

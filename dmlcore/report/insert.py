@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dmlcore.records import write_atomically
+from dmlcore.atomic import write_atomically
 
 START, END = "<!-- results -->", "<!-- /results -->"
 

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import polars.selectors as cs
 
-from dmlcore.records import write_atomically
+from dmlcore.atomic import write_atomically
 from dmlcore.report.baselines import baselines
 from dmlcore.report.comparisons import comparisons
 from dmlcore.report.figures import png_bytes

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from dmlcore.atomic import write_atomically
 from dmlcore.config import FigureConfig
-from dmlcore.records import write_atomically
 from dmlcore.report.figures import COLOURS, add_footer, house_style, new_figure, png_bytes
 from dmlcore.report.names import number, one_line, short_arm, wrapped
 from dmlcore.report.protocol import protocol_text

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dmlcore.atomic import replaced_file
 from dmlcore.data.packed import Split
 from dmlcore.data.transforms import to_float
 from dmlcore.models.backbones import load_weights
@@ -48,11 +48,8 @@ def class_probabilities(split: Split, classifier: str, *, cache: Path, weights: 
     file = cache / f"{_key(split, classifier, weights)}.npy"
     if not file.is_file():
         model = _classifier(classifier, weights)
-        cache.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.name}.{os.getpid()}")
-        with temporary.open("wb") as stream:
+        with replaced_file(file) as temporary, temporary.open("wb") as stream:
             np.save(stream, _softmax(model, split).numpy(), allow_pickle=False)
-        temporary.replace(file)
     return torch.from_numpy(np.load(file, allow_pickle=False))
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from dmlcore.atomic import replaced_file
 
 
 class TrialStore:
@@ -23,17 +24,9 @@ class TrialStore:
 
     def save(self, name: str, tensors: Mapping[str, Tensor]) -> str:
         """Write `tensors` under `name`; gives the sha256 of the file."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.path(name)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
+        with replaced_file(self.path(name)) as temporary:
             save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary)
-            digest = _sha256(temporary)
-            _flush(temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        return digest
+            return _sha256(temporary)
 
     def load(self, name: str) -> dict[str, Tensor]:
         """Read back what `save` wrote."""
@@ -50,11 +43,6 @@ class TrialStore:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def state_copy(module: torch.nn.Module) -> dict[str, Tensor]:

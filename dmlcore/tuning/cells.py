@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from dmlcore.config import ComponentConfig, ConfigError, SweepConfig, TrialConfig, parse
+from dmlcore.config import ComponentConfig, ConfigError, GridConfig, SweepConfig, TrialConfig, parse
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,49 @@ def expand(sweep: SweepConfig) -> list[Cell]:
     Raises:
         ConfigError: a cell's config breaks the schema; the message names the cell.
     """
-    grid = product(
-        sweep.seeds,
-        sweep.datasets,
-        sweep.backbones.items(),
-        sweep.losses.items(),
-        sweep.regularizers,
-        _axis_points(sweep.axes),
+    _check_overrides(sweep)
+    points: list[Point] = []
+    for grid in sweep.grids or (GridConfig(),):
+        earlier = {repr(point) for point in points}
+        points += [point for point in _points(sweep, grid) if repr(point) not in earlier]
+    ordered = sorted(points, key=lambda point: _seed_order(sweep, point[0]))
+    return [_cell(sweep, *point) for point in ordered]
+
+
+Point = tuple[int, str, str, str, tuple[ComponentConfig, ...], dict[str, Any]]
+
+
+def _points(sweep: SweepConfig, grid: GridConfig) -> Iterator[Point]:
+    yield from product(
+        sweep.seeds if grid.seeds is None else grid.seeds,
+        sweep.datasets if grid.datasets is None else grid.datasets,
+        sweep.backbones if grid.backbones is None else _known(grid.backbones, sweep.backbones, "backbones"),
+        sweep.losses if grid.losses is None else _known(grid.losses, sweep.losses, "losses"),
+        sweep.regularizers if grid.regularizers is None else grid.regularizers,
+        _axis_points(sweep.axes if grid.axes is None else grid.axes),
     )
-    return [_cell(sweep, *point) for point in grid]
+
+
+def _seed_order(sweep: SweepConfig, seed: int) -> tuple[bool, int]:
+    return (seed not in sweep.seeds, sweep.seeds.index(seed) if seed in sweep.seeds else seed)
+
+
+def _known(labels: tuple[str, ...], known: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    if unknown := [label for label in labels if label not in known]:
+        raise ConfigError(f"`sweep.grids`: {where} must be among {sorted(known)}, got {unknown}")
+    return labels
+
+
+def _check_overrides(sweep: SweepConfig) -> None:
+    """An override that no cell has would be a setting that silently does nothing."""
+    known = {"dataset": set(sweep.datasets), "backbone": set(sweep.backbones), "loss": set(sweep.losses)}
+    known["dataset"] |= {name for grid in sweep.grids for name in grid.datasets or ()}
+    for override in sweep.overrides:
+        for label, value in override.where.items():
+            if value not in known[label]:
+                raise ConfigError(
+                    f"`sweep.overrides`: {label} must be among {sorted(known[label])}, got {value!r}"
+                )
 
 
 def _axis_points(axes: Mapping[str, tuple[Any, ...]]) -> list[dict[str, Any]]:
@@ -55,19 +89,22 @@ def _cell(
     sweep: SweepConfig,
     seed: int,
     dataset: str,
-    backbone: tuple[str, dict[str, Any]],
-    loss: tuple[str, dict[str, Any]],
+    backbone: str,
+    loss: str,
     arm: tuple[ComponentConfig, ...],
     point: dict[str, Any],
 ) -> Cell:
     labels = {
         "dataset": dataset,
-        "backbone": backbone[0],
-        "loss": loss[0],
+        "backbone": backbone,
+        "loss": loss,
         "arm": arm_label(arm),
         "seed": seed,
     }
-    values = merge(merge(sweep.trial, backbone[1]), loss[1])
+    values = merge(merge(sweep.trial, sweep.backbones[backbone]), sweep.losses[loss])
+    for override in sweep.overrides:
+        if all(labels[label] == value for label, value in override.where.items()):
+            values = merge(values, override.set)
     for path, value in point.items():
         values = merge(values, _nested(path, value))
     values = merge(

@@ -88,7 +88,10 @@ def make_plan(sweep: SweepConfig, *, study: Path, prepared: Path) -> Plan:
     """
     cells = expand(sweep)
     check_cells(cells)
-    hashes = {name: PreparedDataset.open(prepared / name).data_hash for name in sweep.datasets}
+    hashes = {
+        name: PreparedDataset.open(prepared / name).data_hash
+        for name in sorted({cell.config.dataset for cell in cells})
+    }
     storage = study / sweep.storage
     trials = []
     for cell in cells:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from dmlcore.atomic import write_atomically
 from dmlcore.config import SweepConfig
 from dmlcore.data.packed import PreparedDataset
-from dmlcore.records import RecordFolder, TrialRecord, finite, trials_table, write_atomically, write_table
+from dmlcore.records import RecordFolder, TrialRecord, finite, trials_table, write_table
 from dmlcore.training.run import evaluate_stored
 from dmlcore.training.store import TrialStore
 from dmlcore.tuning.plan import Plan, PlannedTrial, make_plan

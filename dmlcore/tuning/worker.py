@@ -16,9 +16,10 @@ from typing import Any, Protocol
 import torch
 from filelock import FileLock
 
+from dmlcore.atomic import write_atomically
 from dmlcore.config import canonical
 from dmlcore.data.packed import PreparedDataset
-from dmlcore.records import RecordFolder, TrialRecord, finite, write_atomically
+from dmlcore.records import RecordFolder, TrialRecord, finite
 from dmlcore.training.run import EpochReport, TrialResult, run_trial, select_device
 from dmlcore.training.store import TrialStore
 from dmlcore.tuning.plan import PlannedTrial

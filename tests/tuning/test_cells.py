@@ -77,3 +77,45 @@ def test_merge_changes_neither_side():
     merged["a"]["c"].append(2)
     assert (base, over) == ({"a": {"b": 1, "c": [1]}}, {"a": {"b": 2}})
     assert merged == {"a": {"b": 2, "c": [1, 2]}}
+
+
+def test_overrides_and_grids():
+    values = {
+        "study": "two-grids",
+        "datasets": ["a", "b"],
+        "backbones": {"small": {}, "large": {}},
+        "losses": {"ms": {"loss": {"name": "multi_similarity"}}, "none": {"loss": {"name": "none"}}},
+        "regularizers": [[], [{"name": "tcm"}]],
+        "overrides": [
+            {"where": {"dataset": "b"}, "set": {"train": {"epochs": 3}}},
+            {"where": {"dataset": "b", "backbone": "large"}, "set": {"train": {"epochs": 4}}},
+        ],
+        "grids": [
+            {"losses": ["ms"]},
+            {"losses": ["ms"], "datasets": ["a"], "seeds": [0, 7]},
+            {"losses": ["none"], "regularizers": [[{"name": "tcm"}]], "axes": {"train.batch_size": [8, 16]}},
+        ],
+    }
+    cells = expand(parse(SweepConfig, values, "test"))
+    assert len(cells) == 8 + 4 + 8  # the second grid's seed 0 stands in the first
+    epochs = {(cell.labels["dataset"], cell.labels["backbone"]): cell.config.train.epochs for cell in cells}
+    assert epochs == {("a", "small"): 10, ("a", "large"): 10, ("b", "small"): 3, ("b", "large"): 4}
+    assert {cell.config.train.batch_size for cell in cells if cell.config.loss.name == "none"} == {8, 16}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"overrides": [{"where": {"dataset": "z"}, "set": {}}]},
+        {"grids": [{"backbones": ["z"]}]},
+    ],
+)
+def test_an_override_or_grid_of_no_cell_is_refused(change):
+    values = {
+        "study": "s",
+        "datasets": ["a"],
+        "backbones": {"small": {}},
+        "losses": {"ms": {"loss": {"name": "multi_similarity"}}},
+    }
+    with pytest.raises(ConfigError, match="must be among"):
+        expand(parse(SweepConfig, values | change, "test"))
