@@ -6,11 +6,12 @@ Shapes: B batch, I input channels, H x W image, F features, h x w feature map, N
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from dmlcore.models.weights import load_weights, local_file
 
 
 class Backbone(nn.Module):
@@ -67,7 +68,8 @@ def build_backbone(
         name: model name, e.g. `resnet50`, `vit_base_patch16_224`.
         arguments: handed to the library's constructor.
         weights: None for random weights drawn from torch's global generator; `default` or a name for the library's
-            pretrained weights; a path that ends in .safetensors, .pth or .pt for a local state dict.
+            pretrained weights; a path that ends in .safetensors, .pth or .pt for a local state dict; `package:NAME`
+            for the one that a Python package ships.
         in_channels: I.
 
     Raises:
@@ -76,15 +78,15 @@ def build_backbone(
     builders = {"timm": _build_timm, "torchvision": _build_torchvision}
     if library not in builders:
         raise ValueError(f"`library` must be one of {sorted(builders)}, got {library!r}")
-    local = weights is not None and Path(weights).suffix in {".safetensors", ".pth", ".pt"}
+    file = local_file(weights)
     try:
-        backbone = builders[library](name, dict(arguments or {}), None if local else weights, in_channels)
+        backbone = builders[library](name, dict(arguments or {}), None if file else weights, in_channels)
     except TypeError as error:
         raise ValueError(
             f"`arguments` of {library} model {name!r} must be ones that it takes: {error}"
         ) from error
-    if local:
-        load_weights(backbone.body, Path(str(weights)))
+    if file:
+        load_weights(backbone.body, str(weights))
     return backbone
 
 
@@ -138,35 +140,3 @@ def _strip_classifier(name: str, model: Any) -> Backbone:
     raise ValueError(
         f"torchvision model {name!r} is of a family that is not supported; use the timm model of that name"
     )
-
-
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Load a local state dict into `module`, without unpickling anything but tensors.
-
-    Entries of a classifier, which a backbone does not have, are left out; everything else must fit.
-
-    Raises:
-        ValueError: no such file, or a tensor that is missing or of another shape.
-    """
-    if not path.is_file():
-        raise ValueError(
-            f"`backbone.weights` names {path}, which is no file; give a path or a name of the library"
-        )
-    state = _read_state(path)
-    inner = getattr(module, "model", module)
-    missing = sorted(set(inner.state_dict()) - set(state))
-    if missing:
-        raise ValueError(f"{path} lacks {len(missing)} tensors of the backbone, first {missing[:3]}")
-    wanted = {key: value for key, value in state.items() if key in inner.state_dict()}
-    try:
-        inner.load_state_dict(wanted)
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not fit the backbone: {error}") from error
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)

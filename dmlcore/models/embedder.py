@@ -5,7 +5,7 @@ Shapes: B batch, F features of the backbone, D embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,19 @@ NORMALIZATIONS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
+class Head(nn.Module):
+    """Pooled features to embeddings, all that a trial on a frozen trunk trains."""
+
+    def __init__(self, normalization: nn.Module, projection: nn.Module) -> None:
+        super().__init__()
+        self.normalization = normalization
+        self.projection = projection
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`[B, F]` -> `[B, D]`."""
+        return self.projection(self.normalization(features))
+
+
 class Embedder(nn.Module):
     """Images to embeddings, not normalised: each loss normalises its own input, and evaluation does too."""
 
@@ -69,11 +82,15 @@ class Embedder(nn.Module):
         self.frozen_batch_norm = False
         self.memory_format = torch.contiguous_format
 
-    def forward(self, images: Tensor) -> Tensor:
-        """`[B, channels, H, W]` -> `[B, D]`."""
+    def pooled(self, images: Tensor) -> Tensor:
+        """`[B, channels, H, W]` -> `[B, F]`, what a frozen trunk stores."""
         features = self.backbone(images.contiguous(memory_format=self.memory_format))
         flat = features.flatten(2) if features.dim() == 4 else features.transpose(1, 2)
-        return self.projection(self.normalization(self.pooling(flat)))
+        return self.pooling(flat)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """`[B, channels, H, W]` -> `[B, D]`."""
+        return self.projection(self.normalization(self.pooled(images)))
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of all that lies above the backbone."""
@@ -105,12 +122,8 @@ def build_embedder(
     Raises:
         ValueError: unknown pooling or normalization.
     """
-    for key, value, known in (
-        ("pooling", pooling, POOLINGS),
-        ("normalization", normalization, NORMALIZATIONS),
-    ):
-        if value not in known:
-            raise ValueError(f"`model.{key}` must be one of {sorted(known)}, got {value!r}")
+    _check_known("pooling", pooling, POOLINGS)
+    _check_known("normalization", normalization, NORMALIZATIONS)
     width = backbone.num_features
     embedder = Embedder(
         backbone, POOLINGS[pooling](), NORMALIZATIONS[normalization](width), nn.Linear(width, embedding_dim)
@@ -120,3 +133,18 @@ def build_embedder(
         embedder.memory_format = torch.channels_last
         embedder.to(memory_format=torch.channels_last)
     return embedder
+
+
+def build_head(num_features: int, *, normalization: str, embedding_dim: int) -> Head:
+    """The head alone, for features of a frozen trunk.
+
+    Raises:
+        ValueError: unknown normalization.
+    """
+    _check_known("normalization", normalization, NORMALIZATIONS)
+    return Head(NORMALIZATIONS[normalization](num_features), nn.Linear(num_features, embedding_dim))
+
+
+def _check_known(key: str, value: str, known: Mapping[str, object]) -> None:
+    if value not in known:
+        raise ValueError(f"`model.{key}` must be one of {sorted(known)}, got {value!r}")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dmlcore.config import ComponentConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrialConfig
 from dmlcore.losses import build_loss, build_regularizer
-from dmlcore.models import Embedder, build_backbone, build_embedder
+from dmlcore.models import Embedder, Head, build_backbone, build_embedder, build_head
 from dmlcore.training.guidance import Texts, loss_params, stand_in_texts
 from dmlcore.training.randomness import derived_seed
 
@@ -33,6 +33,12 @@ def build_model(config: ModelConfig, *, in_channels: int, seed: int) -> Embedder
         freeze_batch_norm=config.backbone.freeze_batch_norm,
         channels_last=config.channels_last,
     )
+
+
+def build_features_head(config: ModelConfig, *, num_features: int, seed: int) -> Head:
+    """The head of a trial on a frozen trunk of `num_features` features; weights depend on `config` and `seed` alone."""
+    torch.manual_seed(derived_seed(seed, "model"))
+    return build_head(num_features, normalization=config.normalization, embedding_dim=config.embedding_dim)
 
 
 class Objective(nn.Module):
@@ -76,15 +82,17 @@ def build_objective(config: TrialConfig, *, num_classes: int, texts: Texts | Non
     return Objective(base, {part.name: built(part, build_regularizer) for part in config.regularizers})
 
 
-def build_optimizer(config: OptimizerConfig, model: Embedder, objective: Objective) -> torch.optim.Optimizer:
+def build_optimizer(config: OptimizerConfig, model: Embedder | Head, objective: Objective) -> torch.optim.Optimizer:
     """The optimiser with a group each for backbone, head and the loss's own parameters.
 
     Vectors and scalars (biases, normalisation gains, the GeM exponent) and the loss's own parameters are not decayed.
     """
     rate = config.learning_rate
+    trunk = list(model.backbone.parameters()) if isinstance(model, Embedder) else []
+    head = list(model.head_parameters() if isinstance(model, Embedder) else model.parameters())
     groups = [
-        *_groups(list(model.backbone.parameters()), rate, config.weight_decay),
-        *_groups(list(model.head_parameters()), config.head_learning_rate or rate, config.weight_decay),
+        *_groups(trunk, rate, config.weight_decay),
+        *_groups(head, config.head_learning_rate or rate, config.weight_decay),
         *_groups(list(objective.parameters()), config.loss_learning_rate or rate, 0.0),
     ]
     if config.name == "sgd":

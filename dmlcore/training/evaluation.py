@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ def evaluate_embeddings(
     config: EvaluationConfig,
     *,
     distance_range: tuple[float, float] | None = None,
+    is_query: Tensor | None = None,
     bootstrap: bool = False,
 ) -> Evaluation:
     """`evaluate()` with the settings of a trial; without `bootstrap`, no interval."""
@@ -28,6 +31,7 @@ def evaluate_embeddings(
         num_thresholds=config.num_thresholds,
         epsilon=config.epsilon,
         distance_range=distance_range,
+        is_query=is_query,
         bootstrap=config.bootstrap if bootstrap else 0,
     )
 
@@ -51,19 +55,26 @@ def utility_curve(evaluation: Evaluation) -> UtilityCurve:
 
 
 def evaluate_splits(
-    validation: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], config: EvaluationConfig
+    validation: Mapping[str, Tensor], test: Mapping[str, Tensor], config: EvaluationConfig
 ) -> tuple[dict[str, float], UtilityCurve]:
     """Metrics of stored embeddings: `validation/...`, `test/...`, and OPIS of test at validation's own range.
 
     Args:
-        validation, test: (embeddings [N, D], labels [N]).
+        validation, test: the stored tensors `embeddings` [N, D], `labels` [N], and `is_query` [N] where queries search
+            a gallery.
     """
-    held_out = evaluate_embeddings(*validation, config, bootstrap=True)
-    final = evaluate_embeddings(*test, config, bootstrap=True)
+    held_out = _evaluate(validation, config, bootstrap=True)
+    final = _evaluate(test, config, bootstrap=True)
     span = (held_out.metrics["distance_min"], held_out.metrics["distance_max"])
-    carried = evaluate_embeddings(*test, config, distance_range=span)
+    carried = _evaluate(test, config, distance_range=span)
     metrics = {f"validation/{key}": float(value) for key, value in held_out.metrics.items()}
     metrics |= {f"test/{key}": float(value) for key, value in final.metrics.items()}
     for key in ("opis", "opis_corrected", "mean_utility"):
         metrics[f"test/{key}_validation_range"] = float(carried.metrics[key])
     return metrics, utility_curve(final)
+
+
+def _evaluate(stored: Mapping[str, Tensor], config: EvaluationConfig, **options: Any) -> Evaluation:
+    return evaluate_embeddings(
+        stored["embeddings"], stored["labels"], config, is_query=stored.get("is_query"), **options
+    )

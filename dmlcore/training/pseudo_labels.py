@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from dmlcore.atomic import replaced_file
+from dmlcore.data.inputs import InputPipeline
 from dmlcore.data.packed import Split
 from dmlcore.data.transforms import to_float
-from dmlcore.models.backbones import load_weights
+from dmlcore.models.weights import load_weights, local_file
 
 BATCH = 64
 
@@ -30,12 +30,15 @@ def imagenet_names() -> list[str]:
     return [info.index_to_description(index).split(",")[0] for index in range(info.num_classes())]
 
 
-def class_probabilities(split: Split, classifier: str, *, cache: Path, weights: str | None = None) -> Tensor:
+def class_probabilities(
+    split: Split, classifier: str, *, identity: str, cache: Path, weights: str | None = None
+) -> Tensor:
     """Softmax of a timm classifier on every image of `split`, from the cache where it was computed before.
 
     Args:
         split: N images, grey or RGB; resized to what the classifier was trained on.
         classifier: a timm name with its weights' tag, e.g. `resnet50.a1_in1k`.
+        identity: of the images, e.g. the data hash and the split's name.
         cache: folder of the cached arrays.
         weights: path of a local state dict in place of the library's weights.
 
@@ -45,7 +48,7 @@ def class_probabilities(split: Split, classifier: str, *, cache: Path, weights: 
     Raises:
         ValueError: unknown classifier, one that is not of ImageNet's 1,000 classes, or weights that do not fit.
     """
-    file = cache / f"{_key(split, classifier, weights)}.npy"
+    file = cache / f"{_key(identity, classifier, weights)}.npy"
     if not file.is_file():
         model = _classifier(classifier, weights)
         with replaced_file(file) as temporary, temporary.open("wb") as stream:
@@ -53,10 +56,10 @@ def class_probabilities(split: Split, classifier: str, *, cache: Path, weights: 
     return torch.from_numpy(np.load(file, allow_pickle=False))
 
 
-def _key(split: Split, classifier: str, weights: str | None) -> str:
-    local = hashlib.sha256(Path(weights).read_bytes()).hexdigest() if weights else None
-    pixels = hashlib.sha256(np.asarray(split.images).tobytes()).hexdigest()
-    return hashlib.sha256(json.dumps([pixels, classifier, local]).encode()).hexdigest()[:24]
+def _key(identity: str, classifier: str, weights: str | None) -> str:
+    file = local_file(weights)
+    local = hashlib.sha256(file.read_bytes()).hexdigest() if file else None
+    return hashlib.sha256(json.dumps([identity, classifier, local]).encode()).hexdigest()[:24]
 
 
 def _classifier(name: str, weights: str | None) -> torch.nn.Module:
@@ -68,20 +71,17 @@ def _classifier(name: str, weights: str | None) -> torch.nn.Module:
     if model.num_classes != len(imagenet_names()):
         raise ValueError(f"`classifier` must have ImageNet's 1000 classes, {name!r} has {model.num_classes}")
     if weights is not None:
-        load_weights(model, Path(weights))
+        load_weights(model, weights)
     return model.eval()
 
 
 @torch.inference_mode()
 def _softmax(model: torch.nn.Module, split: Split) -> Tensor:
     settings: dict = model.pretrained_cfg  # type: ignore[assignment]
-    side = settings["input_size"][1:]
+    side = settings["input_size"][1]
     parts = []
-    for start in range(0, len(split.labels), BATCH):
-        images = to_float(split.images[start : start + BATCH], mean=0.0, std=1.0)
-        images = functional.interpolate(images, size=side, mode="bilinear", antialias=True).expand(
-            -1, 3, -1, -1
-        )
+    for pixels in InputPipeline(split.images, size=side, random_crop=None).evaluation_batches(BATCH):
+        images = to_float(pixels, mean=0.0, std=1.0).expand(-1, 3, -1, -1)
         mean, std = (torch.tensor(settings[key]).reshape(3, 1, 1) for key in ("mean", "std"))
         parts.append(model((images - mean) / std).softmax(dim=1))
     return torch.cat(parts)

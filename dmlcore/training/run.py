@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from dmlcore.config import TrialConfig
 from dmlcore.data.packed import PreparedDataset, Split
-from dmlcore.data.randomness import keyed_generator
-from dmlcore.data.samplers import Indices, class_balanced_batches, random_batches
-from dmlcore.data.transforms import augment, to_float
-from dmlcore.models import Embedder
-from dmlcore.training.build import Objective, build_model, build_objective, build_optimizer, schedule_factor
-from dmlcore.training.embed import embed
+from dmlcore.training.course import Course, EpochReport, Phase, load_course, restore, save_course
 from dmlcore.training.evaluation import UtilityCurve, evaluate_embeddings, evaluate_splits
-from dmlcore.training.guidance import texts_of
-from dmlcore.training.randomness import derived_seed
+from dmlcore.training.loop import Trainer, TrainingError
 from dmlcore.training.store import TrialStore, state_copy
 
+__all__ = ["EpochReport", "TrainingError", "TrialResult", "evaluate_stored", "run_trial", "select_device"]
 
-class TrainingError(RuntimeError):
-    """Training that cannot go on: a loss or an embedding that is not finite."""
-
-
-@dataclass(frozen=True)
-class EpochReport:
-    """What is known after an epoch (0: the untrained network): metrics by their path."""
-
-    epoch: int
-    metrics: dict[str, float]
+CHECKPOINT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -60,36 +44,31 @@ def run_trial(
     store: TrialStore,
     report: Callable[[EpochReport], None] = lambda report: None,
     device: torch.device | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> TrialResult:
     """Train `config` on `data` and evaluate the epoch with the highest validation MAP@R on the test classes.
+
+    Where `store` holds the checkpoint of a run that was interrupted, training goes on from it, to the same bits.
 
     Args:
         config: the trial.
         data: the prepared data set that `config.dataset` names.
-        store: where checkpoint and embeddings go.
-        report: called after each epoch, epoch 0 being the untrained network.
+        store: where checkpoints and embeddings go; what trials share lies beside it.
+        report: called after each epoch, epoch 0 being the untrained network; epochs of an interrupted run again.
         device: None for the CPU.
+        checkpoint_seconds: how much work an interruption may cost, beyond the epoch that it falls into.
 
     Raises:
         TrainingError: the loss is not finite.
         ValueError: a config that does not fit the data.
     """
     make_deterministic(config.threads)
-    trial = _Trial(config, data, device or torch.device("cpu"), store.folder.parent / "text")
-    curve = [EpochReport(0, trial.untrained())]
-    report(curve[0])
-    best = (-1.0, 0)
-    for epoch in range(1, config.train.epochs + 1):
-        curve.append(EpochReport(epoch, trial.train_epoch(epoch) | trial.validate()))
-        report(curve[-1])
-        score = curve[-1].metrics["validation/map_at_r"]
-        if score > best[0]:
-            best = (score, epoch)
-            checkpoint = store.save("best", state_copy(trial.model))
-    metrics, utility, files = _finish(trial, store)
-    metrics |= {f"untrained/{key}": value for key, value in trial.untrained_test.items()}
-    metrics |= {"validation/best_epoch": float(best[1]), "train/loss": curve[-1].metrics["train/loss"]}
-    return TrialResult(metrics, curve, utility, {"best": checkpoint} | files)
+    run = _Run(config, data, store, report, device or torch.device("cpu"), checkpoint_seconds)
+    if run.course.phase == "selection":
+        run.select()
+    if config.train.final:
+        run.train_again()
+    return run.finish()
 
 
 def make_deterministic(threads: int) -> None:
@@ -100,114 +79,119 @@ def make_deterministic(threads: int) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def _finish(trial: _Trial, store: TrialStore) -> tuple[dict[str, float], UtilityCurve, dict[str, str]]:
-    trial.model.load_state_dict(store.load("best"))
-    splits = {name: trial.data.split(name) for name in ("validation", "test")}
-    embeddings = {name: trial.embed(split) for name, split in splits.items()}
-    files = {
-        name: store.save(
-            name,
-            {"embeddings": embeddings[name], "labels": _labels(split), "index": torch.as_tensor(split.index)},
+class _Run:
+    """A trial from its last checkpoint, if it has one, to its result."""
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        data: PreparedDataset,
+        store: TrialStore,
+        report: Callable[[EpochReport], None],
+        device: torch.device,
+        checkpoint_seconds: float,
+    ) -> None:
+        self.config, self.data, self.store, self.report = config, data, store, report
+        self.device, self.checkpoint_seconds = device, checkpoint_seconds
+        self.saved = time.monotonic()
+        found = load_course(store)
+        self.course = Course() if found is None else found[0]
+        self.trainer = self._trainer(self.course.phase)
+        if found is not None:
+            restore(found[1], self.trainer.modules, self.trainer.optimizer)
+        for earlier in self.course.curve:
+            report(earlier)
+
+    def _trainer(self, phase: Phase) -> Trainer:
+        split = "train" if phase == "selection" else "train+validation"
+        return Trainer(self.config, self.data, split, self.device, self.store.folder.parent)
+
+    def select(self) -> None:
+        """Train with a validation after each epoch; the best epoch's weights are kept as `best`."""
+        if not self.course.curve:
+            test = self._evaluate("test")
+            self.course.untrained_test = {f"untrained/{key}": value for key, value in test.items()}
+            self._add(0, self._validation())
+        for epoch in range(self.course.epoch + 1, self.config.train.epochs + 1):
+            metrics = self.trainer.train_epoch(epoch) | self._validation()
+            self._add(epoch, metrics)
+            self.course.epoch = epoch
+            score = metrics["validation/map_at_r"]
+            if score > self.course.best_score:
+                self.course.best_score, self.course.best_epoch = score, epoch
+                self.store.save("best", state_copy(self.trainer.model))
+            self._checkpoint()
+        self.trainer.model.load_state_dict(self.store.load("best"))
+        self._store_embeddings("validation")
+
+    def train_again(self) -> None:
+        """Train on training and validation classes together, as long as validation chose, under the same schedule."""
+        if self.course.phase == "selection":
+            self.course.phase, self.course.epoch = "final", 0
+            self.trainer = self._trainer("final")
+        for epoch in range(self.course.epoch + 1, self.course.best_epoch + 1):
+            metrics = self.trainer.train_epoch(epoch)
+            self._add(self.config.train.epochs + epoch, {f"final/{key}": value for key, value in metrics.items()})
+            self.course.epoch = epoch
+            self._checkpoint()
+        self.store.save("final", state_copy(self.trainer.model))
+
+    def finish(self) -> TrialResult:
+        """Embed the test classes, evaluate what is stored, and drop the checkpoint."""
+        self._store_embeddings("test")
+        metrics, utility = evaluate_stored(self.store, self.config)
+        training = next(report for report in reversed(self.course.curve) if "train/loss" in report.metrics)
+        metrics |= self.course.untrained_test | {
+            "validation/best_epoch": float(self.course.best_epoch),
+            "train/loss": training.metrics["train/loss"],
+            "train/batch_size": float(self.trainer.batch_size),
+        }
+        names = ("best", "validation", "test", *(["final"] if self.config.train.final else []))
+        files = {name: self.store.digest(name) for name in names}
+        self.store.discard("last")
+        return TrialResult(metrics, self.course.curve, utility, files)
+
+    def _add(self, epoch: int, metrics: dict[str, float]) -> None:
+        self.course.curve.append(EpochReport(epoch, metrics))
+        self.report(self.course.curve[-1])
+
+    def _checkpoint(self) -> None:
+        if time.monotonic() - self.saved >= self.checkpoint_seconds:
+            save_course(self.store, self.course, self.trainer.modules, self.trainer.optimizer)
+            self.saved = time.monotonic()
+
+    def _evaluate(self, name: str) -> dict[str, float]:
+        split = self.data.split(name)
+        found = evaluate_embeddings(
+            self.trainer.embed(name), _labels(split), self.config.evaluation, is_query=is_query(split)
         )
-        for name, split in splits.items()
-    }
-    metrics, utility = evaluate_stored(store, trial.config)
-    return metrics, utility, files
+        return {key: float(value) for key, value in found.metrics.items()}
+
+    def _validation(self) -> dict[str, float]:
+        return {f"validation/{key}": value for key, value in self._evaluate("validation").items()}
+
+    def _store_embeddings(self, name: str) -> None:
+        split = self.data.split(name)
+        tensors = {
+            "embeddings": self.trainer.embed(name),
+            "labels": _labels(split),
+            "index": torch.as_tensor(split.index),
+        }
+        queries = is_query(split)
+        self.store.save(name, tensors if queries is None else tensors | {"is_query": queries})
 
 
 def evaluate_stored(store: TrialStore, config: TrialConfig) -> tuple[dict[str, float], UtilityCurve]:
     """The metrics of a trial from its stored embeddings: what re-evaluation without training calls too."""
-    loaded = {name: store.load(name) for name in ("validation", "test")}
-    pairs = {name: (tensors["embeddings"], tensors["labels"]) for name, tensors in loaded.items()}
-    return evaluate_splits(pairs["validation"], pairs["test"], config.evaluation)
+    return evaluate_splits(store.load("validation"), store.load("test"), config.evaluation)
+
+
+def is_query(split: Split) -> Tensor | None:
+    """[N] bool of a split with a query / gallery protocol; None where every image is both."""
+    if set(split.roles) == {"both"}:
+        return None
+    return torch.tensor([role == "query" for role in split.roles])
 
 
 def _labels(split: Split) -> Tensor:
     return torch.as_tensor(split.labels)
-
-
-class _Trial:
-    """The objects of a trial and its two steps: an epoch of training, a validation."""
-
-    def __init__(
-        self, config: TrialConfig, data: PreparedDataset, device: torch.device, text_cache: Path
-    ) -> None:
-        self.config, self.data, self.device = config, data, device
-        self.train_split = data.split("train")
-        self.labels = _labels(self.train_split)
-        channels = int(self.train_split.images.shape[-1])
-        self.model: Embedder = build_model(config.model, in_channels=channels, seed=config.seed).to(device)
-        num_classes = len(self.train_split.class_names)
-        texts = texts_of(self.train_split, text_cache)
-        self.objective: Objective = build_objective(config, num_classes=num_classes, texts=texts).to(device)
-        self.optimizer = build_optimizer(config.train.optimizer, self.model, self.objective)
-        self.base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
-        self.untrained_test: dict[str, float] = {}
-
-    def embed(self, split: Split) -> Tensor:
-        embeddings = embed(self.model, split, self.device)
-        if not bool(torch.isfinite(embeddings).all()):
-            raise TrainingError("embeddings are not finite after training; lower the learning rate")
-        return embeddings
-
-    def untrained(self) -> dict[str, float]:
-        """Metrics of the initial network, so that a reader sees what training added."""
-        test = self.data.split("test")
-        found = evaluate_embeddings(self.embed(test), _labels(test), self.config.evaluation).metrics
-        self.untrained_test = {key: float(value) for key, value in found.items()}
-        return self.validate()
-
-    def validate(self) -> dict[str, float]:
-        split = self.data.split("validation")
-        found = evaluate_embeddings(self.embed(split), _labels(split), self.config.evaluation).metrics
-        return {f"validation/{key}": float(value) for key, value in found.items()}
-
-    def train_epoch(self, epoch: int) -> dict[str, float]:
-        """One pass; gives the mean of each term of the loss over the batches."""
-        self.model.train()
-        torch.manual_seed(derived_seed(self.config.seed, "dropout", epoch))
-        noise = keyed_generator(self.config.seed, "augmentation", epoch)
-        batches = self._batches(epoch)
-        sums: dict[str, float] = {}
-        for step, batch in enumerate(batches):
-            self._set_rates(epoch - 1 + step / len(batches))
-            for name, value in self._step(batch, noise, epoch, step).items():
-                sums[name] = sums.get(name, 0.0) + value / len(batches)
-        return {f"train/{name}": value for name, value in sums.items()}
-
-    def _batches(self, epoch: int) -> list[Indices]:
-        train, seed = self.config.train, self.config.seed
-        count, size = train.batches_per_epoch, train.batch_size
-        if train.batches == "random":
-            return random_batches(
-                len(self.labels), batch_size=size, seed=seed, epoch=epoch, num_batches=count
-            )
-        return class_balanced_batches(
-            self.train_split.labels,
-            batch_size=size,
-            images_per_class=train.images_per_class,
-            seed=seed,
-            epoch=epoch,
-            num_batches=count,
-        )
-
-    def _set_rates(self, progress: float) -> None:
-        train = self.config.train
-        factor = schedule_factor(train.schedule, epochs=train.epochs, progress=progress)
-        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
-            group["lr"] = rate * factor
-
-    def _step(self, batch: Indices, noise: np.random.Generator, epoch: int, step: int) -> dict[str, float]:
-        images = to_float(self.train_split.images[batch]).to(self.device)
-        images = augment(images, generator=noise, **self.config.train.augmentation.model_dump())
-        terms = self.objective(self.model(images), self.labels[torch.from_numpy(batch)].to(self.device))
-        loss = torch.stack(list(terms.values())).sum()
-        values = {"loss": loss.item()} | {f"loss_{name}": term.item() for name, term in terms.items()}
-        if not math.isfinite(values["loss"]):
-            raise TrainingError(f"train/loss must be finite, got {values} in epoch {epoch}, step {step}")
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.config.train.optimizer.gradient_clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.optimizer.gradient_clip)
-        self.optimizer.step()
-        return values

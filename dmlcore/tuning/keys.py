@@ -6,10 +6,10 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from dmlcore.config import TrialConfig, canonical
+from dmlcore.models.weights import local_file
 from dmlcore.tuning.codehash import evaluation_code, training_code
 
 
@@ -37,6 +37,9 @@ def trial_keys(config: TrialConfig, data_hash: str) -> TrialKeys:
         "training_code": code,
         "evaluation_code": evaluation_code(),
     }
+    if inputs["weights"]:
+        # The file's content counts, not where it lies.
+        training["model"]["backbone"]["weights"] = "file"
     train = digest({"config": training, "data": data_hash, "weights": inputs["weights"], "code": code})
     return TrialKeys(train, digest({"evaluation": evaluation, "code": inputs["evaluation_code"]}), inputs)
 
@@ -48,7 +51,8 @@ def digest(value: Any) -> str:
 
 @cache
 def _weights_hash(weights: str | None) -> str | None:
-    if weights is None or not Path(weights).is_file():
+    path = local_file(weights)
+    if path is None:
         return None
-    with Path(weights).open("rb") as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
