@@ -33,15 +33,15 @@ def validate(manifest: pl.DataFrame, config: PreprocessConfig, *, channels: int,
 
     Args:
         manifest: the rows, columns as in SCHEMA.
-        config: its split protocol and unit, and `on_duplicates`.
+        config: its encoding, split protocol and unit, and `on_duplicates`.
         channels: of every image.
-        size_bytes: length of the file of pixels.
+        size_bytes: length of the file of images.
 
     Raises:
         DataError: with the row, the rule and the value.
     """
     check_columns(manifest)
-    check_pixels(manifest, channels=channels, size_bytes=size_bytes)
+    check_pixels(manifest, encoding=config.encoding, channels=channels, size_bytes=size_bytes)
     _check_labels(manifest)
     _check_splits(manifest, config)
     _check_enough(manifest)
@@ -63,10 +63,13 @@ def check_columns(manifest: pl.DataFrame) -> None:
     _refuse(manifest.filter(~pl.col("role").is_in(ROLES)), f"`role` must be one of {ROLES}")
 
 
-def check_pixels(manifest: pl.DataFrame, *, channels: int, size_bytes: int) -> None:
-    """Each row's bytes lie in the file, one image after the other, and have the length of its shape."""
-    shape = pl.col("height") * pl.col("width") * channels
-    _refuse(manifest.filter(pl.col("length") != shape), f"`length` must be height x width x {channels}")
+def check_pixels(manifest: pl.DataFrame, *, encoding: str, channels: int, size_bytes: int) -> None:
+    """Each row's bytes lie in the file, one image after the other; raw pixels have the length of their shape."""
+    for column in ("height", "width", "length"):
+        _refuse(manifest.filter(pl.col(column) < 1), f"`{column}` must be positive")
+    if encoding == "raw":
+        shape = pl.col("height") * pl.col("width") * channels
+        _refuse(manifest.filter(pl.col("length") != shape), f"`length` must be height x width x {channels}")
     beyond = (pl.col("offset") < 0) | (pl.col("offset") + pl.col("length") > size_bytes)
     _refuse(manifest.filter(beyond), f"`offset` + `length` must lie within the file of {size_bytes} bytes")
     expected = pl.col("length").cum_sum() - pl.col("length")

@@ -1,6 +1,6 @@
-"""The reader of a prepared data set: the manifest beside one file of pixels, opened by memory map.
+"""The reader of a prepared data set: the manifest beside one file of images, opened by memory map.
 
-Shapes: N images of a split, H x W pixels, C channels.
+Shapes: N images of a split.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import numpy.typing as npt
 import polars as pl
 
 from dmlcore.data.errors import DataError
+from dmlcore.data.images import Images, JpegImages, RawImages
 from dmlcore.data.manifest import check_columns, check_pixels
 from dmlcore.data.splits import SPLITS
 
 MANIFEST, IMAGES, SUMMARY = "manifest.parquet", "images.bin", "dataset.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+ENCODINGS = ("raw", "jpeg")
 
 Integers = npt.NDArray[np.int64]
 
@@ -28,14 +30,16 @@ Integers = npt.NDArray[np.int64]
 class Split:
     """The images of one split, in the manifest's order."""
 
-    images: npt.NDArray[np.uint8]
-    """[N, H, W, C], read from disk when touched."""
+    images: Images
+    """N images, read from disk when touched."""
     labels: Integers
     """[N], 0..C-1 within this split."""
     index: Integers
     """[N], row of the manifest."""
     class_names: tuple[str, ...]
     """Name of each label."""
+    roles: npt.NDArray[np.str_]
+    """[N], `query`, `gallery` or `both`: what each image is in evaluation."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class PreparedDataset:
         manifest = pl.read_parquet(folder / MANIFEST)
         check_columns(manifest)
         size = (folder / IMAGES).stat().st_size
-        check_pixels(manifest, channels=summary["channels"], size_bytes=size)
+        check_pixels(manifest, encoding=summary["encoding"], channels=summary["channels"], size_bytes=size)
         return cls(folder.resolve(), manifest, summary)
 
     @property
@@ -67,28 +71,35 @@ class PreparedDataset:
         return str(self.summary["data_hash"])
 
     def split(self, name: str) -> Split:
-        """One of `train`, `validation`, `test`.
+        """One of `train`, `validation`, `test`; several joined by `+`, as `train+validation`, are merged.
 
         Raises:
-            DataError: another name, or images of different sizes.
+            DataError: another name, raw images of different sizes, or splits that do not follow one another.
         """
-        if name not in SPLITS:
-            raise DataError(f"split must be one of {SPLITS}, got {name!r}")
-        rows = self.manifest.filter(pl.col("split") == name)
+        names = name.split("+")
+        if not set(names) <= set(SPLITS):
+            raise DataError(f"split must be one of {SPLITS}, or several joined by +, got {name!r}")
+        rows = self.manifest.filter(pl.col("split").is_in(names))
+        index = rows["index"].to_numpy().astype(np.int64)
+        if index[-1] - index[0] + 1 != len(index):
+            raise DataError(f"{self.folder}: rows of {name!r} must follow one another in the manifest")
         known = rows.select("label", "class_name").unique().sort("label")
         labels = np.searchsorted(known["label"].to_numpy(), rows["label"].to_numpy()).astype(np.int64)
-        index = rows["index"].to_numpy().astype(np.int64)
-        return Split(self._images(rows), labels, index, tuple(known["class_name"]))
+        roles = rows["role"].to_numpy().astype(np.str_)
+        return Split(self._images(rows), labels, index, tuple(known["class_name"]), roles)
 
-    def _images(self, rows: pl.DataFrame) -> npt.NDArray[np.uint8]:
+    def _images(self, rows: pl.DataFrame) -> Images:
+        if self.summary["encoding"] == "jpeg":
+            data = np.memmap(self.folder / IMAGES, np.uint8, mode="r")
+            offsets, lengths = (rows[column].to_numpy().astype(np.int64) for column in ("offset", "length"))
+            return JpegImages(data, offsets, lengths)
         shapes = rows.select("height", "width").unique()
         if shapes.height != 1:
             raise DataError(f"{self.folder}: images of a split must have one size, got {shapes.rows()[:5]}")
         shape = (len(rows), *shapes.row(0), int(self.summary["channels"]))
-        start = rows["index"][0]
-        if rows["index"][-1] - start + 1 != len(rows):
-            raise DataError(f"{self.folder}: rows of a split must follow one another: run `dvc repro` again")
-        return np.memmap(self.folder / IMAGES, np.uint8, mode="r", offset=rows["offset"][0], shape=shape)
+        return RawImages(
+            np.memmap(self.folder / IMAGES, np.uint8, mode="r", offset=rows["offset"][0], shape=shape)
+        )
 
 
 def _read_summary(folder: Path) -> dict[str, Any]:
@@ -100,5 +111,9 @@ def _read_summary(folder: Path) -> dict[str, Any]:
         raise DataError(
             f"{folder / SUMMARY}: schema_version must be {SCHEMA_VERSION}, got {summary.get('schema_version')}; "
             "prepare the data set again: run `dvc repro`"
+        )
+    if summary.get("encoding") not in ENCODINGS:
+        raise DataError(
+            f"{folder / SUMMARY}: encoding must be one of {ENCODINGS}, got {summary.get('encoding')!r}"
         )
     return summary

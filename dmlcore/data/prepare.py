@@ -20,6 +20,10 @@ from dmlcore.data.manifest import SCHEMA, cross_class_duplicates, validate
 from dmlcore.data.packed import IMAGES, MANIFEST, SCHEMA_VERSION, SUMMARY, PreparedDataset, Split
 from dmlcore.data.splits import SPLITS, assign_splits
 
+LAYOUTS = {
+    "raw": "raw uint8 pixels, height x width x channels, one image after another",
+    "jpeg": "JPEG files, RGB, one after another",
+}
 Baseline = Callable[[Split], Mapping[str, float]]
 
 
@@ -82,7 +86,7 @@ def _rows(
         write(data)
         digest = hashlib.sha256(data).hexdigest()
         place = (*pixels.shape[:2], offset, len(data))
-        yield index, split, item.class_name, label, item.super_class, "both", item.source, digest, *place
+        yield index, split, item.class_name, label, item.super_class, item.role, item.source, digest, *place
         offset += len(data)
 
 
@@ -111,7 +115,8 @@ def _summary(
         "counts": counts | {"all": _counts(manifest)},
         "channels": catalogue.channels,
         "image_size": config.image_size,
-        "encoding": "raw uint8 pixels, height x width x channels, one image after another",
+        "encoding": config.encoding,
+        "layout": LAYOUTS[config.encoding],
         "duplicates": {
             "across_classes": cross_class_duplicates(manifest).height,
             "within_a_class": int(within),

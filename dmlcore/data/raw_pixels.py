@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from dmlcore.data.images import Images, Pixels
 from dmlcore.data.transforms import to_float
 
 SIDE = 32
 """Larger images are averaged down to this side: the baseline must fit in memory at any image size."""
 
 
-def raw_pixel_embeddings(images: npt.NDArray[np.uint8], block: int = 1024) -> Tensor:
-    """Pixels less their mean over the images.
+def raw_pixel_embeddings(images: Images) -> Tensor:
+    """Pixels of the centred squares less their mean over the images; memory beyond the result: one image.
 
     Args:
-        images: [N, H, W, C], uint8.
-        block: images worked on at once.
+        images: N images of C channels.
 
     Returns:
-        [N, D], D = C x min(H, 32) x min(W, 32), float32.
+        [N, D], D = C x S x S with S = min(32, shortest side of the first image), float32.
     """
-    side = (min(images.shape[1], SIDE), min(images.shape[2], SIDE))
-    blocks = [to_float(images[start : start + block]) for start in range(0, len(images), block)]
-    pixels = torch.cat([adaptive_avg_pool2d(batch, side).flatten(1) for batch in blocks])
-    return pixels - pixels.mean(dim=0)
+    height, width, channels = images.read(0).shape
+    side = min(height, width, SIDE)
+    embeddings = torch.empty(len(images), channels * side * side)
+    for index in range(len(images)):
+        square = to_float(_centred_square(images.read(index))[None])
+        embeddings[index] = adaptive_avg_pool2d(square, side).flatten()
+    return embeddings.sub_(embeddings.mean(dim=0))
+
+
+def _centred_square(pixels: Pixels) -> Pixels:
+    height, width = pixels.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return pixels[top : top + side, left : left + side]

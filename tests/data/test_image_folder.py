@@ -50,7 +50,7 @@ def test_folders_become_classes(build):
     dataset = build()
     assert set(dataset.manifest["class_name"]) == set("abcdefgh")
     assert dataset.manifest["super_class"].equals(dataset.manifest["class_name"], check_names=False)
-    assert dataset.split("test").images.shape == (12, 8, 8, 3)
+    assert dataset.split("test").images.array.shape == (12, 8, 8, 3)
     assert dataset.manifest.filter(source="c/1.png")["class_name"].item() == "c"
 
 
@@ -209,4 +209,4 @@ def test_grocery_photographs_split_by_coarse_class(tmp_path, prepared):
         ("train", 16),
         ("validation", 5),
     ]
-    assert dataset.split("test").images.std() > 20
+    assert dataset.split("test").images.array.std() > 20

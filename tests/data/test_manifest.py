@@ -89,6 +89,7 @@ def test_a_training_class_of_one_image_passes(manifest):
         ({"offset": -1}, "row 0: `offset` \\+ `length` must lie within"),
         ({"offset": 10**9}, "row 0: `offset` \\+ `length` must lie within"),
         ({"offset": 192}, "row 0: `offset` must follow the row before it"),
+        ({"height": 0}, "row 0: `height` must be positive"),
         ({"height": 9}, "row 0: `length` must be height x width x 3"),
     ],
 )

@@ -1,4 +1,6 @@
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,10 +20,10 @@ def test_a_split_holds_its_images(dataset, noise, name):
     rows = dataset.manifest[split.index]
     sources = {item.source: item for item in noise.items}
     assert set(rows["split"]) == {name}
-    assert isinstance(split.images, np.memmap)
-    assert split.images.shape == (len(rows), 8, 8, 3)
-    for image, source in zip(split.images, rows["source"], strict=True):
-        assert np.array_equal(image, noise.read(sources[source]))
+    assert isinstance(split.images.array, np.memmap)
+    assert len(split.images) == len(rows)
+    for place, source in enumerate(rows["source"]):
+        assert np.array_equal(split.images.read(place), noise.read(sources[source]))
 
 
 @pytest.mark.parametrize("name", ["train", "validation", "test"])
@@ -39,14 +41,49 @@ def test_the_splits_are_the_whole(dataset):
     assert np.array_equal(index, np.arange(dataset.manifest.height))
 
 
+def test_training_and_validation_classes_together(dataset):
+    both = dataset.split("train+validation")
+    parts = [dataset.split(name) for name in ("train", "validation")]
+    assert len(both.images) == sum(len(part.images) for part in parts)
+    assert np.array_equal(both.index, np.concatenate([part.index for part in parts]))
+    assert set(both.class_names) == {name for part in parts for name in part.class_names}
+    assert np.array_equal(np.unique(both.labels), np.arange(len(both.class_names)))
+    names = np.array(both.class_names)[both.labels]
+    assert names.tolist() == dataset.manifest[both.index]["class_name"].to_list()
+
+
+def test_roles_are_those_of_the_catalogue(prepared, noise):
+    roles = ("query", "gallery", "both")
+    items = tuple(replace(item, role=roles[place % 3]) for place, item in enumerate(noise.items))
+    pixels = {item.source: noise.read(item) for item in noise.items}
+    dataset = prepared(replace(noise, items=items, read=lambda item: pixels[item.source]))
+    expected = {item.source: item.role for item in items}
+    for name in ("train", "validation", "test"):
+        split = dataset.split(name)
+        sources = dataset.manifest[split.index]["source"]
+        assert split.roles.tolist() == [expected[source] for source in sources]
+
+
 def test_the_pixels_cannot_be_changed(dataset):
     with pytest.raises(ValueError, match="read-only"):
-        dataset.split("test").images[0] = 0
+        dataset.split("test").images.read(0)[:] = 0
 
 
-def test_another_split_is_refused(dataset):
-    with pytest.raises(DataError, match="got 'dev'"):
-        dataset.split("dev")
+@pytest.mark.parametrize("name", ["dev", "", "train+dev"])
+def test_another_split_is_refused(dataset, name):
+    with pytest.raises(DataError, match=f"got {re.escape(repr(name))}"):
+        dataset.split(name)
+
+
+def test_splits_that_are_not_neighbours_are_refused(dataset):
+    with pytest.raises(DataError, match=r"rows of 'train\+test' must follow one another"):
+        dataset.split("train+test")
+
+
+def test_another_encoding_is_refused(dataset):
+    (dataset.folder / "dataset.json").write_text(json.dumps(dataset.summary | {"encoding": "webp"}))
+    with pytest.raises(DataError, match=r"encoding must be one of .* got 'webp'"):
+        PreparedDataset.open(dataset.folder)
 
 
 def test_an_absent_folder_says_what_to_do(tmp_path):
@@ -64,5 +101,5 @@ def test_a_cut_file_of_pixels_is_refused(dataset):
 def test_another_schema_version_is_refused(dataset):
     path = dataset.folder / "dataset.json"
     path.write_text(json.dumps(dataset.summary | {"schema_version": 0}))
-    with pytest.raises(DataError, match="schema_version must be 1, got 0"):
+    with pytest.raises(DataError, match="schema_version must be 2, got 0"):
         PreparedDataset.open(dataset.folder)

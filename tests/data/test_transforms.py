@@ -31,7 +31,7 @@ def test_to_float_takes_one_statistic_a_channel():
 
 
 def test_to_float_takes_memory_maps_and_tensors(prepared, noise):
-    images = prepared(noise).split("test").images
+    images = prepared(noise).split("test").images.array
     assert torch.equal(to_float(images), to_float(torch.from_numpy(images.copy())))
     assert to_float(images).shape == (len(images), 3, 8, 8)
 
