@@ -1,14 +1,18 @@
-"""The `dmlcore` command: the same numbers as the library, and errors without a traceback."""
+"""The `dmlcore` command: the same numbers as the library, and errors as a line and an exit code."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from dmlcore.cli import app
+from dmlcore.cli.errors import DEFECT, WRONG_INPUT, Commands
 from dmlcore.metrics import evaluate
 
 runner = CliRunner()
@@ -60,7 +64,7 @@ def test_bad_files_are_refused_in_a_line(files, fault):
     else:
         np.save(target, np.zeros((len(labels) + 1, 2)))
     done = call("evaluate", "--embeddings", target, "--labels", folder / "l.npy")
-    assert done.exit_code == 2
+    assert done.exit_code == WRONG_INPUT
     assert "Traceback" not in done.output
     assert "dmlcore:" in done.output
 
@@ -68,8 +72,44 @@ def test_bad_files_are_refused_in_a_line(files, fault):
 @pytest.mark.parametrize("command", ["plan", "check", "summary"])
 def test_a_folder_that_is_no_study_is_refused(tmp_path, command):
     done = call(command, "--study", tmp_path)
-    assert done.exit_code == 2
+    assert done.exit_code == WRONG_INPUT
     assert "params" in done.output
+
+
+def test_the_traceback_is_shown_to_who_asks(tmp_path, monkeypatch):
+    assert "Traceback" not in call("plan", "--study", tmp_path).output
+    assert "Traceback" in call("--traceback", "plan", "--study", tmp_path).output
+    monkeypatch.setenv("DMLCORE_TRACEBACK", "1")
+    asked = call("plan", "--study", tmp_path)
+    assert "Traceback" in asked.output
+    assert asked.exit_code == WRONG_INPUT
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(ValueError("a"), WRONG_INPUT), (KeyError("a"), DEFECT), (typer.Exit(1), 1)]
+)
+def test_an_error_of_a_subcommand_becomes_an_exit_code(error, code):
+    broken = typer.Typer(cls=Commands)
+
+    @broken.callback()
+    def main():
+        pass
+
+    @broken.command()
+    def fail():
+        raise error
+
+    done = runner.invoke(broken, ["fail"])
+    assert done.exit_code == code
+    assert "Traceback" not in done.output
+    assert ("unexpected KeyError" in done.output) == (code == DEFECT)
+
+
+def test_help_loads_no_heavy_library():
+    heavy = {"torch", "ray", "mlflow", "polars", "numpy", "scipy"}
+    code = f"import sys, dmlcore.cli; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("command", ["plan", "check", "evaluate", "summary"])

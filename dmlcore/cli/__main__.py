@@ -1,0 +1,5 @@
+"""`python -m dmlcore.cli`."""
+
+from dmlcore.cli import app
+
+app()

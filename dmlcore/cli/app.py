@@ -1,0 +1,32 @@
+"""The app: which subcommands there are."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dmlcore.cli.errors import Commands
+from dmlcore.cli.evaluate import evaluate
+from dmlcore.cli.plan import check, plan
+from dmlcore.cli.summary import summary
+
+app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def main(
+    traceback: Annotated[
+        bool, typer.Option("--traceback", envvar="DMLCORE_TRACEBACK", help="Show where an error was raised.")
+    ] = False,
+) -> None:
+    """Embeddings for which one distance threshold serves every class: plan, check and evaluate.
+
+    Exit codes: 0 done; 1 `check` found failed or missing trials; 2 a wrong argument or file; 3 a defect of dmlcore.
+
+    Example: dmlcore evaluate --help
+    """
+
+
+for command in (plan, check, summary, evaluate):
+    app.command()(command)
