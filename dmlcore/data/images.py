@@ -1,19 +1,30 @@
 """The stored images of a split behind one face, whatever their encoding.
 
-Shapes: N images of H x W pixels, C channels.
+Shapes: N images of H x W pixels, C channels; B of them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torchvision.io import ImageReadMode, decode_jpeg
 
+from dmlcore.data.jpeg_bands import MCU_ROWS, cut_rows, read_header, read_sizes
+
 Pixels = npt.NDArray[np.uint8]
+Indices = npt.NDArray[np.int64]
+
+# For PIL's Image.save. Restart markers let `read_rows` decode what it is asked for alone.
+JPEG_OPTIONS: dict[str, Any] = {
+    "format": "JPEG",
+    "quality": 95,
+    "subsampling": "4:2:0",
+    "restart_marker_rows": 1,
+}
 
 
 class Images(Protocol):
@@ -27,6 +38,12 @@ class Images(Protocol):
 
     def read(self, index: int) -> Pixels:
         """One image, [H, W, C], uint8."""
+
+    def read_rows(self, index: int, first: int, last: int) -> Pixels:
+        """Rows first..last-1 of one image, [last - first, W, C], uint8, in memory of their own."""
+
+    def sizes(self, indices: Indices) -> Indices:
+        """Heights and widths, [B, 2], of the images at `indices` [B]."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +62,20 @@ class RawImages:
     def read(self, index: int) -> Pixels:
         return self.array[index]
 
+    def read_rows(self, index: int, first: int, last: int) -> Pixels:
+        return np.array(self.array[index, first:last])
+
+    def sizes(self, indices: Indices) -> Indices:
+        return np.tile(np.array(self.array.shape[1:3], np.int64), (len(indices), 1))
+
 
 @dataclass(frozen=True)
 class JpegImages:
     """RGB images in one memory map of JPEG files, one after another: image i has `lengths[i]` bytes at `offsets[i]`."""
 
     data: Pixels
-    offsets: npt.NDArray[np.int64]
-    lengths: npt.NDArray[np.int64]
+    offsets: Indices
+    lengths: Indices
 
     @property
     def channels(self) -> int:
@@ -67,5 +90,23 @@ class JpegImages:
         return np.array(self.data[start : start + self.lengths[index]])
 
     def read(self, index: int) -> Pixels:
-        decoded = decode_jpeg(torch.from_numpy(self.encoded(index)), mode=ImageReadMode.RGB)
-        return decoded.permute(1, 2, 0).numpy()
+        return _decode(self.encoded(index))
+
+    def read_rows(self, index: int, first: int, last: int) -> Pixels:
+        """The rows as `read` gives them to the bit; only the MCU rows that hold them are decoded."""
+        start = self.offsets[index]
+        file = np.asarray(self.data[start : start + self.lengths[index]])
+        header = read_header(file)
+        if header[MCU_ROWS]:
+            band, top = cut_rows(file, header, first, last)
+            if len(band):
+                return _decode(band)[first - top : last - top]
+        return self.read(index)[first:last]
+
+    def sizes(self, indices: Indices) -> Indices:
+        return read_sizes(np.asarray(self.data), self.offsets[indices], self.lengths[indices])
+
+
+def _decode(file: Pixels) -> Pixels:
+    decoded = decode_jpeg(torch.from_numpy(file), mode=ImageReadMode.RGB)
+    return decoded.permute(1, 2, 0).numpy()
