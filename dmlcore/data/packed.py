@@ -20,6 +20,8 @@ from dmlcore.data.manifest import check_columns, check_pixels
 from dmlcore.data.splits import SPLITS
 
 MANIFEST, IMAGES, SUMMARY = "manifest.parquet", "images.bin", "dataset.json"
+CLASS_TEXTS = "class_texts.json"
+"""Optional: class name -> what was written of it, for language guidance."""
 SCHEMA_VERSION = 2
 ENCODINGS = ("raw", "jpeg")
 
@@ -69,6 +71,20 @@ class PreparedDataset:
     def data_hash(self) -> str:
         """Sha256 of the manifest and the pixels, as `preprocess` took it."""
         return str(self.summary["data_hash"])
+
+    def class_texts(self) -> dict[str, str]:
+        """A sentence or more on each class, by its name.
+
+        Raises:
+            DataError: the data set came without such texts.
+        """
+        file = self.folder / CLASS_TEXTS
+        if not file.is_file():
+            raise DataError(
+                f"{file}: no such file; this data set has no descriptions of its classes, use their names"
+            )
+        texts: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
+        return texts
 
     def split(self, name: str) -> Split:
         """One of `train`, `validation`, `test`; several joined by `+`, as `train+validation`, are merged.

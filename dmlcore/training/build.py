@@ -82,7 +82,9 @@ def build_objective(config: TrialConfig, *, num_classes: int, texts: Texts | Non
     return Objective(base, {part.name: built(part, build_regularizer) for part in config.regularizers})
 
 
-def build_optimizer(config: OptimizerConfig, model: Embedder | Head, objective: Objective) -> torch.optim.Optimizer:
+def build_optimizer(
+    config: OptimizerConfig, model: Embedder | Head, objective: Objective
+) -> torch.optim.Optimizer:
     """The optimiser with a group each for backbone, head and the loss's own parameters.
 
     Vectors and scalars (biases, normalisation gains, the GeM exponent) and the loss's own parameters are not decayed.

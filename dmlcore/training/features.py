@@ -34,7 +34,7 @@ LIBRARIES = ("timm", "torch", "torchvision")
 def trunk_features(
     config: TrialConfig, data: PreparedDataset, *, cache: Path, device: torch.device
 ) -> npt.NDArray[np.float32]:
-    """Pooled features [N, F] of all images, read by memory map from the folder `cache`; computed where they are not yet.
+    """Pooled features [N, F] of all images, by memory map from the folder `cache`; computed where they are missing.
 
     Trials that need the same features at once wait for the first of them.
 
@@ -90,14 +90,13 @@ def check_frozen(config: TrialConfig) -> None:
         )
 
 
-@torch.inference_mode()
 def _compute(config: TrialConfig, data: PreparedDataset, file: Path, device: torch.device) -> None:
     channels = data.split("train").images.channels
     model: Embedder = build_model(config.model, in_channels=channels, seed=config.seed).to(device).eval()
     parts = []
     for name in ("train", "validation", "test"):
         for images in ImageFeed(data.split(name), config, device).evaluation():
-            with autocast(device, config.train.precision):
+            with torch.inference_mode(), autocast(device, config.train.precision):
                 parts.append(model.pooled(images).float().cpu().numpy())
     with replaced_file(file) as temporary, temporary.open("wb") as stream:
         np.save(stream, np.concatenate(parts), allow_pickle=False)

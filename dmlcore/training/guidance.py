@@ -36,7 +36,9 @@ def texts_of(data: PreparedDataset, split_name: str, cache: Path) -> Texts:
         chosen = {TEXT_PARAMS[key]: value for key, value in params.items() if key in TEXT_PARAMS}
         if params.get("descriptions"):
             known = data.class_texts()
-            return class_text_embeddings([known[name] for name in split.class_names], cache=cache, **(chosen | {"template": "{}"}))
+            return class_text_embeddings(
+                [known[name] for name in split.class_names], cache=cache, **(chosen | {"template": "{}"})
+            )
         if "classifier" not in params:
             return class_text_embeddings(split.class_names, cache=cache, **chosen)
         words = class_text_embeddings(imagenet_names(), cache=cache, **chosen)

@@ -72,9 +72,7 @@ class Trainer:
     def _feed(self, split: Split) -> Feed:
         if self.config.model.trunk is None:
             return ImageFeed(split, self.config, self.device)
-        features = trunk_features(
-            self.config, self.data, cache=self.caches / "features", device=self.device
-        )
+        features = trunk_features(self.config, self.data, cache=self.caches / "features", device=self.device)
         return FeatureFeed(features[split.index], self.device)
 
     def _model(self) -> Embedder | Head:

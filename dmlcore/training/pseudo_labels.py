@@ -75,7 +75,6 @@ def _classifier(name: str, weights: str | None) -> torch.nn.Module:
     return model.eval()
 
 
-@torch.inference_mode()
 def _softmax(model: torch.nn.Module, split: Split) -> Tensor:
     settings: dict = model.pretrained_cfg  # type: ignore[assignment]
     side = settings["input_size"][1]
@@ -83,5 +82,6 @@ def _softmax(model: torch.nn.Module, split: Split) -> Tensor:
     for pixels in InputPipeline(split.images, size=side, random_crop=None).evaluation_batches(BATCH):
         images = to_float(pixels, mean=0.0, std=1.0).expand(-1, 3, -1, -1)
         mean, std = (torch.tensor(settings[key]).reshape(3, 1, 1) for key in ("mean", "std"))
-        parts.append(model((images - mean) / std).softmax(dim=1))
+        with torch.inference_mode():
+            parts.append(model((images - mean) / std).softmax(dim=1))
     return torch.cat(parts)

@@ -131,7 +131,9 @@ class _Run:
             self.trainer = self._trainer("final")
         for epoch in range(self.course.epoch + 1, self.course.best_epoch + 1):
             metrics = self.trainer.train_epoch(epoch)
-            self._add(self.config.train.epochs + epoch, {f"final/{key}": value for key, value in metrics.items()})
+            self._add(
+                self.config.train.epochs + epoch, {f"final/{key}": value for key, value in metrics.items()}
+            )
             self.course.epoch = epoch
             self._checkpoint()
         self.store.save("final", state_copy(self.trainer.model))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dmlcore.data.randomness import keyed_generator
-from dmlcore.data.transforms import augment, to_float
+from dmlcore.data.transforms import augment, augmentation_draws, to_float
 
 
 def batch(size=9, count=4, channels=2):
@@ -13,7 +13,7 @@ def batch(size=9, count=4, channels=2):
 
 
 def moved(images, **settings):
-    return augment(images, generator=keyed_generator(0, "test"), **settings)
+    return augment(images, draws=augmentation_draws(keyed_generator(0, "test"), len(images)), **settings)
 
 
 def test_to_float_moves_channels_and_scales():
@@ -51,7 +51,7 @@ def test_the_generator_alone_decides():
     }
     images = batch()
     assert torch.equal(moved(images, **settings), moved(images, **settings))
-    other = augment(images, generator=keyed_generator(1, "test"), **settings)
+    other = augment(images, draws=augmentation_draws(keyed_generator(1, "test"), len(images)), **settings)
     assert not torch.equal(moved(images, **settings), other)
 
 

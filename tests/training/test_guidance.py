@@ -44,8 +44,12 @@ def test_imagenet_has_a_thousand_names():
 
 def test_pseudo_labels_are_the_names_that_the_classifier_ranks_first(small_data, tmp_path, encoder, weights):
     split = small_data.split("train")
-    found = texts_of(split, tmp_path)(part(classifier="test_resnet", classifier_weights=weights, top=3))
-    probabilities = class_probabilities(split, "test_resnet", cache=tmp_path, weights=weights)
+    found = texts_of(small_data, "train", tmp_path)(
+        part(classifier="test_resnet", classifier_weights=weights, top=3)
+    )
+    probabilities = class_probabilities(
+        split, "test_resnet", identity="small", cache=tmp_path, weights=weights
+    )
     words = encoder(imagenet_names(), cache=tmp_path)
     for label in range(len(split.class_names)):
         mean = probabilities[torch.as_tensor(split.labels) == label].mean(dim=0)
@@ -55,15 +59,17 @@ def test_pseudo_labels_are_the_names_that_the_classifier_ranks_first(small_data,
 
 def test_probabilities_are_computed_once(small_data, tmp_path, weights, monkeypatch):
     split = small_data.split("train")
-    first = class_probabilities(split, "test_resnet", cache=tmp_path, weights=weights)
+    first = class_probabilities(split, "test_resnet", identity="small", cache=tmp_path, weights=weights)
     torch.testing.assert_close(first.sum(dim=1), torch.ones(len(first)))
     monkeypatch.setattr("dmlcore.training.pseudo_labels._softmax", None)
-    assert torch.equal(class_probabilities(split, "test_resnet", cache=tmp_path, weights=weights), first)
+    assert torch.equal(
+        class_probabilities(split, "test_resnet", identity="small", cache=tmp_path, weights=weights), first
+    )
 
 
 def test_an_unknown_classifier_is_refused(small_data, tmp_path):
     with pytest.raises(ValueError, match="must be a timm model"):
-        class_probabilities(small_data.split("train"), "resnet5000", cache=tmp_path)
+        class_probabilities(small_data.split("train"), "resnet5000", identity="small", cache=tmp_path)
 
 
 def test_only_the_losses_own_params_reach_it():

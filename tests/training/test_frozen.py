@@ -1,0 +1,93 @@
+"""A frozen trunk: every image is embedded once, all trials share the features, the head alone is trained."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dmlcore.training import run_trial
+from dmlcore.training.build import build_model
+from dmlcore.training.features import features_key, trunk_features
+from dmlcore.training.store import TrialStore
+from tests.small import small_trial
+
+CPU = torch.device("cpu")
+
+
+def frozen(**changes):
+    model = {"trunk": "frozen"} | changes.pop("model", {})
+    return small_trial(model=model, **changes)
+
+
+def test_the_features_are_those_of_the_network(small_data, tmp_path):
+    config = frozen()
+    features = trunk_features(config, small_data, cache=tmp_path, device=CPU)
+    assert features.shape[0] == small_data.manifest.height
+    model = build_model(config.model, in_channels=1, seed=config.seed).eval()
+    split = small_data.split("test")
+    image = torch.from_numpy(split.images.read(5).copy()).permute(2, 0, 1).float()
+    with torch.inference_mode():
+        expected = model.pooled(((image / 255 - 0.5) / 0.5).unsqueeze(0))[0]
+    torch.testing.assert_close(torch.from_numpy(features[split.index[5]].copy()), expected)
+
+
+def test_trials_share_one_file_and_learn(small_data, tmp_path):
+    for number, loss in enumerate(["multi_similarity", "proxy_anchor"]):
+        config = frozen(loss={"name": loss}, train={"epochs": 6, "batches_per_epoch": 10})
+        result = run_trial(config, small_data, store=TrialStore(tmp_path / f"trial{number}"))
+        losses = [report.metrics["train/loss"] for report in result.curve[1:]]
+        assert losses[-1] < 0.9 * losses[0]
+        best = TrialStore(tmp_path / f"trial{number}").load("best")
+        assert not [key for key in best if key.startswith("backbone")]
+    assert len(list((tmp_path / "features").glob("*.npy"))) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {"channels_last": True}},
+        {"model": {"pooling": "token"}},
+        {"seed": 1},
+        {"input": {"size": 12}},
+        {"threads": 2},
+        {"train": {"precision": "bfloat16"}},
+    ],
+)
+def test_what_changes_the_features_changes_their_name(small_data, change):
+    assert features_key(frozen(**change), small_data.data_hash) != features_key(
+        frozen(), small_data.data_hash
+    )
+
+
+def test_what_does_not_keeps_it(small_data):
+    other = frozen(loss={"name": "contrastive"}, train={"epochs": 9}, model={"embedding_dim": 7})
+    assert features_key(other, small_data.data_hash) == features_key(frozen(), small_data.data_hash)
+    assert features_key(frozen(), "other data") != features_key(frozen(), small_data.data_hash)
+
+
+def test_a_weights_file_counts_by_its_content_and_the_seed_then_no_more(small_data, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    from safetensors.torch import save_file
+
+    config = frozen()
+    state = build_model(config.model, in_channels=1, seed=0).backbone.body.model.state_dict()
+    save_file({key: value.contiguous() for key, value in state.items()}, path)
+    named = {"model": {"backbone": {"weights": str(path)}}}
+    key = features_key(frozen(**named), small_data.data_hash)
+    assert features_key(frozen(seed=3, **named), small_data.data_hash) == key
+    state[next(iter(state))].add_(1.0)
+    save_file({key: value.contiguous() for key, value in state.items()}, path)
+    assert features_key(frozen(**named), small_data.data_hash) != key
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"model": {"pooling": "gem"}}, "gem"),
+        ({"train": {"augmentation": {"horizontal_flip": True}}}, "augmentation"),
+        ({"input": {"size": 12, "random_crop": {}}}, "random_crop"),
+    ],
+)
+def test_settings_that_change_an_image_are_refused(small_data, tmp_path, change, said):
+    with pytest.raises(ValueError, match=said):
+        run_trial(frozen(**change), small_data, store=TrialStore(tmp_path / "trial"))
