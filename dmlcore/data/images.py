@@ -11,8 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from torchvision.io import ImageReadMode, decode_jpeg
+from torchvision.io import ImageReadMode
 
+from dmlcore.data.errors import DataError
 from dmlcore.data.jpeg_bands import MCU_ROWS, cut_rows, read_header, read_sizes
 
 Pixels = npt.NDArray[np.uint8]
@@ -90,7 +91,7 @@ class JpegImages:
         return np.array(self.data[start : start + self.lengths[index]])
 
     def read(self, index: int) -> Pixels:
-        return _decode(self.encoded(index))
+        return _decode(self.encoded(index), index)
 
     def read_rows(self, index: int, first: int, last: int) -> Pixels:
         """The rows as `read` gives them to the bit; only the MCU rows that hold them are decoded."""
@@ -100,13 +101,24 @@ class JpegImages:
         if header[MCU_ROWS]:
             band, top = cut_rows(file, header, first, last)
             if len(band):
-                return _decode(band)[first - top : last - top]
+                return _decode(band, index)[first - top : last - top]
         return self.read(index)[first:last]
 
     def sizes(self, indices: Indices) -> Indices:
-        return read_sizes(np.asarray(self.data), self.offsets[indices], self.lengths[indices])
+        sizes = read_sizes(np.asarray(self.data), self.offsets[indices], self.lengths[indices])
+        if not sizes.all():
+            raise _broken(int(indices[sizes.min(axis=1).argmin()]))
+        return sizes
 
 
-def _decode(file: Pixels) -> Pixels:
-    decoded = decode_jpeg(torch.from_numpy(file), mode=ImageReadMode.RGB)
+def _decode(file: Pixels, index: int) -> Pixels:
+    try:
+        # The operator itself: torchvision.io.decode_jpeg warns that it moves to torchcodec, with the same decoder.
+        decoded = torch.ops.image.decode_jpeg(torch.from_numpy(file), ImageReadMode.RGB.value, False)
+    except RuntimeError as error:
+        raise _broken(index) from error
     return decoded.permute(1, 2, 0).numpy()
+
+
+def _broken(index: int) -> DataError:
+    return DataError(f"image {index} of the split is no readable JPEG file: prepare the data set again")

@@ -1,6 +1,6 @@
 """Cutting the MCU rows of a JPEG file that a crop needs, without decoding: what is left out costs no time.
 
-It needs a restart marker after each MCU row: from there on decoding starts afresh. A file without them is decoded whole.
+It needs a restart marker after each MCU row, where decoding starts afresh; a file without them is decoded whole.
 An MCU (minimum coded unit) is 8 x 8 or, with halved chroma, 16 x 16 pixels.
 Reference: ITU-T T.81, annexes B.2 (markers) and F.1.1.5.2 (restart).
 """
