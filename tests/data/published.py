@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -83,7 +84,7 @@ def write_archive(path: Path, content: Files | bytes) -> None:
 def write_source(path: Path, name: str, archives: Path, **changes: Any) -> None:
     """The project's own description of data set `name`, with the sizes and checksums of the archives made here."""
     source = json.loads((SOURCES / f"{name}.json").read_text()) | changes
-    for archive in [*source["archives"], *sum(source.get("alternatives", []), [])]:
+    for archive in [*source["archives"], *chain.from_iterable(source.get("alternatives", []))]:
         for absent in ("size_bytes", "md5", "sha256"):
             archive.pop(absent, None)
         archive |= {"urls": [], "note": "made by a test"}

@@ -1,11 +1,11 @@
 from collections import Counter
 
 import pytest
+from published import images as encoded
 from published import imported
 
 from dmlcore.data.errors import DataError
 from dmlcore.data.importers.cub200 import cub200_catalogue
-from published import images as encoded
 from tests.shared import shared_data
 
 LISTS = ("images.txt", "image_class_labels.txt", "classes.txt", "train_test_split.txt", "bounding_boxes.txt")
