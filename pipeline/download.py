@@ -8,17 +8,23 @@ from pathlib import Path
 from dmlcore.config import load_datasets
 from dmlcore.data.fonts import copy_fonts
 from dmlcore.data.image_folder import pack_folder
+from dmlcore.data.repack import repack
 
-DOWNLOADS = {"glyphs": copy_fonts, "image_folder": pack_folder}
+LOCAL = {"glyphs": copy_fonts, "image_folder": pack_folder}
+"""Kinds that are made from what lies on this machine; every other kind is published as archives."""
 
 
 def main() -> None:
-    """Read the data set's `kind` and `source`, write raw/NAME."""
+    """Read the data set's `kind`, `source` and `archives`, write raw/NAME."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", help="a data set of params.yaml")
     name = parser.parse_args().name
     dataset = load_datasets(Path("params.yaml")).datasets[name]
-    DOWNLOADS[dataset.kind](Path(dataset.source), Path("raw") / name)
+    source, folder = Path(dataset.source), Path("raw") / name
+    if dataset.kind in LOCAL:
+        LOCAL[dataset.kind](source, folder)
+    else:
+        repack(source, folder, dataset.archives)
 
 
 if __name__ == "__main__":

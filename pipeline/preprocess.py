@@ -9,12 +9,17 @@ from pathlib import Path
 from dmlcore.config import EvaluationConfig, load_datasets
 from dmlcore.data.glyphs import glyph_catalogue
 from dmlcore.data.image_folder import folder_catalogue
+from dmlcore.data.importers.cub200 import cub200_catalogue
 from dmlcore.data.packed import Split
 from dmlcore.data.prepare import prepare
 from dmlcore.data.raw_pixels import raw_pixel_embeddings
 from dmlcore.metrics import evaluate
 
-CATALOGUES = {"glyphs": glyph_catalogue, "image_folder": folder_catalogue}
+CATALOGUES = {
+    "glyphs": glyph_catalogue,
+    "image_folder": folder_catalogue,
+    "cub200": cub200_catalogue,
+}
 
 
 def main() -> None:

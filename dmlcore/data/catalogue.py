@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Pixels = npt.NDArray[np.uint8]
+Half = Literal["train", "test"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Item:
     """What the `hashed` rule hashes for this item's class."""
     role: Literal["both", "query", "gallery"] = "both"
     """In evaluation: a query, in the gallery that queries search, or both."""
-    official: Literal["train", "test"] | None = None
+    official: Half | None = None
     """The half of the published class-disjoint split that its class lies in; None: no split was published."""
 
 

@@ -6,7 +6,11 @@ import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Literal
+
+Checksum = Literal["sha256", "md5"]
 
 
 @contextmanager
@@ -29,5 +33,10 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
 
 def file_sha256(path: Path) -> str:
     """Hexadecimal sha256 of a file's bytes."""
+    return file_digest(path, "sha256")
+
+
+def file_digest(path: Path, kind: Checksum) -> str:
+    """Hexadecimal checksum of a file's bytes."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, partial(hashlib.new, kind, usedforsecurity=False)).hexdigest()

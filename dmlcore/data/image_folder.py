@@ -6,21 +6,18 @@ fill the memory are refused by name. Nothing is ever unpacked to disk.
 
 from __future__ import annotations
 
-import io
-import tarfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from dmlcore.config import PreprocessConfig
-from dmlcore.data.catalogue import Catalogue, Item, Pixels
+from dmlcore.data.catalogue import Catalogue, Item
 from dmlcore.data.errors import DataError
 from dmlcore.data.files import replaced_folder
-from dmlcore.data.photographs import SUFFIXES, square_rgb
+from dmlcore.data.pack import PACK, Pack, encoded_catalogue, write_pack
+from dmlcore.data.photographs import SUFFIXES
 
-PACK = "images.tar"
 CLUTTER = ("Thumbs.db", "desktop.ini")
 """What desktops leave in folders; left out like hidden files (.DS_Store)."""
 
@@ -34,37 +31,10 @@ def pack_folder(source: Path, folder: Path) -> None:
         DataError: naming the file that breaks a rule.
     """
     paths = [*_tables(source), *_images(source)]
-    with replaced_folder(folder) as temporary, tarfile.open(temporary / PACK, "w") as pack:
-        for path in paths:
-            data = path.read_bytes()
-            member = tarfile.TarInfo(path.relative_to(source).as_posix())
-            member.size = len(data)
-            pack.addfile(member, io.BytesIO(data))
-
-
-@dataclass(frozen=True)
-class Pack:
-    """The files of a pack by their path in the source folder."""
-
-    path: Path
-    places: Mapping[str, tuple[int, int]]
-    """Offset and length of each file's bytes."""
-
-    @classmethod
-    def open(cls, path: Path) -> Pack:
-        """Read the table of contents of `images.tar`."""
-        with tarfile.open(path) as pack:
-            members = [member for member in pack.getmembers() if member.isfile()]
-        return cls(path, {member.name: (member.offset_data, member.size) for member in members})
-
-    def read(self, name: str) -> bytes:
-        """The bytes of one file."""
-        if name not in self.places:
-            raise DataError(f"{name!r}: no such file at the top of the source folder; put it there")
-        offset, length = self.places[name]
-        with self.path.open("rb") as file:
-            file.seek(offset)
-            return file.read(length)
+    with replaced_folder(folder) as temporary:
+        write_pack(
+            temporary / PACK, ((path.relative_to(source).as_posix(), path.read_bytes()) for path in paths)
+        )
 
 
 def folder_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
@@ -76,14 +46,10 @@ def folder_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
     pack = Pack.open(raw / PACK)
     images = sorted(name for name in pack.places if "/" in name)
     super_classes = _super_classes(pack, sorted({_class_name(path) for path in images}), config)
-
-    def read(item: Item) -> Pixels:
-        return square_rgb(pack.read(item.source), config.image_size, name=item.source)
-
-    return Catalogue(
-        tuple(_item(path, super_classes) for path in images),
-        read,
-        channels=3,
+    return encoded_catalogue(
+        pack,
+        [_item(path, super_classes) for path in images],
+        config,
         description="images from the user's own class folders",
         licence="the user's own: not known to this project",
     )
@@ -145,6 +111,10 @@ def _super_classes(pack: Pack, classes: Iterable[str], config: PreprocessConfig)
                 "split unit `super_class` needs `super_classes`, the CSV in the source folder; got none"
             )
         return {name: name for name in classes}
+    if config.super_classes not in pack.places:
+        raise DataError(
+            f"{config.super_classes!r}: no such file at the top of the source folder; put it there"
+        )
     known = _read_table(pack.read(config.super_classes), config.super_classes)
     for name in classes:
         if not known.get(name):

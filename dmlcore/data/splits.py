@@ -17,11 +17,12 @@ def assign_splits(items: Sequence[Item], config: SplitConfig) -> list[str]:
 
     `hashed`: units sorted by the sha256 of their text, the first `test_share` of them test, the next
     `validation_share` validate, the rest train (shares of the units, rounded). `scripts`: every script but Latin tests,
-    validation is hashed from Latin. `listed`: as named. Protocol `closed` divides the images of each class by hash
-    instead, so that every split holds every class.
+    validation is hashed from Latin. `listed`: as named. `official`: the published test half tests; of the published
+    training half, the units first by the hash validate (`validation_share` of all units). Protocol `closed` divides the
+    images of each class by hash instead, so that every split holds every class.
 
     Raises:
-        DataError: a listed name that no item has, or that stands in two splits.
+        DataError: a listed name that no item has, or that stands in two splits; or no split was published.
     """
     if config.protocol == "closed":
         return _closed(items, config)
@@ -69,7 +70,23 @@ def _listed(items: Sequence[Item], config: SplitConfig) -> dict[str, str]:
     )
 
 
-_RULES = {"hashed": _hashed, "scripts": _scripts, "listed": _listed}
+def _official(items: Sequence[Item], config: SplitConfig) -> dict[str, str]:
+    halves: dict[str, str] = {}
+    for item in items:
+        if item.official is None:
+            raise DataError("split rule `official`: this data set has no published split; use rule `hashed`")
+        if halves.setdefault(_unit(item, config), item.official) != item.official:
+            raise DataError(
+                f"split rule `official`: {config.unit} {_unit(item, config)!r} lies in both published halves; "
+                "use unit `class`"
+            )
+    training = {_hash_text(item, config): _unit(item, config) for item in items if item.official == "train"}
+    ordered = [training[text] for text in hash_order(training, config.seed)]
+    validation = min(_share(config.validation_share, len(halves)), len(ordered))
+    return dict.fromkeys(halves, "test") | _cut(ordered, 0, validation)
+
+
+_RULES = {"hashed": _hashed, "scripts": _scripts, "listed": _listed, "official": _official}
 
 
 def _closed(items: Sequence[Item], config: SplitConfig) -> list[str]:

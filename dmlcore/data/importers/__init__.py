@@ -1,0 +1,1 @@
+"""Importers of published data sets: one file a data set, `raw/NAME` -> Catalogue."""

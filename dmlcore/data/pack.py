@@ -1,0 +1,66 @@
+"""`images.tar`: the raw files of a data set, one after the other in one file, read by their offset."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dmlcore.config import PreprocessConfig
+from dmlcore.data.catalogue import Catalogue, Item, Pixels
+from dmlcore.data.errors import DataError
+from dmlcore.data.photographs import square_rgb
+
+PACK = "images.tar"
+
+
+def write_pack(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
+    """Write named files to a tar without compression, dates or owners: the same files give the same bytes."""
+    with tarfile.open(path, "w") as pack:
+        for name, data in files:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            pack.addfile(member, io.BytesIO(data))
+            pack.members.clear()  # type: ignore[attr-defined]  # Else a million headers stay in memory.
+
+
+@dataclass(frozen=True)
+class Pack:
+    """The files of a pack by their name."""
+
+    path: Path
+    places: Mapping[str, tuple[int, int]]
+    """Offset and length of each file's bytes."""
+
+    @classmethod
+    def open(cls, path: Path) -> Pack:
+        """Read the table of contents of `images.tar`."""
+        with tarfile.open(path) as pack:
+            members = [member for member in pack.getmembers() if member.isfile()]
+        return cls(path, {member.name: (member.offset_data, member.size) for member in members})
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file; any number of threads may read at once.
+
+        Raises:
+            DataError: no such file.
+        """
+        if name not in self.places:
+            raise DataError(f"{name!r}: no such file in {self.path}; it must be among the raw files")
+        offset, length = self.places[name]
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            return file.read(length)
+
+
+def encoded_catalogue(
+    pack: Pack, items: Sequence[Item], config: PreprocessConfig, *, description: str, licence: str
+) -> Catalogue:
+    """The catalogue of images that lie encoded (JPEG, PNG, ...) in a pack under the `source` of their item."""
+
+    def read(item: Item) -> Pixels:
+        return square_rgb(pack.read(item.source), config.image_size, name=item.source)
+
+    return Catalogue(tuple(items), read, channels=3, description=description, licence=licence)
