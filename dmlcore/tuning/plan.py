@@ -11,9 +11,11 @@ import torch
 
 from dmlcore.config import ConfigError, SweepConfig, TrialConfig, canonical
 from dmlcore.data.packed import PreparedDataset
-from dmlcore.models import build_backbone
+from dmlcore.models.weights import local_file
 from dmlcore.records import RecordFolder, TrialRecord
-from dmlcore.training.build import build_objective
+from dmlcore.training.build import build_model, build_objective
+from dmlcore.training.features import check_frozen
+from dmlcore.training.replay import check_chunks
 from dmlcore.training.store import TrialStore
 from dmlcore.tuning.cells import Cell, check_distinct, expand
 from dmlcore.tuning.keys import TrialKeys, trial_keys
@@ -128,17 +130,23 @@ def check_cells(cells: list[Cell]) -> None:
     for cell in cells:
         config = cell.config
         objective = repr((config.loss, config.regularizers, config.model.embedding_dim))
-        if {objective, repr(config.model)} <= seen:
+        model = repr((config.model, config.input, config.train.chunk_size, config.train.augmentation))
+        if {objective, model} <= seen:
             continue
         try:
             build_objective(config, num_classes=2)
-            _check_backbone(config)
+            _check_model(config)
         except ValueError as error:
             raise ConfigError(f"sweep cell [{cell.name}]: {error}") from error
-        seen |= {objective, repr(config.model)}
+        seen |= {objective, model}
 
 
-def _check_backbone(config: TrialConfig) -> None:
+def _check_model(config: TrialConfig) -> None:
+    """The network without memory for its weights, and the settings that it must suit."""
+    if config.model.trunk == "frozen":
+        check_frozen(config)
     backbone = config.model.backbone
+    local_file(backbone.weights)
+    plain = config.model.model_copy(update={"backbone": backbone.model_copy(update={"weights": None})})
     with torch.device("meta"):
-        build_backbone(backbone.library, backbone.name, arguments=backbone.arguments)
+        check_chunks(build_model(plain, in_channels=3, seed=0), config.train.chunk_size)
