@@ -55,7 +55,10 @@ def test_the_summary_counts_and_carries_the_baseline(prepared, noise):
         summary["protocol"]
         == "no class in two splits; rule hashed, seed 0; 6 / 2 / 8 classes train / validation / test"
     )
-    assert summary["duplicates"] == {"across_classes": 0, "within_a_class": 0}
+    found = {key: summary["duplicates"][key] for key in ("across_classes", "across_splits", "within_a_class")}
+    assert found == {"across_classes": 0, "across_splits": 0, "within_a_class": 0}
+    assert summary["unreadable"] == {"images": 0, "first": []}
+    assert (summary["schema_version"], summary["encoding"]) == (2, "raw")
 
 
 def test_an_undefined_metric_is_null(noise, tmp_path):
