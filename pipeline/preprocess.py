@@ -29,7 +29,14 @@ def main() -> None:
     name = parser.parse_args().name
     dataset = load_datasets(Path("params.yaml")).datasets[name]
     catalogue = CATALOGUES[dataset.kind](Path("raw") / name, dataset.preprocess)
-    prepare(name, catalogue, dataset.preprocess, Path("prepared") / name, raw_pixel_metrics)
+    prepare(
+        name,
+        catalogue,
+        dataset.preprocess,
+        Path("prepared") / name,
+        raw_pixel_metrics,
+        raw=Path("raw") / name,
+    )
 
 
 def raw_pixel_metrics(test: Split) -> Mapping[str, float]:

@@ -13,7 +13,7 @@ Pixels = npt.NDArray[np.uint8]
 Half = Literal["train", "test"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One image before it is read."""
 
@@ -31,10 +31,13 @@ class Item:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """All images of a data set. `read(item)` gives its pixels, uint8 [H, W, C]."""
+    """All images of a data set."""
 
     items: tuple[Item, ...]
-    read: Callable[[Item], Pixels]
+    read: Callable[[Item], Pixels | bytes]
+    """One image, called from several threads at once. Bytes: a photograph's file as it was published, which
+    preprocessing decodes and resizes. Pixels, uint8 [H, W, C]: drawings and small images, stored at this size."""
     channels: int
+    """C of what is stored `raw`; 1 makes photographs grey."""
     description: str
     licence: str

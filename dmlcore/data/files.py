@@ -20,7 +20,7 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
     It lies beside `folder` (a rename within one file system is atomic). What a killed run left under the temporary
     name is removed by the next one.
     """
-    temporary = folder.with_name(f".{folder.name}.partial")
+    temporary = _beside(folder)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
@@ -29,6 +29,29 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def resumed_folder(folder: Path, *, refused: type[Exception]) -> Iterator[Path]:
+    """As `replaced_folder`, but what a run that was killed or interrupted left there is kept and handed to the next.
+
+    Args:
+        folder: where the whole result appears at the end.
+        refused: errors after which nothing is kept, since going on would meet them again.
+    """
+    temporary = _beside(folder)
+    temporary.mkdir(parents=True, exist_ok=True)
+    try:
+        yield temporary
+    except refused:
+        shutil.rmtree(temporary)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
+
+
+def _beside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.partial")
 
 
 def file_sha256(path: Path) -> str:

@@ -49,7 +49,6 @@ def folder_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
     return encoded_catalogue(
         pack,
         [_item(path, super_classes) for path in images],
-        config,
         description="images from the user's own class folders",
         licence="the user's own: not known to this project",
     )

@@ -29,7 +29,7 @@ def imported_catalogue(
     items = items_of(pack)
     check_images(items, pack)
     check_counts(items, source)
-    return encoded_catalogue(pack, items, config, description=source.description, licence=source.licence)
+    return encoded_catalogue(pack, items, description=source.description, licence=source.licence)
 
 
 def check_images(items: Sequence[Item], pack: Pack) -> None:

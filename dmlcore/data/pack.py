@@ -8,10 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dmlcore.config import PreprocessConfig
-from dmlcore.data.catalogue import Catalogue, Item, Pixels
+from dmlcore.data.catalogue import Catalogue, Item
 from dmlcore.data.errors import DataError
-from dmlcore.data.photographs import square_rgb
 
 PACK = "images.tar"
 
@@ -55,12 +53,10 @@ class Pack:
             return file.read(length)
 
 
-def encoded_catalogue(
-    pack: Pack, items: Sequence[Item], config: PreprocessConfig, *, description: str, licence: str
-) -> Catalogue:
+def encoded_catalogue(pack: Pack, items: Sequence[Item], *, description: str, licence: str) -> Catalogue:
     """The catalogue of images that lie encoded (JPEG, PNG, ...) in a pack under the `source` of their item."""
 
-    def read(item: Item) -> Pixels:
-        return square_rgb(pack.read(item.source), config.image_size, name=item.source)
+    def read(item: Item) -> bytes:
+        return pack.read(item.source)
 
     return Catalogue(tuple(items), read, channels=3, description=description, licence=licence)

@@ -1,9 +1,11 @@
-"""One encoded image of unknown origin -> a square of upright RGB pixels."""
+"""One encoded image of unknown origin -> upright RGB pixels: a square, or the whole image in small."""
 
 from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -14,6 +16,30 @@ from dmlcore.data.errors import DataError
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Formats that Pillow decodes by itself: EPS, for one, would start another program."""
+
+
+MAX_PIXELS = 89_478_485
+"""Pillow's own limit, at which it only warns."""
+LONGEST = 4
+"""Long side of a whole image, in short sides: what a long, thin image has beyond is cut off on both ends."""
+
+
+class UnreadableImageError(DataError):
+    """One image that cannot be decoded; `max_broken_share` says how many a data set may leave out."""
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Pillow ready for several threads: all formats loaded, its warnings off.
+
+    They tell of what `square_rgb` refuses by itself, or of damaged EXIF, where the picture is still whole. Filters of
+    warnings belong to the process, so the block must stand around the threads, not within them.
+    """
+    Image.init()
+    with warnings.catch_warnings():
+        for category in (Image.DecompressionBombWarning, UserWarning):
+            warnings.simplefilter("ignore", category)
+        yield
 
 
 def square_rgb(data: bytes, size: int, *, name: str) -> Pixels:
@@ -31,18 +57,44 @@ def square_rgb(data: bytes, size: int, *, name: str) -> Pixels:
         [size, size, 3], uint8.
 
     Raises:
-        DataError: no image of a known format, damaged, or above Pillow's limit of 89 million pixels.
+        UnreadableImageError: no image of a known format, damaged, or above Pillow's limit of 89 million pixels.
     """
+    return np.asarray(_resized(data, lambda image: _square(image, size), name=name))
+
+
+def whole_rgb(data: bytes, size: int, *, name: str) -> Image.Image:
+    """As `square_rgb`, but the whole image, its short side resized to `size`: also where it was shorter.
+
+    Training crops of one size need images of one scale, so small ones are enlarged. Images above 4:1 are cut to that.
+
+    Returns:
+        An RGB image, short side `size`, long side at most 4 `size`.
+
+    Raises:
+        UnreadableImageError: as `square_rgb`.
+    """
+    return _resized(data, lambda image: short_side_resized(image, size), name=name)
+
+
+def short_side_resized(image: Image.Image, size: int) -> Image.Image:
+    """The image, cut to 4:1 where it is longer, with a short side of `size` pixels."""
+    short = min(image.size)
+    width, height = (min(side, LONGEST * short) for side in image.size)
+    left, top = (image.width - width) / 2, (image.height - height) / 2
+    target = (round(width * size / short), round(height * size / short))
+    return image.resize(target, Image.Resampling.BICUBIC, box=(left, top, left + width, top + height))
+
+
+def _resized(data: bytes, resize: Callable[[Image.Image], Image.Image], *, name: str) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.filterwarnings(
-                "ignore", category=UserWarning
-            )  # Damaged EXIF: the picture is still whole.
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                return _square(_rgb(ImageOps.exif_transpose(image)), size)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError(f"{image.width} x {image.height} is above {MAX_PIXELS}")
+            return resize(_rgb(ImageOps.exif_transpose(image)))
     except Exception as error:  # Decoders raise every kind of error on damaged input.
-        raise DataError(f"{name!r}: unreadable image: {error!r}; replace or remove the file") from error
+        raise UnreadableImageError(
+            f"{name!r}: unreadable image: {error!r}; replace or remove the file"
+        ) from error
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -62,8 +114,8 @@ def _eight_bits(values: np.ndarray) -> Pixels:
     return (values.astype(np.uint32) >> 8).astype(np.uint8)
 
 
-def _square(image: Image.Image, size: int) -> Pixels:
+def _square(image: Image.Image, size: int) -> Image.Image:
     side = min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
     box = (left, top, left + side, top + side)
-    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=box)

@@ -108,7 +108,8 @@ def test_linked_class_folders_out_of_the_folder_are_refused(source, build, tmp_p
 
 def test_links_within_the_folder_are_followed(source, build):
     (source / "a/again.png").symlink_to(source / "a/0.png")
-    assert build().summary["duplicates"] == {"across_classes": 0, "within_a_class": 2}
+    duplicates = build().summary["duplicates"]
+    assert (duplicates["across_classes"], duplicates["within_a_class"]) == (0, 2)
 
 
 @pytest.mark.parametrize("name", ["a/notes.txt", "a/deeper/0.png"])

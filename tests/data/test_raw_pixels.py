@@ -1,6 +1,8 @@
 import numpy as np
 import torch
+from photo_files import photo_catalogue
 
+from dmlcore.config import PreprocessConfig
 from dmlcore.data.images import RawImages
 from dmlcore.data.raw_pixels import raw_pixel_embeddings
 
@@ -34,3 +36,14 @@ def test_the_centred_square_counts():
     images = random_images(4, 8, 12, 3)
     square = raw_pixel_embeddings(RawImages(images[:, :, 2:10]))
     assert torch.equal(raw_pixel_embeddings(RawImages(images)), square)
+
+
+def test_jpegs_of_several_shapes_give_embeddings_of_one_size(prepared):
+    catalogue = photo_catalogue()
+    jpeg = prepared(catalogue, PreprocessConfig(encoding="jpeg", image_size=64, jpeg_quality=100)).split(
+        "test"
+    )
+    found = raw_pixel_embeddings(jpeg.images)
+    assert found.shape == (len(jpeg.labels), 3 * 32 * 32)
+    raw = prepared(catalogue, PreprocessConfig(image_size=64)).split("test")
+    assert (found - raw_pixel_embeddings(raw.images)).abs().mean() < 0.02  # of -1 to 1: the same squares
