@@ -14,17 +14,20 @@ import torch
 from torchvision.io import ImageReadMode
 
 from dmlcore.data.errors import DataError
-from dmlcore.data.jpeg_bands import MCU_ROWS, cut_rows, read_header, read_sizes
+from dmlcore.data.jpeg_boxes import SEGMENTS, cut_box, read_header, read_sizes
 
 Pixels = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
+Box = tuple[int, int, int, int]  # top, left, height, width
 
-# For PIL's Image.save. Restart markers let `read_rows` decode what it is asked for alone.
+# For PIL's Image.save. Restart markers let `read_box` decode what it is asked for alone; they cost 4 % of the bytes,
+# the optimised code tables save 7 %.
 JPEG_OPTIONS: dict[str, Any] = {
     "format": "JPEG",
     "quality": 95,
     "subsampling": "4:2:0",
-    "restart_marker_rows": 1,
+    "optimize": True,
+    "restart_marker_blocks": 1,
 }
 
 
@@ -40,8 +43,8 @@ class Images(Protocol):
     def read(self, index: int) -> Pixels:
         """One image, [H, W, C], uint8."""
 
-    def read_rows(self, index: int, first: int, last: int) -> Pixels:
-        """Rows first..last-1 of one image, [last - first, W, C], uint8, in memory of their own."""
+    def read_box(self, index: int, box: Box) -> Pixels:
+        """A crop of one image, [height, width, C], uint8, in writable memory."""
 
     def sizes(self, indices: Indices) -> Indices:
         """Heights and widths, [B, 2], of the images at `indices` [B]."""
@@ -63,8 +66,9 @@ class RawImages:
     def read(self, index: int) -> Pixels:
         return self.array[index]
 
-    def read_rows(self, index: int, first: int, last: int) -> Pixels:
-        return np.array(self.array[index, first:last])
+    def read_box(self, index: int, box: Box) -> Pixels:
+        top, left, height, width = box
+        return np.array(self.array[index, top : top + height, left : left + width])
 
     def sizes(self, indices: Indices) -> Indices:
         return np.tile(np.array(self.array.shape[1:3], np.int64), (len(indices), 1))
@@ -93,16 +97,16 @@ class JpegImages:
     def read(self, index: int) -> Pixels:
         return _decode(self.encoded(index), index)
 
-    def read_rows(self, index: int, first: int, last: int) -> Pixels:
-        """The rows as `read` gives them to the bit; only the MCU rows that hold them are decoded."""
-        start = self.offsets[index]
-        file = np.asarray(self.data[start : start + self.lengths[index]])
+    def read_box(self, index: int, box: Box) -> Pixels:
+        """The crop as `read` has it to the bit; only what it needs is decoded."""
+        top, left, height, width = box
+        file = self.encoded(index)
         header = read_header(file)
-        if header[MCU_ROWS]:
-            band, top = cut_rows(file, header, first, last)
-            if len(band):
-                return _decode(band, index)[first - top : last - top]
-        return self.read(index)[first:last]
+        if header[SEGMENTS]:
+            part, row, column = cut_box(file, header, top, left, top + height, left + width)
+            if len(part):
+                file, top, left = part, top - row, left - column
+        return _decode(file, index)[top : top + height, left : left + width]
 
     def sizes(self, indices: Indices) -> Indices:
         sizes = read_sizes(np.asarray(self.data), self.offsets[indices], self.lengths[indices])

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from dmlcore.data.errors import DataError
-from dmlcore.data.images import Images, Indices, Pixels
+from dmlcore.data.images import Box, Images, Indices, Pixels
 
 TRIES = 10  # crops drawn until one lies inside the image
 DRAWS = 2 * TRIES + 3  # numbers an image: area and ratio of each crop, top, left, mirror
@@ -169,10 +169,9 @@ class InputPipeline:
         work = list(zip(indices.tolist(), boxes.tolist(), mirror.tolist(), batch, strict=True))
         return batch, [pool.submit(self._fill, work[part :: self.workers]) for part in range(self.workers)]
 
-    def _fill(self, work: list[tuple[int, list[int], bool, Tensor]]) -> None:
-        for index, (top, left, height, width), mirror, place in work:
-            rows = self.images.read_rows(index, top, top + height)
-            image = _cropped(rows, left, width, self.shape)
+    def _fill(self, work: list[tuple[int, Box, bool, Tensor]]) -> None:
+        for index, box, mirror, place in work:
+            image = _resized(self.images.read_box(index, box), self.shape)
             place.copy_((image.flip(2) if mirror else image).permute(1, 2, 0))
 
 
@@ -210,12 +209,12 @@ def _largest(sizes: Indices, ratio: tuple[float, float]) -> Indices:
     return np.maximum(sides.T, 1).astype(np.int64)
 
 
-def _cropped(rows: Pixels, left: int, width: int, shape: tuple[int, int]) -> Tensor:
+def _resized(crop: Pixels, shape: tuple[int, int]) -> Tensor:
     """[H, W, C] -> [C, *shape], bilinear; where it shrinks, each pixel is a weighted mean over all it covers.
 
     Channels stay innermost in memory: torch resizes and mirrors them twice as fast so.
     """
-    image = torch.from_numpy(rows)[:, left : left + width].unsqueeze(0).permute(0, 3, 1, 2)
+    image = torch.from_numpy(crop).unsqueeze(0).permute(0, 3, 1, 2)
     if image.shape[2:] != shape:
         image = interpolate(image, shape, mode="bilinear", antialias=True)
     return image[0]

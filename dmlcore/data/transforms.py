@@ -66,20 +66,25 @@ def augment(
     Returns:
         [B, C, H, W]; `images` itself where nothing is to change.
     """
-    if not (rotation_degrees or scale or shear or translate or horizontal_flip):
-        return images
-    flip = np.where(horizontal_flip & (draws[5] < 0.0), -1.0, 1.0)
+    mirror = horizontal_flip & (draws[5] < 0.0)
+    if not (rotation_degrees or scale or shear or translate):
+        return _mirrored(images, mirror) if mirror.any() else images
     maps = _affine_maps(
         angle=np.deg2rad(rotation_degrees) * draws[0],
         zoom=1.0 + scale * draws[1],
         shear=shear * draws[2],
         shift=2.0 * translate * draws[3:5],
-        flip=flip,
+        flip=np.where(mirror, -1.0, 1.0),
         aspect=images.shape[3] / images.shape[2],
     )
     theta = torch.from_numpy(maps).to(images)
     grid = affine_grid(theta, list(images.shape), align_corners=False)
     return grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _mirrored(images: Tensor, mirror: npt.NDArray[np.bool_]) -> Tensor:
+    chosen = torch.from_numpy(mirror).to(images.device).reshape(-1, 1, 1, 1)
+    return torch.where(chosen, images.flip(3), images)
 
 
 def _affine_maps(

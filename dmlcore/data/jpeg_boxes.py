@@ -1,0 +1,128 @@
+"""Cutting the part of a JPEG file that a crop needs, without decoding: what is left out costs no time.
+
+A scan is a row of segments between restart markers; at each of them decoding starts afresh. Where rows of MCUs divide
+into whole segments, those that a box of pixels touches make up a JPEG file of their own; other files are decoded whole.
+An MCU (minimum coded unit) is 8 x 8 or, with halved chroma, 16 x 16 pixels.
+Reference: ITU-T T.81, annexes B.2 (markers) and F.1.1.5.2 (restart).
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+HEIGHT, WIDTH, DOWN, ACROSS, SEGMENTS, SOF, SCAN = range(7)
+CONTEXT = 2  # pixels around the box from which the decoder smooths halved chroma
+BLOCK = 32
+Kernel = Any  # numba's dispatchers and what they take carry no static types
+compiled = njit(nogil=True, cache=True, error_model="numpy")
+
+
+@compiled
+def read_header(data: Kernel) -> Kernel:
+    """Of a JPEG file [bytes]: height, width; rows and columns of a segment, segments side by side (0: it cannot be
+    cut); where frame header and scan begin. All 0 where it is no JPEG file."""
+    header = np.zeros(7, np.int64)
+    at, interval, frame = 2, 0, 0
+    while at + 10 < len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], two_bytes(data, at + 2)
+        if 0xC0 <= marker <= 0xC2:
+            frame, header[SOF] = marker, at
+            header[HEIGHT], header[WIDTH] = two_bytes(data, at + 5), two_bytes(data, at + 7)
+        elif marker == 0xDD:
+            interval = two_bytes(data, at + 4)
+        elif marker == 0xDA:
+            header[SCAN] = at + 2 + length
+            whole = data[at + 4] == data[header[SOF] + 9] > 1  # all components, interleaved
+            if frame != 0xC2 and interval and whole:
+                find_segments(data, header, interval)
+            return header
+        at += 2 + length
+    return np.zeros(7, np.int64)
+
+
+@compiled
+def two_bytes(data: Kernel, at: Kernel) -> Kernel:
+    return np.int64(data[at]) << 8 | np.int64(data[at + 1])
+
+
+@compiled
+def find_segments(data: Kernel, header: Kernel, interval: Kernel) -> Kernel:
+    """Fills in rows and columns of a segment of `interval` MCUs, and how many lie side by side."""
+    across, down = 1, 1
+    first = header[SOF] + 11
+    for at in range(first, first + 3 * data[header[SOF] + 9], 3):
+        across, down = max(across, data[at] >> 4), max(down, data[at] & 15)
+    header[DOWN], header[ACROSS] = 8 * down, 8 * across * interval
+    units = -(-header[WIDTH] // (8 * across))
+    if units % interval == 0:
+        header[SEGMENTS] = units // interval
+
+
+@compiled
+def read_sizes(data: Kernel, offsets: Kernel, lengths: Kernel) -> Kernel:
+    """Heights and widths [B, 2] of the files at `offsets` in `data`."""
+    sizes = np.empty((len(offsets), 2), np.int64)
+    for i in range(len(offsets)):
+        header = read_header(data[offsets[i] : offsets[i] + lengths[i]])
+        sizes[i] = header[HEIGHT], header[WIDTH]
+    return sizes
+
+
+@compiled
+def cut_box(data: Kernel, header: Kernel, top: Kernel, left: Kernel, bottom: Kernel, right: Kernel) -> Kernel:
+    """A JPEG file of the segments that hold rows top..bottom-1 of columns left..right-1 and their context.
+
+    Returns the file, empty where a restart marker is missing, and the row and column that it begins with.
+    """
+    first, last = reach(top, bottom, header[HEIGHT], header[DOWN])
+    start, stop = reach(left, right, header[WIDTH], header[ACROSS])
+    file = np.empty(len(data) + 2, np.uint8)
+    at = filled = header[SCAN]
+    file[:filled] = data[:filled]
+    write_side(file, header[SOF] + 5, first, last, header[DOWN], header[HEIGHT])
+    write_side(file, header[SOF] + 7, start, stop, header[ACROSS], header[WIDTH])
+    count = 0
+    for segment in range((last - 1) * header[SEGMENTS] + stop):
+        end = next_marker(data, at)
+        if end < 0:
+            return file[:0], 0, 0
+        row, column = segment // header[SEGMENTS], segment % header[SEGMENTS]
+        if row >= first and start <= column < stop:
+            for i in range(at, end):
+                file[filled + i - at] = data[i]
+            filled += end - at + 2
+            file[filled - 2], file[filled - 1] = 0xFF, 0xD0 + count % 8
+            count += 1
+        at = end + 2
+    file[filled - 1] = 0xD9
+    return file[:filled], first * header[DOWN], start * header[ACROSS]
+
+
+@compiled
+def reach(begin: Kernel, end: Kernel, side: Kernel, step: Kernel) -> Kernel:
+    return max(begin - CONTEXT, 0) // step, -(-min(end + CONTEXT, side) // step)
+
+
+@compiled
+def write_side(file: Kernel, at: Kernel, first: Kernel, last: Kernel, step: Kernel, side: Kernel) -> Kernel:
+    pixels = min(last * step, side) - first * step
+    file[at], file[at + 1] = pixels >> 8, pixels & 255
+
+
+@compiled
+def next_marker(data: Kernel, at: Kernel) -> Kernel:
+    """Where the next restart or end marker begins; -1: another marker or none. Many bytes at a time: of a scan's 0xFF
+    bytes all but the markers are followed by 0."""
+    while at + BLOCK < len(data):
+        block = data[at : at + BLOCK + 1]
+        hits = 0
+        for i in range(BLOCK):
+            hits |= (block[i] == 0xFF) & (block[i + 1] != 0)
+        if hits:
+            break
+        at += BLOCK
+    for i in range(at, len(data) - 1):
+        if data[i] == 0xFF and data[i + 1] != 0:
+            return i if 0xD0 <= data[i + 1] <= 0xD9 else -1
+    return -1
