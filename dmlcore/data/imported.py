@@ -47,9 +47,7 @@ def check_images(items: Sequence[Item], pack: Pack) -> None:
         raise DataError(f"{len(absent)} listed image(s) are not in the archives, the first is {absent[0]!r}")
 
 
-def read_rows(
-    pack: Pack, name: str, columns: int, *, skip: int = 0, last: int | None = None
-) -> Iterator[list[str]]:
+def read_rows(pack: Pack, name: str, columns: int, *, skip: int = 0) -> Iterator[list[str]]:
     """The rows of a list file: fields with blanks between them, the last one to the end of the line.
 
     Args:
@@ -57,7 +55,6 @@ def read_rows(
         name: of the list in the pack.
         columns: that each row must have.
         skip: lines of the head.
-        last: line to read; None: to the end.
 
     Raises:
         DataError: no such list, no UTF-8 text, or a line with other columns, with its number.
@@ -66,7 +63,7 @@ def read_rows(
         lines = pack.read(name).decode("utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"{name}: must be UTF-8 text: {error}") from None
-    for number, line in enumerate(lines[skip:last], start=skip + 1):
+    for number, line in enumerate(lines[skip:], start=skip + 1):
         fields = line.strip().split(maxsplit=columns - 1)
         if fields and len(fields) != columns:
             raise DataError(f"{name}, line {number}: must have {columns} columns, got {line!r}")

@@ -31,8 +31,9 @@ def inshop_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
 
 
 def _items(pack: Pack) -> list[Item]:
-    ((count,),) = read_rows(pack, LIST, 1, last=1)
-    head, *rows = read_rows(pack, LIST, len(HEAD), skip=1)
+    lines = pack.read(LIST).split(b"\n", 1)
+    count = lines[0].decode("utf-8", "replace").strip()
+    head, *rows = [*read_rows(pack, LIST, len(HEAD), skip=1)] or [[]]
     if head != HEAD:
         raise DataError(f"{LIST}, line 2: must be {' '.join(HEAD)!r}, got {' '.join(head)!r}")
     if len(rows) != whole_number(count, f"{LIST}, line 1"):

@@ -31,7 +31,7 @@ def sop_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
 
 
 def _items(pack: Pack, half: Half) -> Iterator[Item]:
-    head, *rows = read_rows(pack, LISTS[half], len(HEAD))
+    head, *rows = [*read_rows(pack, LISTS[half], len(HEAD))] or [[]]
     if head != HEAD:
         raise DataError(f"{LISTS[half]}, line 1: must be {' '.join(HEAD)!r}, got {' '.join(head)!r}")
     for _, label, kind, path in rows:
