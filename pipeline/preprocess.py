@@ -9,7 +9,11 @@ from pathlib import Path
 from dmlcore.config import EvaluationConfig, load_datasets
 from dmlcore.data.glyphs import glyph_catalogue
 from dmlcore.data.image_folder import folder_catalogue
+from dmlcore.data.importers.cars196 import cars196_catalogue
 from dmlcore.data.importers.cub200 import cub200_catalogue
+from dmlcore.data.importers.inaturalist2018 import inaturalist2018_catalogue
+from dmlcore.data.importers.inshop import inshop_catalogue
+from dmlcore.data.importers.sop import sop_catalogue
 from dmlcore.data.packed import Split
 from dmlcore.data.prepare import prepare
 from dmlcore.data.raw_pixels import raw_pixel_embeddings
@@ -19,6 +23,10 @@ CATALOGUES = {
     "glyphs": glyph_catalogue,
     "image_folder": folder_catalogue,
     "cub200": cub200_catalogue,
+    "cars196": cars196_catalogue,
+    "sop": sop_catalogue,
+    "inaturalist2018": inaturalist2018_catalogue,
+    "inshop": inshop_catalogue,
 }
 
 

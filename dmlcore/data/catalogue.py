@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 Pixels = npt.NDArray[np.uint8]
 Half = Literal["train", "test"]
+Role = Literal["both", "query", "gallery"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Item:
     """Where it comes from, unique in the data set: the path in the user's folder, or the character and face."""
     split_text: str
     """What the `hashed` rule hashes for this item's class."""
-    role: Literal["both", "query", "gallery"] = "both"
+    role: Role = "both"
     """In evaluation: a query, in the gallery that queries search, or both."""
     official: Half | None = None
     """The half of the published class-disjoint split that its class lies in; None: no split was published."""

@@ -21,7 +21,12 @@ def write_pack(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
             member = tarfile.TarInfo(name)
             member.size = len(data)
             pack.addfile(member, io.BytesIO(data))
-            pack.members.clear()  # type: ignore[attr-defined]  # Else a million headers stay in memory.
+            _forget_headers(pack)
+
+
+def _forget_headers(pack: tarfile.TarFile) -> None:
+    # Else a million of them, 1 kB each, stay in memory.
+    pack.members.clear()  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,12 @@ class Pack:
     @classmethod
     def open(cls, path: Path) -> Pack:
         """Read the table of contents of `images.tar`."""
+        places: dict[str, tuple[int, int]] = {}
         with tarfile.open(path) as pack:
-            members = [member for member in pack.getmembers() if member.isfile()]
-        return cls(path, {member.name: (member.offset_data, member.size) for member in members})
+            while (member := pack.next()) is not None:
+                places[member.name] = (member.offset_data, member.size)
+                _forget_headers(pack)
+        return cls(path, places)
 
     def read(self, name: str) -> bytes:
         """The bytes of one file; any number of threads may read at once.

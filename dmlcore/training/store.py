@@ -81,7 +81,7 @@ def _content(tensors: Mapping[str, Tensor], facts: str) -> str:
     digest = hashlib.sha256(facts.encode())
     for key in sorted(tensors):
         digest.update(key.encode())
-        digest.update(memoryview(tensors[key].reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensors[key].reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
