@@ -12,6 +12,7 @@ from rich.text import Text
 
 from dmlcore.report.baselines import untrained
 from dmlcore.report.comparisons import comparisons
+from dmlcore.report.convergence import mark
 from dmlcore.report.names import LEGEND, METRICS, label, number, one_line, percent, short_arm
 from dmlcore.report.protocol import protocol_text
 from dmlcore.report.study import OFF, Study
@@ -104,7 +105,9 @@ def _who(row: Row) -> Text:
     pairs = f"{row['seeds/paired']} of {row['seeds/planned']} pairs"
     lines = [Text(row["backbone"]), Text(row["loss"]), *map(Text, axes)]
     complete = row["seeds/paired"] == row["seeds/planned"]
-    return Text("\n").join([*lines, Text(pairs, style="dim" if complete else "bold yellow")])
+    lines.append(Text(pairs, style="dim" if complete else "bold yellow"))
+    rising = [Text(mark(row), style="bold yellow")] if mark(row) else []
+    return Text("\n").join([*lines, *rising])
 
 
 def _baselines(study: Study) -> Baselines:
@@ -155,7 +158,7 @@ def _markdown_baselines(study: Study) -> list[str]:
 def _markdown_names(row: Row) -> list[str]:
     axes = [f"{k.removeprefix('axis/')}={v}" for k, v in row.items() if k.startswith("axis/")]
     names = [row["dataset"], row["backbone"], ", ".join([row["loss"], *axes]), short_arm(row["arm"])]
-    return [*map(code_span, names), f"{row['seeds/paired']} of {row['seeds/planned']}"]
+    return [*map(code_span, names), f"{row['seeds/paired']} of {row['seeds/planned']} {mark(row)}".strip()]
 
 
 def _markdown_cell(row: Row, metric: str) -> str:

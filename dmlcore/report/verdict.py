@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from dmlcore.report.convergence import convergence_note
 from dmlcore.report.names import METRICS, label, number, one_line, percent
 from dmlcore.report.study import CELL, OFF, Study
 
@@ -49,6 +50,8 @@ def verdict(rows: Sequence[Row], confidence: float) -> str:
 def caveats(study: Study, rows: Sequence[Row]) -> list[str]:
     """What a reader of the verdict must know: unfinished trials, unlearned configurations, number of comparisons."""
     notes = [*_unfinished(study), *_unlearned(rows)]
+    if convergence := convergence_note(study):
+        notes.append(convergence)
     lone = sum(row["test/opis/difference/mean"] is None for row in rows)
     if lone:
         notes.append(f"{lone} of {len(rows)} rows have no pair of finished seeds to compare.")
