@@ -12,7 +12,7 @@ from scipy import stats
 Floats = NDArray[np.float64]
 LEAST = 5
 """Points that each of the two segments must have."""
-RESAMPLES = 1999
+RESAMPLES = 999
 LEAST_GROUPS = 4
 """Groups below which a rank correlation gets no interval: too few to resample."""
 

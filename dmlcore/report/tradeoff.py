@@ -66,7 +66,7 @@ def tradeoff_figure(study: Study) -> Figure:
         for ax in axes[len(names) :]:
             ax.set_axis_off()
         swept = list(dict.fromkeys(path for cell in study.cells for path in cell.axes))
-        draw_legend(figure, legend, _bar_text(whole, study.config.confidence), swept)
+        draw_legend(figure, legend, bar_text(whole, study.config.confidence), swept)
         figure.suptitle(
             f"Does one threshold serve every class? {label(study.config.accuracy)} against "
             f"{label(study.config.inconsistency)} on the test classes",
@@ -88,7 +88,8 @@ def intervals_readable(found: Sequence[Mark]) -> bool:
     return True
 
 
-def _bar_text(whole: bool, confidence: float) -> str:
+def bar_text(whole: bool, confidence: float) -> str:
+    """What the bars are."""
     if whole:
         return f"{percent(confidence)} t-interval over seeds"
     return f"±1 standard error over seeds ({percent(confidence)} t-intervals, in the tables, would cover the plot)"
@@ -144,7 +145,7 @@ def _draw_arrows(ax: Axes, found: Sequence[Mark], legend: Legend) -> None:
 def _draw_mark(ax: Axes, mark: Mark, legend: Legend, whole: bool) -> None:
     colour = legend.colours[mark.cell.loss]
     x, y = mark.xy
-    xerr, yerr = _bar(mark.x, whole), _bar(mark.y, whole)
+    xerr, yerr = bar(mark.x, whole), bar(mark.y, whole)
     ax.errorbar(x, y, yerr, xerr, fmt="none", ecolor=colour, elinewidth=0.9, alpha=0.55, capsize=2, zorder=2)
     shape: dict[str, Any] = {
         "marker": legend.markers[mark.cell.backbone],
@@ -156,5 +157,6 @@ def _draw_mark(ax: Axes, mark: Mark, legend: Legend, whole: bool) -> None:
         ax.annotate(text, (x, y), (7, -9), textcoords="offset points", fontsize=6.5, color=colour)
 
 
-def _bar(estimate: Estimate, whole: bool) -> float | None:
+def bar(estimate: Estimate, whole: bool) -> float | None:
+    """Half the length of a mark's bar: of the t-interval if `whole`, else one standard error."""
     return estimate.half_width if whole else estimate.standard_error
