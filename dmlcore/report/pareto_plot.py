@@ -82,6 +82,7 @@ def _heading(r: Relation) -> str:
 def _lines(ax: Axes, r: Relation, accuracy: str, shades: Mapping[str, str]) -> None:
     front = np.array([(p.mean(accuracy), p.mean(r.metric)) for p in r.front])
     ax.step(front[:, 0], front[:, 1], where="pre", color="#999999", linewidth=5, alpha=0.35, zorder=1)
+    ax.plot(front[:, 0], front[:, 1], "o", color="#999999", markersize=13, alpha=0.35, zorder=1, markeredgewidth=0)
     for loss, colour in shades.items():
         mine = np.array([(p.mean(accuracy), p.mean(r.metric)) for p in r.points if p.cell.loss == loss])
         if len(mine):

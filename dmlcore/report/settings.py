@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -39,11 +39,14 @@ class Setting:
 
     def mean(self, metric: str, seeds: Iterable[int] | None = None) -> float | None:
         """Mean of a column over the finished seeds, or over those of `seeds` alone."""
+        return t_interval(self.values(metric, seeds), 0.95).mean
+
+    def values(self, metric: str, seeds: Iterable[int] | None = None) -> list[float]:
+        """The finite values of a column, by seed."""
         if metric not in self.finished.columns:
-            return None
+            return []
         rows = self.finished if seeds is None else self.finished.filter(pl.col("seed").is_in(list(seeds)))
-        values = [value for value in rows.sort("seed")[metric].to_list() if value is not None and np.isfinite(value)]
-        return t_interval(values, 0.95).mean
+        return [value for value in rows.sort("seed")[metric].to_list() if value is not None and np.isfinite(value)]
 
 
 def family(regularizers: str | None) -> str:
@@ -68,24 +71,26 @@ def settings(study: Study) -> dict[Place, list[Setting]]:
     return {place: _varied(found[place]) for place in sorted(found, key=lambda p: (*p[:3], p[3] != OFF, p[3]))}
 
 
-def eligible(tried: list[Setting], seeds: Iterable[int]) -> list[Setting]:
+def eligible(tried: Sequence[Setting], seeds: Iterable[int]) -> list[Setting]:
     """The settings that have a validation MAP@R for each of `seeds`: a diverged one cannot be chosen."""
     wanted = set(seeds)
     return [s for s in tried if wanted <= set(s.finished.drop_nulls(SELECTION)["seed"]) and wanted]
 
 
-def selection_seeds(tried: list[Setting]) -> list[int]:
+def selection_seeds(tried: Sequence[Setting]) -> list[int]:
     """The seeds that every setting was to run, so that no setting is chosen for its luckier seeds."""
     return sorted(set.intersection(*(set(s.trials["seed"]) for s in tried)))
 
 
-def chosen(tried: list[Setting]) -> Setting | None:
-    """The setting with the highest mean validation MAP@R over `selection_seeds`; the first of equals; None without any."""
-    if not any(SELECTION in s.trials.columns for s in tried):
+def chosen(tried: Sequence[Setting], seeds: Iterable[int] | None = None) -> Setting | None:
+    """The setting with the highest mean validation MAP@R over `seeds` (by default `selection_seeds`).
+
+    The first of equals; None where none is eligible.
+    """
+    if not tried or SELECTION not in tried[0].trials.columns:
         return None
-    seeds = selection_seeds(tried)
-    scores = {id(s): s.mean(SELECTION, seeds) for s in tried}
-    return max(eligible(tried, seeds), key=lambda s: scores[id(s)] or 0.0, default=None)
+    shared = selection_seeds(tried) if seeds is None else sorted(seeds)
+    return max(eligible(tried, shared), key=lambda s: s.mean(SELECTION, shared) or 0.0, default=None)
 
 
 def chosen_study(study: Study) -> Study:
