@@ -117,9 +117,7 @@ def embedding_figure(study: Study, drawn: Sequence[Picture]) -> Figure:
             row = 2 * next(i for i, cell in enumerate(cells) if cell is picture.cell)
             cloud, utility = grid[row : row + 2, arms.index(picture.arm)]
             _cloud(cloud, picture)
-            _utility(utility, picture)
-        for row in range(1, len(grid), 2):
-            _share_x(grid[row])
+            _utility(utility, picture, _span([p for p in drawn if p.cell is picture.cell]))
         figure.suptitle("Embeddings of the test images in two dimensions", fontsize=11, x=0.01, ha="left")
         add_footer(figure, f"{NOTE}\n{protocol_text(study)}")
     return figure
@@ -132,19 +130,20 @@ def class_colours(labels: Sequence[int]) -> dict[int, str]:
     return {name: to_hex(step) for name, step in zip(labels, steps, strict=True)}
 
 
-def spread(angles: Floats, apart: float) -> Floats:
-    """Angles moved as little as it takes to stand `apart` from their neighbours, in the same order round the circle.
+def spread(values: Floats, apart: float, period: float = np.inf) -> Floats:
+    """Values moved as little as it takes to stand `apart` from their neighbours, in the same order.
 
     Args:
-        angles: [n] degrees.
-        apart: degrees; at most 360 / n is kept.
+        values: [n].
+        apart: least distance; at most period / n is kept.
+        period: of values on a circle (360 for degrees).
     """
-    order = np.argsort(angles, kind="stable")
-    moved = angles[order].astype(np.float64)
-    gap = min(apart, 360.0 / max(len(angles), 1))
+    order = np.argsort(values, kind="stable")
+    moved = values[order].astype(np.float64)
+    gap = min(apart, period / max(len(values), 1))
     for _ in range(200):
         behind = np.roll(moved, 1)
-        behind[0] -= 360.0
+        behind[:1] -= period
         short = np.maximum(0.0, gap - (moved - behind))
         moved += short / 2 - np.roll(short, -1) / 2
     result = np.empty_like(moved)
@@ -179,39 +178,37 @@ def _cloud(ax: Axes, picture: Picture) -> None:
 def _write_names(ax: Axes, directions: Floats, labels: NDArray[np.int64], names: Sequence[int]) -> None:
     means = np.array([directions[labels == name].mean(axis=0) for name in names])
     at = np.degrees(np.arctan2(means[:, 1], means[:, 0]))
-    for name, angle in zip(names, np.radians(spread(at, APART_DEGREES)), strict=True):
+    for name, angle in zip(names, np.radians(spread(at, APART_DEGREES, 360.0)), strict=True):
         shade = class_colours(names)[name]
         style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9, "fontweight": "bold"}
         ax.text(NAMES * np.cos(angle), NAMES * np.sin(angle), str(name), color=shade, **style)
 
 
-def _utility(ax: Axes, picture: Picture) -> None:
+def _span(drawn: Sequence[Picture]) -> tuple[float, float]:
+    """Thresholds around the calibration ranges of all arms, so that these can be compared."""
+    low = min(p.row["test/distance_min"] for p in drawn)
+    high = max(p.row["test/distance_max"] for p in drawn)
+    return max(low - (high - low), low / 4), min(2 * high - low, 2.0)
+
+
+def _utility(ax: Axes, picture: Picture, span: tuple[float, float]) -> None:
     from dmlcore.metrics import evaluate  # torch, which the other parts do without
 
     ax.set_visible(True)
-    row = picture.row
-    low, high = row["test/distance_min"], row["test/distance_max"]
-    span = (max(low - 2 * (high - low), low / 4), min(high + 2 * (high - low), 2.0))
+    row, points, labels = picture.row, picture.embeddings, picture.labels
     found = evaluate(
-        picture.embeddings, picture.labels, num_thresholds=THRESHOLDS, far_range=_far_range(row), distance_range=span
+        points, labels, num_thresholds=THRESHOLDS, far_range=_far_range(row), distance_range=span
     )
-    shades = class_colours(sorted(set(picture.labels.tolist())))
-    ax.axvspan(low, high, color="#000000", alpha=0.09, linewidth=0)
-    for name, curve in zip(found.class_labels.tolist(), found.utility, strict=True):
+    shades = class_colours(sorted(set(labels.tolist())))
+    ax.axvspan(row["test/distance_min"], row["test/distance_max"], color="#000000", alpha=0.09, linewidth=0)
+    heights = spread(found.utility[:, -1], 0.055)
+    for name, curve, height in zip(found.class_labels.tolist(), found.utility, heights, strict=True):
         ax.plot(found.thresholds, curve, color=shades[name], linewidth=1.2)
-        ax.text(found.thresholds[-1], curve[-1], f" {name}", color=shades[name], fontsize=7, va="center")
+        ax.text(found.thresholds[-1], height, f" {name}", color=shades[name], fontsize=7, va="center")
     ax.set_ylim(0.0, 1.02)
     ax.set_xlabel("distance threshold (L2)", fontsize=8)
     ax.set_ylabel("utility", fontsize=8)
     ax.set_title(_numbers(row), fontsize=8)
-
-
-def _share_x(row: Sequence[Axes]) -> None:
-    """The same thresholds for the arms, so that the calibration ranges can be compared."""
-    shown = [ax for ax in row if ax.get_visible()]
-    ends = np.array([ax.get_xlim() for ax in shown])
-    for ax in shown:
-        ax.set_xlim(ends[:, 0].min(), ends[:, 1].max())
 
 
 def _far_range(row: dict[str, Any]) -> tuple[float, float]:

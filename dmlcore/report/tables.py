@@ -14,6 +14,7 @@ from dmlcore.report.baselines import untrained
 from dmlcore.report.comparisons import comparisons
 from dmlcore.report.convergence import mark
 from dmlcore.report.names import LEGEND, METRICS, label, number, one_line, percent, short_arm
+from dmlcore.report.parts import part_sentences, shown_study
 from dmlcore.report.protocol import protocol_text
 from dmlcore.report.study import OFF, Study
 from dmlcore.report.verdict import Row, caveats, judgement, verdict
@@ -37,6 +38,7 @@ def print_summary(
         console: where to; by default the terminal, or plain text of 100 columns where there is none.
     """
     out = console or default_console()
+    sentences, study = part_sentences(study), shown_study(study)
     rows = comparisons(study).to_dicts()
     baselines = _baselines(study)
     for place in dict.fromkeys((row["dataset"], row["arm"]) for row in rows):
@@ -46,6 +48,8 @@ def print_summary(
     for text in (reading, LEGEND, *(f"Protocol: {line}" for line in protocol_text(study).splitlines())):
         out.print(Text(text, style="dim"))
     out.print(Text("\n" + verdict(rows, study.config.confidence), style="bold"))
+    for text in sentences:
+        out.print(Text(text))
     for text in (*caveats(study, rows), "", f"plot     {plot}", f"results  {results}", f"MLflow   {mlflow}"):
         out.print(Text(text), soft_wrap=text.startswith(("plot", "results", "MLflow")))
 
@@ -61,6 +65,7 @@ def markdown_table(study: Study) -> str:
 
     A difference whose interval leaves out 0 is bold. Names stand in code spans, so that nothing in them is markup.
     """
+    sentences, study = part_sentences(study), shown_study(study)
     rows = comparisons(study).to_dicts()
     head = ["data set", "backbone", "loss", "arm", "pairs", *(label(metric) for metric in METRICS)]
     lines = [_markdown_row(head), _markdown_row(["---"] * 5 + ["---:"] * len(METRICS))]
@@ -73,7 +78,7 @@ def markdown_table(study: Study) -> str:
         f"Cells: off → on (on - off ± half-width of its {confidence} t-interval); bold if it leaves out 0."
     )
     notes = [reading, LEGEND, *protocol_text(study).splitlines(), verdict(rows, study.config.confidence)]
-    return "\n".join([*lines, "", *(f"{_escaped(note)}\n" for note in [*notes, *caveats(study, rows)])])
+    return "\n".join([*lines, "", *(f"{_escaped(note)}\n" for note in [*notes, *sentences, *caveats(study, rows)])])
 
 
 def code_span(text: object) -> str:
