@@ -28,7 +28,7 @@ def comparisons(study: Study) -> pl.DataFrame:
         `test/M/difference/mean|low|high`: arm - off over the paired seeds; `.../relative`: over mean(off).
         `untrained/M`, `raw_pixels/M` for M = map_at_r, recall_at_1: what there was before training.
         `off/beats_baselines`, `arm/beats_baselines`: the means of both M exceed both baselines.
-        `off/converged`, `arm/converged`: finished trials no longer rising (`convergence.still_rising`); null if unknown.
+        `off/converged`, `arm/converged`: finished trials no longer rising (`convergence.still_rising`), or null.
         `status`: what is missing (failed, stopped, missing seeds; metrics without a value); null if nothing is.
         `protocol`. Means are null without a seed, intervals below 2 seeds.
     """

@@ -34,10 +34,12 @@ def still_rising(curve: Sequence[float | None]) -> bool | None:
         last > 1.05 * best; None where E = 0 or the last epoch has no value.
     """
     epochs = len(curve) - 1
-    if epochs < 1 or not _known(curve[-1]):
+    last = _value(curve[-1]) if epochs >= 1 else None
+    if last is None:
         return None
-    earlier = [value for value in curve[: math.floor((1 - TAIL) * epochs + 1e-9) + 1] if _known(value)]
-    return bool(earlier) and curve[-1] > (1 + RISE) * max(earlier)
+    until = math.floor((1 - TAIL) * epochs + 1e-9)
+    earlier = [value for entry in curve[: until + 1] if (value := _value(entry)) is not None]
+    return bool(earlier) and last > (1 + RISE) * max(earlier)
 
 
 def curves(cell: Cell, arm: str) -> dict[int, list[float | None]]:
@@ -51,9 +53,7 @@ def curves(cell: Cell, arm: str) -> dict[int, list[float | None]]:
 
 def converged(cell: Cell, arm: str) -> int | None:
     """How many trials of `arm` were no longer rising; None where no trial has a curve."""
-    known = [
-        rising for curve in curves(cell, arm).values() if (rising := still_rising(curve)) is not None
-    ]
+    known = [rising for curve in curves(cell, arm).values() if (rising := still_rising(curve)) is not None]
     return known.count(False) if known else None
 
 
@@ -66,10 +66,6 @@ def convergence_note(study: Study) -> str | None:
     return f"{known.count(False)} of {len(known)} trials have converged. {RULE}"
 
 
-def _known(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
-
-
 def mark(row: Mapping[str, Any]) -> str:
     """What stands beside the seeds of a row of `comparisons`: its converged trials where not all have, else nothing."""
     sides = ["off"] if row["arm"] == OFF else ["off", "arm"]
@@ -77,3 +73,7 @@ def mark(row: Mapping[str, Any]) -> str:
     counts = [(done, seeds) for done, seeds in known if done is not None]
     done, seeds = sum(pair[0] for pair in counts), sum(pair[1] for pair in counts)
     return f"\N{DAGGER}{done} of {seeds} conv." if done < seeds else ""
+
+
+def _value(entry: float | None) -> float | None:
+    return entry if entry is not None and math.isfinite(entry) else None

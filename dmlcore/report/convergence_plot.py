@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -42,10 +43,12 @@ def convergence_figure(study: Study) -> Figure:
             lowest = index + columns >= len(places)
             ax.tick_params(labelbottom=lowest)
             ax.set_xlabel("epoch" if lowest else "", fontsize=8)
-        _share_heights(axes[: len(places)], list(places))
+        _share_heights(list(axes[: len(places)]), list(places))
         figure.supylabel("validation MAP@R", fontsize=9)
         figure.suptitle("Validation MAP@R by epoch", fontsize=11, x=0.01, ha="left")
-        figure.legend(handles=_entries(shades, strokes), loc="outside upper right", ncols=6, fontsize=7.5, frameon=False)
+        figure.legend(
+            handles=_entries(shades, strokes), loc="outside upper right", ncols=6, fontsize=7.5, frameon=False
+        )
         add_footer(figure, f"{NOTE}\n{RULE}")
     return figure
 
@@ -70,8 +73,12 @@ def _panel(
     width = 0.8 if sum(trials.height for cell in cells for trials in cell.arms.values()) <= MANY else 0.45
     for cell in cells:
         for arm in cell.arms:
-            judged += _lines(ax, cell, arm, shades[_shade(cell, arm)], strokes.get(cell.axes_text, "-"), width)
-    count = f"{judged.count(False)} of {len(judged)} converged" if judged else "no finished trial with a curve"
+            judged += _lines(
+                ax, cell, arm, shades[_shade(cell, arm)], strokes.get(cell.axes_text, "-"), width
+            )
+    count = (
+        f"{judged.count(False)} of {len(judged)} converged" if judged else "no finished trial with a curve"
+    )
     head = [one_line(" ".join(place[:2]), 30), wrapped(one_line(place[2], 44), 30), count]
     ax.set_title("\n".join(head), fontsize=7.5)
     ax.locator_params(axis="x", integer=True, nbins=5)
@@ -100,12 +107,16 @@ def _share_heights(axes: Sequence[Axes], places: Sequence[Place]) -> None:
     """One height a data set, so that its losses can be compared across panels."""
     for name in {place[0] for place in places}:
         mine = [ax for ax, place in zip(axes, places, strict=True) if place[0] == name]
-        top = max((float(np.nanmax(line.get_ydata(), initial=0.0)) for ax in mine for line in ax.lines), default=0.0)
+        top = max(
+            (float(np.nanmax(line.get_ydata(), initial=0.0)) for ax in mine for line in ax.lines), default=0.0
+        )
         for ax in mine:
             ax.set_ylim(0.0, 1.06 * top or 1.0)
 
 
 def _entries(shades: Mapping[str, str], strokes: Mapping[str, str]) -> list[Line2D]:
     lines = [Line2D([], [], color=colour, label=wrapped(name, 40)) for name, colour in shades.items()]
-    styles = [Line2D([], [], color="#333333", linestyle=s, label=one_line(name, 40)) for name, s in strokes.items()]
-    return [*lines, *styles]
+    for name, stroke in strokes.items():
+        style: dict[str, Any] = {"color": "#333333", "linestyle": stroke, "label": one_line(name, 40)}
+        lines.append(Line2D([], [], **style))
+    return lines

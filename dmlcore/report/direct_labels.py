@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -80,9 +81,9 @@ def _cost(box: Floats, ring: float, taken: Sequence[Floats], frame: Floats, scal
 def _write(ax: Axes, name: str, at: Floats, box: Floats, shade: str, scale: float) -> None:
     centre = (box[:2] + box[2:]) / 2
     nearest = np.clip(at, box[:2], box[2:])
-    style = {"textcoords": "offset points", "ha": "center", "va": "center", "zorder": 6}
-    xy = ax.transData.inverted().transform(at)
-    text = ax.annotate(name, xy, tuple((centre - at) / scale), fontsize=FONT_POINTS, color=_darker(shade), **style)
+    style: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "center", "zorder": 6}
+    (x, y), (right, up) = ax.transData.inverted().transform(at), (centre - at) / scale
+    text = ax.annotate(name, (x, y), (right, up), fontsize=FONT_POINTS, color=_darker(shade), **style)
     text.set_path_effects([withStroke(linewidth=2.0, foreground="white")])
     if np.hypot(*(nearest - at)) > (RINGS[0] + 1) * scale:
         ends = ax.transData.inverted().transform(np.stack([at, nearest]))

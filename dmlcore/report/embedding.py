@@ -36,7 +36,8 @@ THRESHOLDS = 201
 NOTE = (
     "Above: test images by class, first finished seed. Cloud: the embeddings as they are, scaled so that 95 % of them "
     "lie within the circle. Ring: their directions, all that the normalised embeddings keep and that distances see. "
-    "Below: utility of one distance threshold, a line a class; grey: the calibration range that OPIS averages over."
+    "Below: utility of one distance threshold, a line a class in its colour; grey: the calibration "
+    "range that OPIS averages over."
 )
 METRICS_SHOWN = ("opis", "opis_corrected", "map_at_r", "recall_at_1")
 
@@ -110,7 +111,9 @@ def embedding_figure(study: Study, drawn: Sequence[Picture]) -> Figure:
     arms = [arm for arm in study.arms if any(p.arm == arm for p in drawn)]
     with house_style():
         figure = new_figure(COLUMN_INCHES * max(2, len(arms)), ROW_INCHES * len(cells) + 1.0)
-        grid = figure.subplots(2 * len(cells), len(arms), squeeze=False, height_ratios=[1.6, 1.0] * len(cells))
+        grid = figure.subplots(
+            2 * len(cells), len(arms), squeeze=False, height_ratios=[1.6, 1.0] * len(cells)
+        )
         for ax in grid.ravel():
             ax.set_visible(False)
         for picture in drawn:
@@ -130,20 +133,19 @@ def class_colours(labels: Sequence[int]) -> dict[int, str]:
     return {name: to_hex(step) for name, step in zip(labels, steps, strict=True)}
 
 
-def spread(values: Floats, apart: float, period: float = np.inf) -> Floats:
-    """Values moved as little as it takes to stand `apart` from their neighbours, in the same order.
+def spread(angles: Floats, apart: float) -> Floats:
+    """Angles moved as little as it takes to stand `apart` from their neighbours, in the same order round the circle.
 
     Args:
-        values: [n].
-        apart: least distance; at most period / n is kept.
-        period: of values on a circle (360 for degrees).
+        angles: [n] degrees.
+        apart: degrees; at most 360 / n is kept.
     """
-    order = np.argsort(values, kind="stable")
-    moved = values[order].astype(np.float64)
-    gap = min(apart, period / max(len(values), 1))
+    order = np.argsort(angles, kind="stable")
+    moved = angles[order].astype(np.float64)
+    gap = min(apart, 360.0 / max(len(angles), 1))
     for _ in range(200):
         behind = np.roll(moved, 1)
-        behind[:1] -= period
+        behind[:1] -= 360.0
         short = np.maximum(0.0, gap - (moved - behind))
         moved += short / 2 - np.roll(short, -1) / 2
     result = np.empty_like(moved)
@@ -162,7 +164,7 @@ def _cloud(ax: Axes, picture: Picture) -> None:
     ax.plot(np.cos(turn), np.sin(turn), color="#999999", linewidth=0.8)
     for name in names:
         mine = picture.labels == name
-        ax.scatter(*points[mine].T, s=5, color=shades[name], alpha=0.5, linewidths=0)
+        ax.scatter(points[mine, 0], points[mine, 1], s=5, color=shades[name], alpha=0.5, linewidths=0)
         ends = np.stack([directions[mine] * (RING - 0.05), directions[mine] * (RING + 0.05)])
         ax.plot(ends[..., 0], ends[..., 1], color=shades[name], linewidth=0.6, alpha=0.35)
     _write_names(ax, directions, picture.labels, names)
@@ -178,7 +180,7 @@ def _cloud(ax: Axes, picture: Picture) -> None:
 def _write_names(ax: Axes, directions: Floats, labels: NDArray[np.int64], names: Sequence[int]) -> None:
     means = np.array([directions[labels == name].mean(axis=0) for name in names])
     at = np.degrees(np.arctan2(means[:, 1], means[:, 0]))
-    for name, angle in zip(names, np.radians(spread(at, APART_DEGREES, 360.0)), strict=True):
+    for name, angle in zip(names, np.radians(spread(at, APART_DEGREES)), strict=True):
         shade = class_colours(names)[name]
         style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9, "fontweight": "bold"}
         ax.text(NAMES * np.cos(angle), NAMES * np.sin(angle), str(name), color=shade, **style)
@@ -201,10 +203,8 @@ def _utility(ax: Axes, picture: Picture, span: tuple[float, float]) -> None:
     )
     shades = class_colours(sorted(set(labels.tolist())))
     ax.axvspan(row["test/distance_min"], row["test/distance_max"], color="#000000", alpha=0.09, linewidth=0)
-    heights = spread(found.utility[:, -1], 0.055)
-    for name, curve, height in zip(found.class_labels.tolist(), found.utility, heights, strict=True):
+    for name, curve in zip(found.class_labels.tolist(), found.utility, strict=True):
         ax.plot(found.thresholds, curve, color=shades[name], linewidth=1.2)
-        ax.text(found.thresholds[-1], height, f" {name}", color=shades[name], fontsize=7, va="center")
     ax.set_ylim(0.0, 1.02)
     ax.set_xlabel("distance threshold (L2)", fontsize=8)
     ax.set_ylabel("utility", fontsize=8)

@@ -23,8 +23,8 @@ PANELS = ("validation/map_at_r", "validation/opis_corrected", "test/map_at_r", "
 PANEL_INCHES = 3.1
 NOTE = (
     "Number: mean over seeds; bright = better in every panel. Frame: the setting that validation MAP@R chose. "
-    "Base: the same loss without regulariser, at its own chosen setting. Where other settings were varied too, the cell "
-    "shows the one with the highest validation MAP@R."
+    "Base: the same loss without regulariser, at its own chosen setting. Where other settings were varied too, the "
+    "cell shows the one with the highest validation MAP@R."
 )
 
 
@@ -48,13 +48,17 @@ def heat_map_figure(study: Study) -> Figure:
     return figure
 
 
-def grid_values(tried: Sequence[Setting], metric: str) -> tuple[list[float], list[float], np.ndarray[Any, Any]]:
+def grid_values(
+    tried: Sequence[Setting], metric: str
+) -> tuple[list[float], list[float], np.ndarray[Any, Any]]:
     """The margins and the mean of `metric` at each pair.
 
     Returns:
         positive margins [p] and negative margins [n], rising; values [n, p], NaN where there is none.
     """
-    ups, downs = (sorted({s.parameters[name] for s in tried if name in s.parameters}) for name in (POSITIVE, NEGATIVE))
+    ups, downs = (
+        sorted({s.parameters[name] for s in tried if name in s.parameters}) for name in (POSITIVE, NEGATIVE)
+    )
     values = np.full((len(downs), len(ups)), np.nan)
     for (up, down), setting in _best_by_margins(tried).items():
         mean = setting.mean(metric)
@@ -70,7 +74,9 @@ def _best_by_margins(tried: Sequence[Setting]) -> Mapping[tuple[float, float], S
     groups: dict[tuple[float, float], list[Setting]] = {}
     for setting in tried:
         if {POSITIVE, NEGATIVE} <= setting.parameters.keys():
-            groups.setdefault((setting.parameters[POSITIVE], setting.parameters[NEGATIVE]), []).append(setting)
+            groups.setdefault((setting.parameters[POSITIVE], setting.parameters[NEGATIVE]), []).append(
+                setting
+            )
     seeds = selection_seeds(tried)
     return {pair: chosen(group, seeds) or group[0] for pair, group in groups.items()}
 
@@ -87,7 +93,9 @@ def _panel(ax: Axes, metric: str, place: Place, tried: Sequence[Setting], base: 
     best = chosen(tried)
     if best is not None and {POSITIVE, NEGATIVE} <= best.parameters.keys():
         at = (ups.index(best.parameters[POSITIVE]) - 0.5, downs.index(best.parameters[NEGATIVE]) - 0.5)
-        ax.add_patch(Rectangle(at, 1, 1, fill=False, edgecolor="#D55E00", linewidth=2.5, clip_on=False, zorder=5))
+        ax.add_patch(
+            Rectangle(at, 1, 1, fill=False, edgecolor="#D55E00", linewidth=2.5, clip_on=False, zorder=5)
+        )
     ax.set_xticks(range(len(ups)), [f"{value:g}" for value in ups])
     ax.set_yticks(range(len(downs)), [f"{value:g}" for value in downs])
     ax.set_xlabel("positive margin", fontsize=8)

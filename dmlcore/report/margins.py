@@ -1,4 +1,4 @@
-"""Part `margins`: every setting that was tried, the one that validation chose of each family, and the grid of margins."""
+"""Part `margins`: every setting that was tried, and the one that validation chose of each family."""
 
 from __future__ import annotations
 
@@ -11,14 +11,23 @@ from dmlcore.report.comparisons import comparisons
 from dmlcore.report.convergence import COLUMN, still_rising
 from dmlcore.report.names import METRICS, label, number, percent
 from dmlcore.report.protocol import protocol_line
-from dmlcore.report.settings import SELECTION, Place, Setting, chosen, chosen_study, eligible, selection_seeds, settings
+from dmlcore.report.settings import (
+    SELECTION,
+    Place,
+    Setting,
+    chosen,
+    chosen_study,
+    eligible,
+    selection_seeds,
+    settings,
+)
 from dmlcore.report.statistics import Estimate, t_interval
 from dmlcore.report.study import OFF, Study
 
 SHOWN = ("validation/map_at_r", "validation/opis_corrected", *(f"test/{metric}" for metric in METRICS))
 RULE = (
-    "Settings are chosen by the mean validation MAP@R over the seeds that all settings of the family ran, one that lost "
-    "such a seed left out; test values are of the chosen setting alone."
+    "Settings are chosen by the mean validation MAP@R over the seeds that all settings of the family ran, one that "
+    "lost such a seed left out; test values are of the chosen setting alone."
 )
 
 
@@ -93,10 +102,13 @@ def _interval(metric: str, setting: Setting | None, confidence: float) -> dict[s
 
 
 def _choice(row: Mapping[str, Any]) -> str:
-    who = f"{_who(row, row['family'])}: {row['settings/tried']} setting{'s' if row['settings/tried'] != 1 else ''} tried"
+    tried = row["settings/tried"]
+    who = f"{_who(row, row['family'])}: {tried} setting{'s' if tried != 1 else ''} tried"
     if row["setting"] is None:
         return f"{who}, none with all its seeds."
-    values = ", ".join(f"{label(m)} {number(row[f'test/{m}/mean'], m)}" for m in ("map_at_r", "opis", "opis_corrected"))
+    values = ", ".join(
+        f"{label(m)} {number(row[f'test/{m}/mean'], m)}" for m in ("map_at_r", "opis", "opis_corrected")
+    )
     score = number(row[f"{SELECTION}/mean"], SELECTION)
     return f"{who}, chosen {row['setting']} (validation MAP@R {score}); test {values}."
 
@@ -112,7 +124,9 @@ def _difference(row: Mapping[str, Any], confidence: float) -> str:
 
 
 def _change(row: Mapping[str, Any], metric: str) -> str:
-    mean, low, high = (number(row[f"test/{metric}/difference/{p}"], metric, signed=True) for p in ("mean", "low", "high"))
+    mean, low, high = (
+        number(row[f"test/{metric}/difference/{p}"], metric, signed=True) for p in ("mean", "low", "high")
+    )
     return f"{label(metric)} {mean} ({low} to {high})"
 
 

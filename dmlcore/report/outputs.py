@@ -18,6 +18,7 @@ from dmlcore.report.study import Study
 from dmlcore.report.tradeoff import tradeoff_figure
 from dmlcore.report.utility import utility_figure
 
+
 def write_results(study: Study, folder: Path) -> None:
     """Write the tables and plots of a study into `folder`, and those of its parts (`write_parts`).
 

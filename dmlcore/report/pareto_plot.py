@@ -1,8 +1,9 @@
-"""The picture of part `pareto`: OPIS against accuracy, one mark a configuration, the losses named beside their marks."""
+"""The picture of part `pareto`: OPIS against accuracy, one mark a configuration, the losses named beside them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -40,7 +41,9 @@ def pareto_figure(study: Study, found: Sequence[Relation]) -> Figure:
                 ax.text(0.5, 0.5, "no finished trial", ha="center", transform=ax.transAxes)
         figure.suptitle("Accuracy against inconsistency of one threshold", fontsize=11, x=0.01, ha="left")
         if len(shapes) > 1:
-            figure.legend(handles=_entries(shapes), loc="outside upper right", ncols=5, fontsize=7.5, frameon=False)
+            figure.legend(
+                handles=_entries(shapes), loc="outside upper right", ncols=5, fontsize=7.5, frameon=False
+            )
         bars = bar_text(whole, study.config.confidence)
         add_footer(figure, f"{NOTE.format(bars=bars)}\n{protocol_text(study)}")
         for r in found:
@@ -53,7 +56,7 @@ def _shapes(found: Sequence[Relation]) -> dict[str, str]:
 
 
 def _entries(shapes: Mapping[str, str]) -> list[Line2D]:
-    style = {"linestyle": "", "color": "#333333", "markersize": 6}
+    style: dict[str, Any] = {"linestyle": "", "color": "#333333", "markersize": 6}
     return [Line2D([], [], marker=shape, label=one_line(name, 40), **style) for name, shape in shapes.items()]
 
 
@@ -82,7 +85,9 @@ def _heading(r: Relation) -> str:
 def _lines(ax: Axes, r: Relation, accuracy: str, shades: Mapping[str, str]) -> None:
     front = np.array([(p.mean(accuracy), p.mean(r.metric)) for p in r.front])
     ax.step(front[:, 0], front[:, 1], where="pre", color="#999999", linewidth=5, alpha=0.35, zorder=1)
-    ax.plot(front[:, 0], front[:, 1], "o", color="#999999", markersize=13, alpha=0.35, zorder=1, markeredgewidth=0)
+    ax.plot(
+        front[:, 0], front[:, 1], "o", color="#999999", markersize=13, alpha=0.35, zorder=1, markeredgewidth=0
+    )
     for loss, colour in shades.items():
         mine = np.array([(p.mean(accuracy), p.mean(r.metric)) for p in r.points if p.cell.loss == loss])
         if len(mine):
@@ -91,7 +96,9 @@ def _lines(ax: Axes, r: Relation, accuracy: str, shades: Mapping[str, str]) -> N
     y = np.array([p.mean(r.metric) for p in r.points])
     if np.ptp(x) > 0:
         ends = np.array([x.min(), x.max()])
-        ax.plot(ends, np.polyval(np.polyfit(x, y, 1), ends), color="#000000", linewidth=0.8, alpha=0.6, zorder=1)
+        ax.plot(
+            ends, np.polyval(np.polyfit(x, y, 1), ends), color="#000000", linewidth=0.8, alpha=0.6, zorder=1
+        )
     if r.bend is not None:
         order = np.argsort(x, kind="stable")
         ax.plot(x[order], r.bend.fitted[order], "--", color="#000000", linewidth=1.0, zorder=1)
@@ -100,7 +107,9 @@ def _lines(ax: Axes, r: Relation, accuracy: str, shades: Mapping[str, str]) -> N
 
 def _whole(found: Sequence[Relation], accuracy: str) -> bool:
     """Whether whole t-intervals leave the marks of every panel apart."""
-    panels = [[Mark(p.cell, p.arm, p.metrics[accuracy], p.metrics[r.metric]) for p in r.points] for r in found]
+    panels = [
+        [Mark(p.cell, p.arm, p.metrics[accuracy], p.metrics[r.metric]) for p in r.points] for r in found
+    ]
     return all(intervals_readable(panel) for panel in panels)
 
 

@@ -31,7 +31,10 @@ class Setting:
 
     @property
     def text(self) -> str:
-        return ", ".join(f"{k.rsplit('.', 1)[-1]}={_short(v)}" for k, v in self.parameters.items()) or "author's defaults"
+        return (
+            ", ".join(f"{k.rsplit('.', 1)[-1]}={_short(v)}" for k, v in self.parameters.items())
+            or "author's defaults"
+        )
 
     @cached_property
     def finished(self) -> pl.DataFrame:
@@ -46,7 +49,9 @@ class Setting:
         if metric not in self.finished.columns:
             return []
         rows = self.finished if seeds is None else self.finished.filter(pl.col("seed").is_in(list(seeds)))
-        return [value for value in rows.sort("seed")[metric].to_list() if value is not None and np.isfinite(value)]
+        return [
+            value for value in rows.sort("seed")[metric].to_list() if value is not None and np.isfinite(value)
+        ]
 
 
 def family(regularizers: str | None) -> str:
@@ -68,7 +73,9 @@ def settings(study: Study) -> dict[Place, list[Setting]]:
         values = {path: first[column] for column, path in axes.items() if first[column] is not None}
         place = (*(first[name] for name in CELL), family(first[REGULARIZERS]))
         found.setdefault(place, []).append(Setting(place, values | _parameters(first[REGULARIZERS]), part))
-    return {place: _varied(found[place]) for place in sorted(found, key=lambda p: (*p[:3], p[3] != OFF, p[3]))}
+    return {
+        place: _varied(found[place]) for place in sorted(found, key=lambda p: (*p[:3], p[3] != OFF, p[3]))
+    }
 
 
 def eligible(tried: Sequence[Setting], seeds: Iterable[int]) -> list[Setting]:
@@ -94,7 +101,7 @@ def chosen(tried: Sequence[Setting], seeds: Iterable[int] | None = None) -> Sett
 
 
 def chosen_study(study: Study) -> Study:
-    """The study as if each (loss, family) had only its chosen setting: arms are families, and there are no swept axes."""
+    """The study as if each (loss, family) had only its chosen setting: arms are families, no axes are swept."""
     picked = [setting for tried in settings(study).values() if (setting := chosen(tried)) is not None]
     if not picked:
         return study
@@ -105,7 +112,11 @@ def chosen_study(study: Study) -> Study:
 
 def _parameters(regularizers: str | None) -> dict[str, Any]:
     parts = json.loads(regularizers or "[]")
-    return {f"{part['name']}.{key}": value for part in parts for key, value in sorted(part.get("params", {}).items())}
+    return {
+        f"{part['name']}.{key}": value
+        for part in parts
+        for key, value in sorted(part.get("params", {}).items())
+    }
 
 
 def _varied(tried: list[Setting]) -> list[Setting]:

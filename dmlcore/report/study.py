@@ -95,7 +95,9 @@ def read_study(folder: Path, config: AggregateConfig, storage: str | None = None
     """The results that the sweep stage left in `folder`/results; `storage` as in its params, relative to `folder`."""
     results = folder / "results"
     datasets = json.loads((results / "datasets.json").read_text(encoding="utf-8"))
-    return Study(pl.read_parquet(results / "trials.parquet"), datasets, config, folder / storage if storage else None)
+    return Study(
+        pl.read_parquet(results / "trials.parquet"), datasets, config, folder / storage if storage else None
+    )
 
 
 def swept_axes(trials: pl.DataFrame) -> dict[str, str]:

@@ -78,7 +78,9 @@ def markdown_table(study: Study) -> str:
         f"Cells: off → on (on - off ± half-width of its {confidence} t-interval); bold if it leaves out 0."
     )
     notes = [reading, LEGEND, *protocol_text(study).splitlines(), verdict(rows, study.config.confidence)]
-    return "\n".join([*lines, "", *(f"{_escaped(note)}\n" for note in [*notes, *sentences, *caveats(study, rows)])])
+    return "\n".join(
+        [*lines, "", *(f"{_escaped(note)}\n" for note in [*notes, *sentences, *caveats(study, rows)])]
+    )
 
 
 def code_span(text: object) -> str:
@@ -107,9 +109,10 @@ def _table(baselines: Baselines, rows: Sequence[Row]) -> Table:
 
 def _who(row: Row) -> Text:
     axes = [f"{k.rsplit('.', 1)[-1]} {v}" for k, v in row.items() if k.startswith("axis/")]
-    pairs = f"{row['seeds/paired']} of {row['seeds/planned']} pairs"
+    counted, unit = ("off", "seeds") if row["arm"] == OFF else ("paired", "pairs")
+    pairs = f"{row[f'seeds/{counted}']} of {row['seeds/planned']} {unit}"
     lines = [Text(row["backbone"]), Text(row["loss"]), *map(Text, axes)]
-    complete = row["seeds/paired"] == row["seeds/planned"]
+    complete = row[f"seeds/{counted}"] == row["seeds/planned"]
     lines.append(Text(pairs, style="dim" if complete else "bold yellow"))
     rising = [Text(mark(row), style="bold yellow")] if mark(row) else []
     return Text("\n").join([*lines, *rising])
@@ -176,6 +179,6 @@ def _markdown_cell(row: Row, metric: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    for mark in "\\`*_[]<>$|~#":
-        text = text.replace(mark, "\\" + mark)
+    for character in "\\`*_[]<>$|~#":
+        text = text.replace(character, "\\" + character)
     return text.strip()

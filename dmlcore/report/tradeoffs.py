@@ -98,7 +98,9 @@ def relation(
     if bend is not None:
         masks = (x <= bend.at, x > bend.at)
         sides = [_part(x, y, groups, mask.tolist(), confidence) for mask in masks]
-    front = sorted((p for p, on in zip(mine, pareto_front(y, x), strict=True) if on), key=lambda p: p.mean(accuracy))
+    front = sorted(
+        (p for p, on in zip(mine, pareto_front(y, x), strict=True) if on), key=lambda p: p.mean(accuracy)
+    )
     overall = rank_correlation(x, y, groups, confidence)
     return Relation(place, metric, mine, front, overall, bend, sides[0], sides[1], confidence)
 
@@ -113,7 +115,9 @@ def pareto_table(study: Study, found: Sequence[Relation]) -> pl.DataFrame:
     fronts = {(r.place, r.metric): {id(p) for p in r.front} for r in found}
     for mine in {r.place: r.points for r in found}.values():
         for point in sorted(mine, key=lambda p: -p.mean(accuracy)):
-            rows.append(_row(study, point) | {f"front/{m}": id(point) in fronts[_place(point), m] for m in OPIS})
+            rows.append(
+                _row(study, point) | {f"front/{m}": id(point) in fronts[_place(point), m] for m in OPIS}
+            )
     return pl.DataFrame(rows, infer_schema_length=None, schema=None if rows else {"dataset": pl.String})
 
 
@@ -156,7 +160,12 @@ def _row(study: Study, point: Point) -> dict[str, Any]:
 def _bend_row(r: Relation) -> dict[str, Any]:
     losses = len({p.cell.loss for p in r.points})
     row: dict[str, Any] = {"dataset": r.place[0], "backbone": r.place[1], "metric": r.metric}
-    row |= {"points": len(r.points), "losses": losses, "front": len(r.front), **_correlation("spearman", r.overall)}
+    row |= {
+        "points": len(r.points),
+        "losses": losses,
+        "front": len(r.front),
+        **_correlation("spearman", r.overall),
+    }
     row |= {"bend": r.bend and r.bend.at, "bend/p": r.bend and r.bend.p, "bend/found": r.bends}
     for i, (side, found) in enumerate((("below", r.below), ("above", r.above))):
         row |= {f"{side}/slope": r.bend and r.bend.slopes[i], f"{side}/points": found and found.points}
@@ -165,7 +174,9 @@ def _bend_row(r: Relation) -> dict[str, Any]:
 
 
 def _correlation(name: str, found: RankCorrelation | None) -> dict[str, float | None]:
-    return {name: found and found.rho, f"{name}/low": found and found.low, f"{name}/high": found and found.high}
+    if found is None:
+        return dict.fromkeys((name, f"{name}/low", f"{name}/high"))
+    return {name: found.rho, f"{name}/low": found.low, f"{name}/high": found.high}
 
 
 def _sentence(r: Relation, accuracy: str) -> str:
@@ -180,7 +191,9 @@ def _sentence(r: Relation, accuracy: str) -> str:
     if not r.bends:
         return text + f"No bend found ({test}); the best candidate, {at}, would have {sides}."
     held = _trend(r.below) == FALLS and _trend(r.above) == RISES
-    claim = f"That past a bend accuracy is bought with inconsistency {'holds' if held else 'does not show'} here."
+    claim = (
+        f"That past a bend accuracy is bought with inconsistency {'holds' if held else 'does not show'} here."
+    )
     return text + f"Bend at {at} ({test}): {sides}; {_trend(r.below)} below, {_trend(r.above)} above. {claim}"
 
 
@@ -199,4 +212,5 @@ def _rho(found: RankCorrelation, confidence: float) -> str:
         return f"unknown ({found.points} points)"
     if found.low is None or found.high is None:
         return f"{found.rho:+.2f} ({found.points} points, too few losses for an interval)"
-    return f"{found.rho:+.2f} ({percent(confidence)} interval {found.low:+.2f} to {found.high:+.2f}, {found.points} points)"
+    interval = f"{percent(confidence)} interval {found.low:+.2f} to {found.high:+.2f}"
+    return f"{found.rho:+.2f} ({interval}, {found.points} points)"

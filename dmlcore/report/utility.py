@@ -67,7 +67,7 @@ def utility_curve(cell: Cell, arm: str) -> Curve | None:
 
 
 def utility_figure(study: Study) -> Figure:
-    """One row a cell, one column an arm, `off` first; rows share their thresholds' axis. One arm alone: side by side."""
+    """One row a cell, one column an arm, `off` first; rows share their axis. One arm alone: side by side."""
     cells, arms = study.cells, study.arms
     if len(arms) == 1:
         return _side_by_side(study)
@@ -103,7 +103,9 @@ def _side_by_side(study: Study) -> Figure:
         for cell, ax in zip(cells, axes, strict=False):
             _panel(ax, cell, arm)
             head = [f"{cell.dataset} {cell.backbone}", cell.loss, *(f"{k}={v}" for k, v in cell.axes.items())]
-            ax.set_title("\n".join([*(one_line(line, 30) for line in head), ax.get_title(loc="right")]), fontsize=7)
+            ax.set_title(
+                "\n".join([*(one_line(line, 30) for line in head), ax.get_title(loc="right")]), fontsize=7
+            )
             ax.set_title("", loc="right")
             ax.tick_params(labelsize=7)
         figure.supylabel("utility", fontsize=9)

@@ -33,6 +33,8 @@ def verdict(rows: Sequence[Row], confidence: float) -> str:
         confidence: level of their intervals.
     """
     compared = [row for row in rows if row["test/opis/difference/mean"] is not None]
+    if rows and all(row["arm"] == OFF for row in rows):
+        return "One arm alone (off): nothing to compare."
     if not compared:
         return "No comparison yet: no seed finished both with and without the regulariser."
     name = "TCM" if all(row["arm"].startswith("tcm") for row in compared) else "The regularisers"
@@ -52,6 +54,7 @@ def caveats(study: Study, rows: Sequence[Row]) -> list[str]:
     notes = [*_unfinished(study), *_unlearned(rows)]
     if convergence := convergence_note(study):
         notes.append(convergence)
+    rows = [row for row in rows if row["arm"] != OFF]
     lone = sum(row["test/opis/difference/mean"] is None for row in rows)
     if lone:
         notes.append(f"{lone} of {len(rows)} rows have no pair of finished seeds to compare.")
