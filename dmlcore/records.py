@@ -16,6 +16,10 @@ from dmlcore.atomic import replaced_file, write_atomically
 Metrics = dict[str, float | None]
 
 
+CURVE = "validation/map_at_r"
+"""The metric whose value after each epoch stands in the table: by it the epoch is chosen and convergence judged."""
+
+
 class RecordError(ValueError):
     """A record file that cannot be read as one."""
 
@@ -118,8 +122,9 @@ def trials_table(
         rows: (trial key, labels of the cell, canonical config, its record or None).
 
     Returns:
-        Columns `trial_key, status, error`, the labels, `config/...`, the metrics, `utility/...`. A trial without a
-        record has status `missing`. No dates, seconds or host names: the same records give the same table.
+        Columns `trial_key, status, error`, the labels, `config/...`, the metrics, `utility/...` and
+        `curve/validation/map_at_r`, a list from epoch 0 (untrained) on. A trial without a record has status `missing`.
+        No dates, seconds or host names: the same records give the same table.
     """
     flat = [_row(*row) for row in sorted(rows, key=lambda row: row[0])]
     columns = _column_order(flat)
@@ -139,6 +144,8 @@ def _row(
     if record and record.status == "finished":
         row |= record.metrics
         row |= {f"utility/{name}": values for name, values in record.utility.items()}
+        if record.curve:
+            row[f"curve/{CURVE}"] = [epoch.get(CURVE) for epoch in record.curve]
     return row
 
 

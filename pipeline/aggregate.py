@@ -9,7 +9,8 @@ from dmlcore.report.study import read_study
 
 
 def main(folder: Path) -> None:
-    study = read_study(folder, load_study(folder / "params.yaml").aggregate)
+    params = load_study(folder / "params.yaml")
+    study = read_study(folder, params.aggregate, params.sweep.storage)
     write_results(study, folder / "results")
 
 

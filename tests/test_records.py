@@ -103,6 +103,12 @@ def test_table_has_a_row_a_planned_trial_sorted_by_key():
     assert table["utility/mean"].to_list()[0] == [0.5, 0.6]
 
 
+def test_table_holds_the_validation_accuracy_by_epoch():
+    curve = [{"validation/map_at_r": value, "train/loss": 1.0} for value in (0.1, None, 0.3)]
+    table = trials_table(rows({"a": record("a", curve=curve), "b": record("b"), "c": None}))
+    assert table["curve/validation/map_at_r"].to_list() == [[0.1, None, 0.3], None, None]
+
+
 def test_table_holds_nothing_of_time_or_machine():
     slow = record(seconds=99.0, machine={"host": "h"}, peak_memory_bytes=5, attempts=3)
     assert trials_table(rows({"a": slow})).equals(trials_table(rows({"a": record()})))

@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from dmlcore.report.convergence import converged
 from dmlcore.report.names import METRICS, one_line
 from dmlcore.report.protocol import protocol_line
 from dmlcore.report.statistics import Estimate, paired_difference, t_interval
@@ -27,12 +28,14 @@ def comparisons(study: Study) -> pl.DataFrame:
         `test/M/difference/mean|low|high`: arm - off over the paired seeds; `.../relative`: over mean(off).
         `untrained/M`, `raw_pixels/M` for M = map_at_r, recall_at_1: what there was before training.
         `off/beats_baselines`, `arm/beats_baselines`: the means of both M exceed both baselines.
+        `off/converged`, `arm/converged`: finished trials no longer rising (`convergence.still_rising`), or null.
         `status`: what is missing (failed, stopped, missing seeds; metrics without a value); null if nothing is.
         `protocol`. Means are null without a seed, intervals below 2 seeds.
     """
     rows = [comparison(study, cell, arm) for cell in study.cells for arm in compared_arms(cell)]
     texts = dict.fromkeys((*CELL, "arm", "status", "protocol"), pl.String)
-    return pl.DataFrame(rows, infer_schema_length=None, schema_overrides=texts)
+    counts = dict.fromkeys(("off/converged", "arm/converged"), pl.Int64)
+    return pl.DataFrame(rows, infer_schema_length=None, schema_overrides={**texts, **counts})
 
 
 def compared_arms(cell: Cell) -> list[str]:
@@ -49,6 +52,7 @@ def comparison(study: Study, cell: Cell, arm: str) -> dict[str, Any]:
         row |= _metric_columns(cell, arm, f"test/{metric}", study.config.confidence)
     row |= _baseline_columns(study, cell)
     row |= {f"{side}/beats_baselines": _beats(row, side) for side in ("off", "arm")}
+    row |= {f"{side}/converged": converged(cell, name) for side, name in (("off", OFF), ("arm", arm))}
     return row | {"status": status_note(cell, arm), "protocol": protocol_line(study, cell.dataset)}
 
 

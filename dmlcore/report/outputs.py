@@ -6,35 +6,37 @@ import json
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-import polars.selectors as cs
-
 from dmlcore.atomic import write_atomically
 from dmlcore.report.baselines import baselines
 from dmlcore.report.comparisons import comparisons
+from dmlcore.report.convergence_plot import convergence_figure
 from dmlcore.report.figures import png_bytes
 from dmlcore.report.names import METRICS
+from dmlcore.report.parts import DIGITS, csv_text, shown_study, write_parts
 from dmlcore.report.statistics import t_interval
 from dmlcore.report.study import Study
 from dmlcore.report.tradeoff import tradeoff_figure
 from dmlcore.report.utility import utility_figure
 
-DIGITS = 6
-"""Significant digits in the files; far below the spread over seeds, above what the order of a sum can change."""
-
 
 def write_results(study: Study, folder: Path) -> None:
-    """Write baselines.csv, comparisons.csv, metrics.json, tradeoff.png and utility_curves.png into `folder`."""
+    """Write the tables and plots of a study into `folder`, and those of its parts (`write_parts`).
+
+    baselines.csv, comparisons.csv and metrics.json hold every setting; tradeoff.png and utility_curves.png what
+    `shown_study` shows; convergence.png every trial.
+    """
     write_atomically(folder / "baselines.csv", csv_text(baselines(study)))
     write_atomically(folder / "comparisons.csv", csv_text(comparisons(study)))
     write_atomically(folder / "metrics.json", json.dumps(metrics_summary(study), indent=1) + "\n")
-    for name, figure in (("tradeoff", tradeoff_figure(study)), ("utility_curves", utility_figure(study))):
+    shown = shown_study(study)
+    figures = {
+        "convergence": convergence_figure(study),
+        "tradeoff": tradeoff_figure(shown),
+        "utility_curves": utility_figure(shown),
+    }
+    for name, figure in figures.items():
         write_atomically(folder / f"{name}.png", png_bytes(figure, study.config.figure))
-
-
-def csv_text(table: pl.DataFrame) -> str:
-    """The table as CSV, floats to 6 significant digits, null as an empty field."""
-    return table.with_columns(cs.float().round_sig_figs(DIGITS)).write_csv()
+    write_parts(study, folder)
 
 
 def metrics_summary(study: Study) -> dict[str, Any]:

@@ -64,6 +64,8 @@ class Study:
     trials: pl.DataFrame
     datasets: Mapping[str, Mapping[str, Any]]
     config: AggregateConfig = field(default_factory=AggregateConfig)
+    storage: Path | None = None
+    """Where the sweep keeps checkpoints and embeddings, for the parts that draw them."""
 
     def __post_init__(self) -> None:
         _check_columns(self.trials, self.config)
@@ -89,11 +91,13 @@ class Study:
         return self.datasets[dataset].get("raw_pixels", {}).get(f"test/{metric}")
 
 
-def read_study(folder: Path, config: AggregateConfig) -> Study:
-    """The results that the sweep stage left in `folder`/results."""
+def read_study(folder: Path, config: AggregateConfig, storage: str | None = None) -> Study:
+    """The results that the sweep stage left in `folder`/results; `storage` as in its params, relative to `folder`."""
     results = folder / "results"
     datasets = json.loads((results / "datasets.json").read_text(encoding="utf-8"))
-    return Study(pl.read_parquet(results / "trials.parquet"), datasets, config)
+    return Study(
+        pl.read_parquet(results / "trials.parquet"), datasets, config, folder / storage if storage else None
+    )
 
 
 def swept_axes(trials: pl.DataFrame) -> dict[str, str]:

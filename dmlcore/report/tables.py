@@ -12,7 +12,9 @@ from rich.text import Text
 
 from dmlcore.report.baselines import untrained
 from dmlcore.report.comparisons import comparisons
+from dmlcore.report.convergence import mark
 from dmlcore.report.names import LEGEND, METRICS, label, number, one_line, percent, short_arm
+from dmlcore.report.parts import part_sentences, shown_study
 from dmlcore.report.protocol import protocol_text
 from dmlcore.report.study import OFF, Study
 from dmlcore.report.verdict import Row, caveats, judgement, verdict
@@ -36,6 +38,7 @@ def print_summary(
         console: where to; by default the terminal, or plain text of 100 columns where there is none.
     """
     out = console or default_console()
+    sentences, study = part_sentences(study), shown_study(study)
     rows = comparisons(study).to_dicts()
     baselines = _baselines(study)
     for place in dict.fromkeys((row["dataset"], row["arm"]) for row in rows):
@@ -45,6 +48,8 @@ def print_summary(
     for text in (reading, LEGEND, *(f"Protocol: {line}" for line in protocol_text(study).splitlines())):
         out.print(Text(text, style="dim"))
     out.print(Text("\n" + verdict(rows, study.config.confidence), style="bold"))
+    for text in sentences:
+        out.print(Text(text))
     for text in (*caveats(study, rows), "", f"plot     {plot}", f"results  {results}", f"MLflow   {mlflow}"):
         out.print(Text(text), soft_wrap=text.startswith(("plot", "results", "MLflow")))
 
@@ -60,6 +65,7 @@ def markdown_table(study: Study) -> str:
 
     A difference whose interval leaves out 0 is bold. Names stand in code spans, so that nothing in them is markup.
     """
+    sentences, study = part_sentences(study), shown_study(study)
     rows = comparisons(study).to_dicts()
     head = ["data set", "backbone", "loss", "arm", "pairs", *(label(metric) for metric in METRICS)]
     lines = [_markdown_row(head), _markdown_row(["---"] * 5 + ["---:"] * len(METRICS))]
@@ -72,7 +78,9 @@ def markdown_table(study: Study) -> str:
         f"Cells: off → on (on - off ± half-width of its {confidence} t-interval); bold if it leaves out 0."
     )
     notes = [reading, LEGEND, *protocol_text(study).splitlines(), verdict(rows, study.config.confidence)]
-    return "\n".join([*lines, "", *(f"{_escaped(note)}\n" for note in [*notes, *caveats(study, rows)])])
+    return "\n".join(
+        [*lines, "", *(f"{_escaped(note)}\n" for note in [*notes, *sentences, *caveats(study, rows)])]
+    )
 
 
 def code_span(text: object) -> str:
@@ -101,10 +109,13 @@ def _table(baselines: Baselines, rows: Sequence[Row]) -> Table:
 
 def _who(row: Row) -> Text:
     axes = [f"{k.rsplit('.', 1)[-1]} {v}" for k, v in row.items() if k.startswith("axis/")]
-    pairs = f"{row['seeds/paired']} of {row['seeds/planned']} pairs"
+    counted, unit = ("off", "seeds") if row["arm"] == OFF else ("paired", "pairs")
+    pairs = f"{row[f'seeds/{counted}']} of {row['seeds/planned']} {unit}"
     lines = [Text(row["backbone"]), Text(row["loss"]), *map(Text, axes)]
-    complete = row["seeds/paired"] == row["seeds/planned"]
-    return Text("\n").join([*lines, Text(pairs, style="dim" if complete else "bold yellow")])
+    complete = row[f"seeds/{counted}"] == row["seeds/planned"]
+    lines.append(Text(pairs, style="dim" if complete else "bold yellow"))
+    rising = [Text(mark(row), style="bold yellow")] if mark(row) else []
+    return Text("\n").join([*lines, *rising])
 
 
 def _baselines(study: Study) -> Baselines:
@@ -155,7 +166,7 @@ def _markdown_baselines(study: Study) -> list[str]:
 def _markdown_names(row: Row) -> list[str]:
     axes = [f"{k.removeprefix('axis/')}={v}" for k, v in row.items() if k.startswith("axis/")]
     names = [row["dataset"], row["backbone"], ", ".join([row["loss"], *axes]), short_arm(row["arm"])]
-    return [*map(code_span, names), f"{row['seeds/paired']} of {row['seeds/planned']}"]
+    return [*map(code_span, names), f"{row['seeds/paired']} of {row['seeds/planned']} {mark(row)}".strip()]
 
 
 def _markdown_cell(row: Row, metric: str) -> str:
@@ -168,6 +179,6 @@ def _markdown_cell(row: Row, metric: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    for mark in "\\`*_[]<>$|~#":
-        text = text.replace(mark, "\\" + mark)
+    for character in "\\`*_[]<>$|~#":
+        text = text.replace(character, "\\" + character)
     return text.strip()

@@ -10,9 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dmlcore.report.figures import add_footer, house_style, new_figure
+from dmlcore.report.direct_labels import place_labels
+from dmlcore.report.figures import COLOURS, add_footer, house_style, new_figure
 from dmlcore.report.legend import Legend, draw_legend, legend_of
-from dmlcore.report.names import label, percent
+from dmlcore.report.names import label, one_line, percent
 from dmlcore.report.pareto import pareto_front
 from dmlcore.report.protocol import protocol_text
 from dmlcore.report.statistics import Estimate, t_interval
@@ -66,7 +67,8 @@ def tradeoff_figure(study: Study) -> Figure:
         for ax in axes[len(names) :]:
             ax.set_axis_off()
         swept = list(dict.fromkeys(path for cell in study.cells for path in cell.axes))
-        draw_legend(figure, legend, _bar_text(whole, study.config.confidence), swept)
+        beside = swept if len(legend.colours) <= len(COLOURS) else ["the loss, once"]
+        draw_legend(figure, legend, bar_text(whole, study.config.confidence), beside)
         figure.suptitle(
             f"Does one threshold serve every class? {label(study.config.accuracy)} against "
             f"{label(study.config.inconsistency)} on the test classes",
@@ -75,7 +77,21 @@ def tradeoff_figure(study: Study) -> Figure:
             ha="left",
         )
         add_footer(figure, protocol_text(study))
+        if len(legend.colours) > len(COLOURS):
+            for ax, name in zip(axes, names, strict=False):
+                _name_losses(figure, ax, [m for m in found if m.cell.dataset == name], legend)
     return figure
+
+
+def _name_losses(figure: Figure, ax: Axes, found: Sequence[Mark], legend: Legend) -> None:
+    """So many losses that their colours are hard to tell apart are named beside their most accurate mark."""
+    best: dict[tuple[str, str], Mark] = {}
+    for mark in sorted(found, key=lambda mark: mark.xy[1]):
+        best[mark.cell.backbone, mark.cell.loss] = mark
+    if best:
+        names = [one_line(loss, 32) for _, loss in best]
+        where, marks_at = (np.array([mark.xy for mark in group]) for group in (best.values(), found))
+        place_labels(figure, ax, names, where, marks_at, [legend.colours[loss] for _, loss in best])
 
 
 def intervals_readable(found: Sequence[Mark]) -> bool:
@@ -88,7 +104,8 @@ def intervals_readable(found: Sequence[Mark]) -> bool:
     return True
 
 
-def _bar_text(whole: bool, confidence: float) -> str:
+def bar_text(whole: bool, confidence: float) -> str:
+    """What the bars are."""
     if whole:
         return f"{percent(confidence)} t-interval over seeds"
     return f"±1 standard error over seeds ({percent(confidence)} t-intervals, in the tables, would cover the plot)"
@@ -144,17 +161,18 @@ def _draw_arrows(ax: Axes, found: Sequence[Mark], legend: Legend) -> None:
 def _draw_mark(ax: Axes, mark: Mark, legend: Legend, whole: bool) -> None:
     colour = legend.colours[mark.cell.loss]
     x, y = mark.xy
-    xerr, yerr = _bar(mark.x, whole), _bar(mark.y, whole)
+    xerr, yerr = bar(mark.x, whole), bar(mark.y, whole)
     ax.errorbar(x, y, yerr, xerr, fmt="none", ecolor=colour, elinewidth=0.9, alpha=0.55, capsize=2, zorder=2)
     shape: dict[str, Any] = {
         "marker": legend.markers[mark.cell.backbone],
         "fillstyle": legend.fills[mark.arm],
     }
     ax.plot(x, y, linestyle="", color=colour, markersize=8, markeredgewidth=1.6, zorder=4, **shape)
-    if mark.cell.axes and mark.arm == OFF:
+    if mark.cell.axes and mark.arm == OFF and len(legend.colours) <= len(COLOURS):
         text = ", ".join(str(value) for value in mark.cell.axes.values())
         ax.annotate(text, (x, y), (7, -9), textcoords="offset points", fontsize=6.5, color=colour)
 
 
-def _bar(estimate: Estimate, whole: bool) -> float | None:
+def bar(estimate: Estimate, whole: bool) -> float | None:
+    """Half the length of a mark's bar: of the t-interval if `whole`, else one standard error."""
     return estimate.half_width if whole else estimate.standard_error

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from dmlcore.metrics import Evaluation
 
 ROW_INCHES = 1.9
+COLUMNS = 4
+"""Panels in a row where a study has one arm."""
 PARTS = ("thresholds", "mean", "low", "high")
 LINES = (
     "Line: utility (harmonic mean of sensitivity and specificity) at one threshold, mean over test classes. "
@@ -65,8 +67,10 @@ def utility_curve(cell: Cell, arm: str) -> Curve | None:
 
 
 def utility_figure(study: Study) -> Figure:
-    """One row a cell, one column an arm, `off` first; rows share their thresholds' axis."""
+    """One row a cell, one column an arm, `off` first; rows share their axis. One arm alone: side by side."""
     cells, arms = study.cells, study.arms
+    if len(arms) == 1:
+        return _side_by_side(study)
     with house_style():
         figure = new_figure(study.config.figure.width_inches, ROW_INCHES * len(cells) + 1.4)
         grid = figure.subplots(len(cells), len(arms), squeeze=False, sharex="row")
@@ -84,6 +88,29 @@ def utility_figure(study: Study) -> Figure:
             ax.set_xlabel("distance threshold (L2)")
         figure.suptitle("Utility of one threshold for the test classes", fontsize=11)
         add_footer(figure, f"{LINES} {SEEDS}\n" + protocol_text(study))
+    return figure
+
+
+def _side_by_side(study: Study) -> Figure:
+    cells, (arm,) = study.cells, study.arms
+    columns = min(COLUMNS, len(cells))
+    rows = -(-len(cells) // columns)
+    with house_style():
+        figure = new_figure(study.config.figure.width_inches, ROW_INCHES * rows + 1.2)
+        axes = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+        for ax in axes[len(cells) :]:
+            ax.set_axis_off()
+        for cell, ax in zip(cells, axes, strict=False):
+            _panel(ax, cell, arm)
+            head = [f"{cell.dataset} {cell.backbone}", cell.loss, *(f"{k}={v}" for k, v in cell.axes.items())]
+            ax.set_title(
+                "\n".join([*(one_line(line, 30) for line in head), ax.get_title(loc="right")]), fontsize=7
+            )
+            ax.set_title("", loc="right")
+            ax.tick_params(labelsize=7)
+        figure.supylabel("utility", fontsize=9)
+        figure.suptitle(f"Utility of one threshold for the test classes, {short_arm(arm)}", fontsize=11)
+        add_footer(figure, f"{LINES} {SEEDS} Across: distance threshold (L2).\n" + protocol_text(study))
     return figure
 
 

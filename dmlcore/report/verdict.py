@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from dmlcore.report.convergence import convergence_note
 from dmlcore.report.names import METRICS, label, number, one_line, percent
 from dmlcore.report.study import CELL, OFF, Study
 
@@ -32,6 +33,8 @@ def verdict(rows: Sequence[Row], confidence: float) -> str:
         confidence: level of their intervals.
     """
     compared = [row for row in rows if row["test/opis/difference/mean"] is not None]
+    if rows and all(row["arm"] == OFF for row in rows):
+        return "One arm alone (off): nothing to compare."
     if not compared:
         return "No comparison yet: no seed finished both with and without the regulariser."
     name = "TCM" if all(row["arm"].startswith("tcm") for row in compared) else "The regularisers"
@@ -49,6 +52,9 @@ def verdict(rows: Sequence[Row], confidence: float) -> str:
 def caveats(study: Study, rows: Sequence[Row]) -> list[str]:
     """What a reader of the verdict must know: unfinished trials, unlearned configurations, number of comparisons."""
     notes = [*_unfinished(study), *_unlearned(rows)]
+    if convergence := convergence_note(study):
+        notes.append(convergence)
+    rows = [row for row in rows if row["arm"] != OFF]
     lone = sum(row["test/opis/difference/mean"] is None for row in rows)
     if lone:
         notes.append(f"{lone} of {len(rows)} rows have no pair of finished seeds to compare.")

@@ -44,7 +44,7 @@ def trial(dataset: str, backbone: str, loss: str, arm: str, seed: int, **config:
         "config/seed": seed,
         "config/loss.name": loss,
         "config/evaluation.far_range": json.dumps([0.01, 0.1]),
-        "config/regularizers": json.dumps([] if arm == "off" else [arm]),
+        "config/regularizers": json.dumps(regularizers(arm)),
         **{f"config/{path}": value for path, value in config.items()},
         "test/map_at_r": map_at_r,
         "test/recall_at_1": map_at_r + 0.2 + 0.004 * noise.normal(),
@@ -57,12 +57,23 @@ def trial(dataset: str, backbone: str, loss: str, arm: str, seed: int, **config:
         "untrained/recall_at_1": 0.09 + 0.002 * seed,
         "untrained/opis": 0.05 + 0.001 * seed,
         "validation/map_at_r": map_at_r + 0.05,
+        "validation/opis_corrected": opis - 0.005,
+        "curve/validation/map_at_r": [0.01, *np.linspace(0.7, 1.0, 9) * (map_at_r + 0.05), map_at_r + 0.05],
         "validation/best_epoch": 7.0,
         "utility/thresholds": thresholds.tolist(),
         "utility/mean": mean.tolist(),
         "utility/low": np.clip(mean - 1.6 * half, 0, 1).tolist(),
         "utility/high": np.clip(mean + half, 0, 1).tolist(),
     }
+
+
+def regularizers(arm: str) -> list[dict[str, Any]]:
+    """What the config of an arm labelled `name(key=number,...)` holds."""
+    if arm == "off":
+        return []
+    name, _, rest = arm.partition("(")
+    pairs = (part.partition("=") for part in rest.rstrip(")").split(",") if "=" in part)
+    return [{"name": name, "params": {key: float(value) for key, _, value in pairs}}]
 
 
 def unfinished(
