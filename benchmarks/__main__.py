@@ -14,6 +14,10 @@ import sys
 BENCHMARKS = {
     "evaluate() against the bare matrix product": ["-m", "benchmarks.evaluate"],
     "losses, forward + backward, against the bare product forward + backward": ["-m", "benchmarks.losses"],
+    "training and evaluation input path against ImageFolder + DataLoader and decoding alone": [
+        "-m",
+        "benchmarks.input_path",
+    ],
 }
 
 

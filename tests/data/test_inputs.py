@@ -6,9 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
+from dmlcore.data.crops import DRAWS, RandomCrop, random_boxes
 from dmlcore.data.errors import DataError
 from dmlcore.data.images import JPEG_OPTIONS, JpegImages, RawImages
-from dmlcore.data.inputs import DRAWS, InputPipeline, RandomCrop, random_boxes
+from dmlcore.data.inputs import InputPipeline
 
 CROP = RandomCrop(scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
 SHAPES = ((96, 128), (128, 96), (96, 96), (40, 200), (17, 23))
