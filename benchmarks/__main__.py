@@ -14,6 +14,10 @@ import sys
 BENCHMARKS = {
     "evaluate() against the bare matrix product": ["-m", "benchmarks.evaluate"],
     "losses, forward + backward, against the bare product forward + backward": ["-m", "benchmarks.losses"],
+    "a packed data set under DVC against files, packing against decoding and encoding alone": [
+        "-m",
+        "benchmarks.packed",
+    ],
 }
 
 
