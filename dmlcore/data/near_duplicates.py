@@ -25,6 +25,7 @@ PARTS = 6
 NEIGHBOURS = 64
 """Each image is compared with so many that share a part of its hash, the nearest in sorted order: white backgrounds
 make parts that thousands share, and comparing all of those would be quadratic."""
+BLOCK = 1 << 16
 
 Hashes = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.int64]
@@ -66,11 +67,11 @@ def near_pairs(hashes: Hashes, kinds: Kinds, *, radius: int = RADIUS, limit: int
         radius: bits.
         limit: pairs listed.
     """
-    parts = _parts(hashes)
+    parts = _parts(hashes) if radius else _whole(hashes)
     found, nothing = np.empty((0, 3), np.int64), np.empty(0, np.int64)
     counts = kinds(nothing, nothing).sum(axis=0)
     crowded = np.zeros(len(hashes), np.bool_)
-    for place in range(min(PARTS, radius + 1)):
+    for place in range(parts.shape[1]):
         for one, other in _neighbours(parts[:, place], hashes, crowded):
             pairs, of_kinds = _close(one, other, hashes, parts[:, :place], kinds, radius)
             counts = counts + of_kinds.sum(axis=0)
@@ -78,18 +79,27 @@ def near_pairs(hashes: Hashes, kinds: Kinds, *, radius: int = RADIUS, limit: int
     return NearPairs(counts, found, int(crowded.sum()))
 
 
-def _parts(hashes: Hashes) -> npt.NDArray[np.int64]:
+def _parts(hashes: Hashes) -> npt.NDArray[np.int32]:
     """The bits in PARTS parts of neighbouring bits, each as a number: [N, PARTS]."""
-    parts = np.empty((len(hashes), PARTS), np.int64)
+    parts = np.empty((len(hashes), PARTS), np.int32)
     bounds = np.linspace(0, 128, PARTS + 1).astype(int)
-    bits = np.unpackbits(hashes, axis=1)
-    for place, (start, end) in enumerate(pairwise(bounds)):
-        parts[:, place] = bits[:, start:end] @ (1 << np.arange(end - start, dtype=np.int64))
+    for block in range(0, len(hashes), BLOCK):
+        bits = np.unpackbits(hashes[block : block + BLOCK], axis=1)
+        for place, (start, end) in enumerate(pairwise(bounds)):
+            parts[block : block + BLOCK, place] = bits[:, start:end] @ (
+                1 << np.arange(end - start, dtype=np.int32)
+            )
     return parts
 
 
+def _whole(hashes: Hashes) -> npt.NDArray[np.int32]:
+    """Equal numbers for equal hashes: [N, 1]."""
+    _, numbers = np.unique(hashes.view(np.uint64), axis=0, return_inverse=True)
+    return numbers.reshape(-1, 1).astype(np.int32)
+
+
 def _neighbours(
-    part: npt.NDArray[np.int64], hashes: Hashes, crowded: npt.NDArray[np.bool_]
+    part: npt.NDArray[np.int32], hashes: Hashes, crowded: npt.NDArray[np.bool_]
 ) -> Iterator[tuple[Rows, Rows]]:
     """Pairs that share `part`, nearest in the order of the whole hash first; marks in `crowded` who had too many."""
     halves = hashes.view(np.uint64)
@@ -106,7 +116,7 @@ def _neighbours(
 
 
 def _close(
-    one: Rows, other: Rows, hashes: Hashes, earlier: npt.NDArray[np.int64], kinds: Kinds, radius: int
+    one: Rows, other: Rows, hashes: Hashes, earlier: npt.NDArray[np.int32], kinds: Kinds, radius: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """Of pairs of rows, those to count, [P, 3], and their kinds; one that shares an earlier part was counted there."""
     of_kinds = kinds(one, other)

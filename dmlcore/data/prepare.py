@@ -51,7 +51,12 @@ def prepare(
     with resumed_folder(folder, refused=DataError) as partial:
         journal = Journal(partial, IMAGES, fingerprint(rows, config, raw))
         pack(catalogue, config, rows, journal)
-        _describe(name, catalogue, config, partial, manifest_of(rows, journal.table()), journal, baseline)
+        packed = journal.table()
+        manifest = manifest_of(rows, packed)
+        size = (partial / IMAGES).stat().st_size
+        validate(manifest, config, channels=stored_channels(catalogue, config), size_bytes=size)
+        summary = summarise(name, catalogue, config, manifest, packed)
+        _describe(partial, manifest, summary, baseline)
         journal.path.unlink()
 
 
@@ -66,26 +71,15 @@ def data_hash(manifest: pl.DataFrame, images: Path) -> str:
     return digest.hexdigest()
 
 
-def _describe(
-    name: str,
-    catalogue: Catalogue,
-    config: PreprocessConfig,
-    folder: Path,
-    manifest: pl.DataFrame,
-    journal: Journal,
-    baseline: Baseline,
-) -> None:
-    """Check the packed images and write manifest and summary beside them."""
-    images = folder / IMAGES
-    validate(manifest, config, channels=stored_channels(catalogue, config), size_bytes=images.stat().st_size)
+def _describe(folder: Path, manifest: pl.DataFrame, summary: Mapping[str, Any], baseline: Baseline) -> None:
+    """Write manifest, summary, data hash and baseline beside the packed images."""
     manifest.write_parquet(folder / MANIFEST)
-    summary = summarise(name, catalogue, config, manifest, journal.table())
-    summary["data_hash"] = data_hash(manifest, images)
+    summary = {**summary, "data_hash": data_hash(manifest, folder / IMAGES)}
     _write_summary(folder, summary)
     metrics = baseline(PreparedDataset.open(folder).split("test"))
     # JSON has no NaN: a metric that is undefined on these classes is null.
     finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-    _write_summary(folder, summary | {"raw_pixels": finite})
+    _write_summary(folder, {**summary, "raw_pixels": finite})
 
 
 def _write_summary(folder: Path, summary: Mapping[str, Any]) -> None:

@@ -78,6 +78,12 @@ def test_a_photograph_stored_raw_is_its_square():
     assert (found.height, found.width, len(found.data)) == (8, 8, 8 * 8 * 3)
 
 
+def test_a_photograph_of_one_channel_is_grey():
+    found = encoded(encode(photograph(0, (16, 16))), PreprocessConfig(image_size=8), channels=1)
+    grey = photograph(0, (16, 16)).resize((8, 8), Image.Resampling.BICUBIC).convert("L")
+    assert found.data == grey.tobytes()
+
+
 def test_drawn_pixels_stored_raw_stay_as_they_are():
     pixels = np.random.default_rng(0).integers(0, 256, (5, 9, 1), np.uint8)
     found = encoded(pixels, PreprocessConfig(), channels=1)

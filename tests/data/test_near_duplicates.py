@@ -84,6 +84,15 @@ def test_a_crowd_is_not_compared_with_all_and_that_is_said():
     assert found.skipped == count - NEIGHBOURS
 
 
+def test_equal_hashes_are_looked_for_among_equals_alone():
+    hashes = random_hashes(1000)
+    hashes[:, :12] = 0  # all share five of six parts
+    hashes[900:] = hashes[:100]
+    found = near_pairs(hashes, any_two, radius=0)
+    assert found.first.tolist() == [[row, row + 900, 0] for row in range(100)]
+    assert (found.counts.item(), found.skipped) == (100, 0)
+
+
 def test_copies_of_photographs_are_near_and_other_products_are_not():
     folder = shared_data("grocery") / "images"
     products = sorted(path for path in folder.iterdir() if path.is_dir())
