@@ -81,15 +81,15 @@ def write_archive(path: Path, content: Files | bytes) -> None:
         write_tar(path, content)
 
 
-def write_source(path: Path, name: str, archives: Path, **changes: Any) -> None:
+def write_source(path: Path, name: str, made: Path, /, **changes: Any) -> None:
     """The project's own description of data set `name`, with the sizes and checksums of the archives made here."""
     source = json.loads((SOURCES / f"{name}.json").read_text()) | changes
     for archive in [*source["archives"], *chain.from_iterable(source.get("alternatives", []))]:
         for absent in ("size_bytes", "md5", "sha256"):
             archive.pop(absent, None)
         archive |= {"urls": [], "note": "made by a test"}
-        if (archives / archive["file"]).is_file():
-            archive |= checksums((archives / archive["file"]).read_bytes())
+        if (made / archive["file"]).is_file():
+            archive |= checksums((made / archive["file"]).read_bytes())
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(source))
 
