@@ -19,7 +19,8 @@ import numpy as np
 from PIL import Image
 
 from dmlcore.config import PreprocessConfig
-from dmlcore.data.catalogue import Catalogue
+from dmlcore.data.catalogue import Catalogue, Item, Pixels
+from dmlcore.data.photographs import decoding, square_rgb
 from dmlcore.data.repack import repack
 
 SOURCES = Path(__file__).parents[2] / "data" / "sources"
@@ -100,6 +101,14 @@ def checksums(data: bytes) -> dict[str, Any]:
         "md5": hashlib.md5(data).hexdigest(),
         "sha256": hashlib.sha256(data).hexdigest(),
     }
+
+
+def pixels(catalogue: Catalogue, item: Item) -> Pixels:
+    """The centred square of an image, 8 x 8, as preprocessing decodes it."""
+    data = catalogue.read(item)
+    assert isinstance(data, bytes)
+    with decoding():
+        return square_rgb(data, 8, name=item.source)
 
 
 Importer = Callable[[Path, PreprocessConfig], Catalogue]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from published import encode, images, imported, write_archive, write_source, write_tar
+from published import encode, images, imported, pixels, write_archive, write_source, write_tar
 
 from dmlcore.data.errors import DataError
 from dmlcore.data.importers.inaturalist2018 import inaturalist2018_catalogue
@@ -51,15 +51,15 @@ def test_the_same_archives_give_the_same_bytes(tmp_path):
 def test_other_colour_modes_come_out_as_rgb(tmp_path, image):
     data = encode(image, "PNG" if image.mode == "P" else "JPEG")
     catalogue = build(tmp_path, images(PATHS) | {PATHS[0]: data})
-    pixels = catalogue.read(catalogue.items[0])
-    assert pixels.shape == (8, 8, 3)
-    assert np.abs(pixels.astype(int) - 99).max() <= 2
+    found = pixels(catalogue, catalogue.items[0])
+    assert found.shape == (8, 8, 3)
+    assert np.abs(found.astype(int) - 99).max() <= 2
 
 
 def test_a_broken_image_is_named(tmp_path):
     catalogue = build(tmp_path, images(PATHS) | {PATHS[3]: b"no image"})
     with pytest.raises(DataError, match=r"'train_val2018/Aves/2/2.jpg': unreadable image"):
-        catalogue.read(catalogue.items[3])
+        pixels(catalogue, catalogue.items[3])
 
 
 def truncated(folder):

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 from published import images as encoded
-from published import imported
+from published import imported, pixels
 
 from dmlcore.data.errors import DataError
 from dmlcore.data.importers.cub200 import cub200_catalogue
@@ -40,7 +40,7 @@ def test_all_published_images_with_their_class_and_half(catalogue):
 
 
 def test_an_image_is_read(catalogue):
-    assert catalogue.read(catalogue.items[77]).shape == (8, 8, 3)
+    assert pixels(catalogue, catalogue.items[77]).shape == (8, 8, 3)
 
 
 def broken(genuine, tmp_path, name, data):
