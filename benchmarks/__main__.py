@@ -17,6 +17,7 @@ BENCHMARKS = {
     "training and evaluation input path against ImageFolder + DataLoader and decoding alone": [
         "-m",
         "benchmarks.input_path",
+    ],
     "a packed data set under DVC against files, packing against decoding and encoding alone": [
         "-m",
         "benchmarks.packed",

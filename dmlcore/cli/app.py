@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from dmlcore.cli.data import data
 from dmlcore.cli.errors import Commands
 from dmlcore.cli.evaluate import evaluate
 from dmlcore.cli.plan import check, plan
@@ -29,5 +30,6 @@ def main(
     """
 
 
+app.add_typer(data, name="data")
 for command in (plan, check, summary, evaluate, shrink):
     app.command()(command)

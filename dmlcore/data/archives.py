@@ -31,12 +31,10 @@ def places(archives: str | None) -> list[Path]:
 def obtain(source: Source, folders: Sequence[Path]) -> list[Found]:
     """Each archive of a data set with its verified file; what is in none of the folders is downloaded to the last one.
 
-    Of several forms of a data set the one is taken of which the fewest archives are missing.
-
     Raises:
         DataError: an archive is not the published one, or cannot be had.
     """
-    form = min(source.forms, key=lambda archives: len(missing(archives, folders)))
+    form = best_form(source, folders)
     failures = {archive.file: fetch(archive, folders[-1], verify) for archive in missing(form, folders)}
     if left := missing(form, folders):
         raise DataError(_how_to_get(left, source, folders, failures))
@@ -45,6 +43,11 @@ def obtain(source: Source, folders: Sequence[Path]) -> list[Found]:
         if archive.file not in failures:
             verify(archive, path)
     return found
+
+
+def best_form(source: Source, folders: Sequence[Path]) -> tuple[Archive, ...]:
+    """The archives of the form of which the fewest are missing; of several such the first."""
+    return min(source.forms, key=lambda archives: len(missing(archives, folders)))
 
 
 def missing(archives: Sequence[Archive], folders: Sequence[Path]) -> list[Archive]:

@@ -52,7 +52,10 @@ def _verified(archive: Archive, partial: Path, verify: Callable[[Archive, Path],
 
 def _download(url: str, partial: Path) -> None:
     start = partial.stat().st_size if partial.exists() else 0
-    resumed = start > 0 and _can_resume(url, start)
+    status = _range_status(url, start) if start else None
+    if status == requests.codes.requested_range_not_satisfiable:
+        return  # It is there to the last byte: a run was killed while it verified.
+    resumed = status == requests.codes.partial_content
     with partial.open("ab" if resumed else "wb") as file:
         downloader = pooch.HTTPDownloader(
             progressbar=True,
@@ -63,10 +66,9 @@ def _download(url: str, partial: Path) -> None:
         downloader(url, file, None)
 
 
-def _can_resume(url: str, start: int) -> bool:
-    answer = requests.get(url, headers=_headers(start), stream=True, timeout=TIMEOUT_SECONDS)
-    with answer:
-        return answer.status_code == requests.codes.partial_content
+def _range_status(url: str, start: int) -> int:
+    with requests.get(url, headers=_headers(start), stream=True, timeout=TIMEOUT_SECONDS) as answer:
+        return answer.status_code
 
 
 def _headers(start: int) -> dict[str, str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,6 +107,28 @@ def test_an_error_of_a_subcommand_becomes_an_exit_code(error, code):
     assert ("unexpected KeyError" in done.output) == (code == DEFECT)
 
 
+def test_data_sets_are_listed_with_licence_origin_and_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.delenv("DMLCORE_ARCHIVES", raising=False)
+    root = Path(__file__).resolve().parents[2]
+    (tmp_path / "data").mkdir()
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(root / "data" / name, tmp_path / "data")
+    shutil.copytree(root / "data/sources", tmp_path / "data/sources")
+    done = call("data", "list", "--study", tmp_path)
+    assert done.exit_code == 0, done.output
+    for text in (
+        "cub200: 11,788 images, 200 classes",
+        "licence: research use",
+        "origin:  Caltech: https://data.caltech.edu/records/65de6-vp158",
+        "here:    missing: CUB_200_2011.tgz (1.2 GB, download)",
+        "sop: 120,053 images, 22,634 classes",
+        "inaturalist2018: 461,939 images, 8,142 classes",
+        "inshop: 52,712 images, 7,982 classes",
+        "glyphs: counted once prepared",
+    ):
+        assert text in done.output
+
+
 def test_help_loads_no_heavy_library():
     heavy = {"torch", "ray", "mlflow", "polars", "numpy", "scipy"}
     code = f"import sys, dmlcore.cli; print(sorted({heavy} & set(sys.modules)))"
@@ -112,8 +136,8 @@ def test_help_loads_no_heavy_library():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["plan", "check", "evaluate", "summary"])
+@pytest.mark.parametrize("command", ["plan", "check", "evaluate", "summary", "data list"])
 def test_every_command_explains_itself(command):
-    done = call(command, "--help")
+    done = call(*command.split(), "--help")
     assert done.exit_code == 0
     assert "Example:" in done.output

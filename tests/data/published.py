@@ -19,7 +19,8 @@ import numpy as np
 from PIL import Image
 
 from dmlcore.config import PreprocessConfig
-from dmlcore.data.catalogue import Catalogue
+from dmlcore.data.catalogue import Catalogue, Item, Pixels
+from dmlcore.data.photographs import decoding, square_rgb
 from dmlcore.data.repack import repack
 
 SOURCES = Path(__file__).parents[2] / "data" / "sources"
@@ -81,15 +82,15 @@ def write_archive(path: Path, content: Files | bytes) -> None:
         write_tar(path, content)
 
 
-def write_source(path: Path, name: str, archives: Path, **changes: Any) -> None:
+def write_source(path: Path, name: str, made: Path, /, **changes: Any) -> None:
     """The project's own description of data set `name`, with the sizes and checksums of the archives made here."""
     source = json.loads((SOURCES / f"{name}.json").read_text()) | changes
     for archive in [*source["archives"], *chain.from_iterable(source.get("alternatives", []))]:
         for absent in ("size_bytes", "md5", "sha256"):
             archive.pop(absent, None)
         archive |= {"urls": [], "note": "made by a test"}
-        if (archives / archive["file"]).is_file():
-            archive |= checksums((archives / archive["file"]).read_bytes())
+        if (made / archive["file"]).is_file():
+            archive |= checksums((made / archive["file"]).read_bytes())
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(source))
 
@@ -100,6 +101,14 @@ def checksums(data: bytes) -> dict[str, Any]:
         "md5": hashlib.md5(data).hexdigest(),
         "sha256": hashlib.sha256(data).hexdigest(),
     }
+
+
+def pixels(catalogue: Catalogue, item: Item) -> Pixels:
+    """The centred square of an image, 8 x 8, as preprocessing decodes it."""
+    data = catalogue.read(item)
+    assert isinstance(data, bytes)
+    with decoding():
+        return square_rgb(data, 8, name=item.source)
 
 
 Importer = Callable[[Path, PreprocessConfig], Catalogue]

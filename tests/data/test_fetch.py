@@ -31,6 +31,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         start = int(wanted[len("bytes=") : -1]) if wanted and self.path.startswith("/ranges") else 0
+        if start >= len(DATA):
+            self.send_error(416)
+            return
         body = (DATA[::-1] if self.path == "/wrong" else DATA)[start:]
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(body)))
@@ -119,10 +122,11 @@ def test_a_spoilt_part_is_thrown_away_and_loaded_anew(download, tmp_path):
     assert download("/ranges").read_bytes() == DATA
 
 
-def test_a_part_that_is_already_whole_is_kept(download, tmp_path):
+def test_a_part_that_is_already_whole_is_kept(download, server, tmp_path):
     (tmp_path / "archives").mkdir()
     (tmp_path / "archives/.a.tgz.partial").write_bytes(DATA)
     assert download("/ranges").read_bytes() == DATA
+    assert server.requests == [("/ranges", f"bytes={len(DATA)}-")]
 
 
 def test_where_no_mirror_helps_every_try_is_told(download, tmp_path):

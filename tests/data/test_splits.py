@@ -5,7 +5,7 @@ import pytest
 from dmlcore.config import SplitConfig
 from dmlcore.data.catalogue import Item
 from dmlcore.data.errors import DataError
-from dmlcore.data.splits import assign_splits
+from dmlcore.data.splits import assign_splits, hash_order
 
 
 def splits_by(items, config, attribute="class_name"):
@@ -75,3 +75,39 @@ def test_listed_names_are_checked(noise, test, validation, message):
 def test_closed_divides_the_images_of_every_class(noise):
     config = SplitConfig(protocol="closed", test_share=0.4, validation_share=0.3)
     assert all(found == {"train", "validation", "test"} for found in splits_by(noise.items, config).values())
+
+
+def published(train, test):
+    """Two items a class, the classes of a published split."""
+    classes = [(name, "train") for name in train] + [(name, "test") for name in test]
+    return [
+        Item(name, name[0], f"{name}/{number}", split_text=name, official=half)
+        for name, half in classes
+        for number in range(2)
+    ]
+
+
+def test_official_tests_on_the_published_half_and_validates_within_the_other():
+    train, test = [f"a{number}" for number in range(10)], [f"b{number}" for number in range(30)]
+    found = splits_by(published(train, test), SplitConfig(rule="official", validation_share=0.125))
+    assert counts(found) == [5, 5, 30]  # An eighth of all 40 classes validates.
+    assert {name for name, splits in found.items() if splits == {"test"}} == set(test)
+    ordered = hash_order(train, 0)
+    assert {name for name, splits in found.items() if splits == {"validation"}} == set(ordered[:5])
+    other = splits_by(published(train, test), SplitConfig(rule="official", validation_share=0.125, seed=1))
+    assert counts(other) == [5, 5, 30]
+    assert other != found
+
+
+def test_official_keeps_super_classes_whole_where_the_published_halves_do():
+    config = SplitConfig(rule="official", unit="super_class", validation_share=0.25)
+    found = splits_by(published(["a1", "a2", "c1"], ["b1", "d1"]), config, "super_class")
+    assert found["b"] == found["d"] == {"test"}
+    assert sorted(found["a"] | found["c"]) == ["train", "validation"]
+    with pytest.raises(DataError, match="super_class 'a' lies in both published halves; use unit `class`"):
+        assign_splits(published(["a1"], ["a2"]), config)
+
+
+def test_official_needs_a_published_split(noise):
+    with pytest.raises(DataError, match="no published split; use rule `hashed`"):
+        assign_splits(noise.items, SplitConfig(rule="official"))

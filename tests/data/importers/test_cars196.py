@@ -3,7 +3,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from published import images, imported
+from published import images, imported, pixels
 from scipy.io import loadmat, savemat
 
 from dmlcore.data.errors import DataError
@@ -106,7 +106,7 @@ def test_two_folders(two_folders, labelled, names, tmp_path):
         (path, names[label - 1]) for path, label, _ in labelled
     }
     assert by_name(catalogue) == expected_by_name(labelled, names)
-    assert catalogue.read(catalogue.items[-1]).shape == (8, 8, 3)
+    assert pixels(catalogue, catalogue.items[-1]).shape == (8, 8, 3)
 
 
 @pytest.mark.parametrize(

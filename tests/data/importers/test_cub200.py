@@ -2,11 +2,10 @@ from collections import Counter
 
 import pytest
 from published import images as encoded
-from published import imported
+from published import imported, pixels
 
 from dmlcore.data.errors import DataError
 from dmlcore.data.importers.cub200 import cub200_catalogue
-from dmlcore.data.photographs import square_rgb
 from tests.shared import shared_data
 
 LISTS = ("images.txt", "image_class_labels.txt", "classes.txt", "train_test_split.txt", "bounding_boxes.txt")
@@ -41,7 +40,7 @@ def test_all_published_images_with_their_class_and_half(catalogue):
 
 
 def test_an_image_is_read(catalogue):
-    assert square_rgb(catalogue.read(catalogue.items[77]), 8, name="").shape == (8, 8, 3)
+    assert pixels(catalogue, catalogue.items[77]).shape == (8, 8, 3)
 
 
 def broken(genuine, tmp_path, name, data):

@@ -1,5 +1,5 @@
 import pytest
-from published import images, imported
+from published import images, imported, pixels
 
 from dmlcore.data.errors import DataError
 from dmlcore.data.importers.inaturalist2018 import inaturalist2018_catalogue
@@ -33,7 +33,7 @@ def test_species_and_kingdom_come_from_the_path(tmp_path):
         ("Plantae/12", "Plantae", "test"),
         ("Fungi/9", "Fungi", "test"),
     }
-    assert catalogue.read(catalogue.items[3]).shape == (8, 8, 3)
+    assert pixels(catalogue, catalogue.items[3]).shape == (8, 8, 3)
 
 
 @pytest.mark.parametrize(
