@@ -18,7 +18,7 @@ from dmlcore.data.errors import DataError
 from dmlcore.data.files import resumed_folder
 from dmlcore.data.journal import Journal
 from dmlcore.data.manifest import validate
-from dmlcore.data.packed import IMAGES, MANIFEST, SUMMARY, PreparedDataset, Split
+from dmlcore.data.packed import CLASS_TEXTS, IMAGES, MANIFEST, SUMMARY, PreparedDataset, Split
 from dmlcore.data.packing import csv_blocks, fingerprint, manifest_of, ordered_rows, pack
 from dmlcore.data.summary import summarise
 
@@ -55,14 +55,15 @@ def prepare(
         journal.path.unlink()
 
 
-def data_hash(manifest: pl.DataFrame, images: Path) -> str:
-    """Sha256 of the manifest (as CSV, since parquet bytes change with the library) and of the images after it."""
+def data_hash(manifest: pl.DataFrame, images: Path, class_texts: str = "") -> str:
+    """Sha256 of the manifest (as CSV, since parquet bytes change with the library), the images and the class texts."""
     digest = hashlib.sha256()
     for rows in csv_blocks(manifest):
         digest.update(rows)
     with images.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
+    digest.update(class_texts.encode())
     return digest.hexdigest()
 
 
@@ -80,7 +81,10 @@ def _describe(
     validate(manifest, config, channels=stored_channels(catalogue, config), size_bytes=images.stat().st_size)
     manifest.write_parquet(folder / MANIFEST)
     summary = summarise(name, catalogue, config, manifest, journal.table())
-    summary["data_hash"] = data_hash(manifest, images)
+    texts = "" if catalogue.class_texts is None else _json(catalogue.class_texts)
+    if texts:
+        (folder / CLASS_TEXTS).write_text(texts, encoding="utf-8")
+    summary["data_hash"] = data_hash(manifest, images, texts)
     _write_summary(folder, summary)
     metrics = baseline(PreparedDataset.open(folder).split("test"))
     # JSON has no NaN: a metric that is undefined on these classes is null.
@@ -89,5 +93,8 @@ def _describe(
 
 
 def _write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
-    text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    (folder / SUMMARY).write_text(text, encoding="utf-8")
+    (folder / SUMMARY).write_text(_json(summary), encoding="utf-8")
+
+
+def _json(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
