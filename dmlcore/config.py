@@ -124,7 +124,20 @@ class DatasetConfig(Strict):
         return self
 
 
+class ImitationConfig(Strict):
+    """Generated archives in the layout of a published data set: for tests and shrunk studies, never the real data."""
+
+    classes: Annotated[int, Field(ge=4, le=196)] = 16
+    """The first half trains, as in the published split."""
+    images_per_class: Annotated[int, Field(ge=2)] = 8
+    side: Annotated[int, Field(ge=16, le=1024)] = 64
+    """Pixels of an image's short edge."""
+    seed: int = 0
+
+
 class DataParams(Strict):
+    imitations: dict[Literal["cub200", "cars196", "sop", "inaturalist2018", "inshop"], ImitationConfig] = {}
+    """Layout -> what stage `imitate` writes to imitations/NAME."""
     datasets: dict[DatasetName, DatasetConfig]
 
 

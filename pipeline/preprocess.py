@@ -10,9 +10,14 @@ from dmlcore.config import EvaluationConfig, load_datasets
 from dmlcore.data.glyphs import glyph_catalogue
 from dmlcore.data.image_folder import folder_catalogue
 from dmlcore.data.importers.cars196 import cars196_catalogue
+from dmlcore.data.importers.cifar100 import cifar100_catalogue
 from dmlcore.data.importers.cub200 import cub200_catalogue
+from dmlcore.data.importers.fashion_mnist import fashion_mnist_catalogue
+from dmlcore.data.importers.grocery import grocery_catalogue
 from dmlcore.data.importers.inaturalist2018 import inaturalist2018_catalogue
 from dmlcore.data.importers.inshop import inshop_catalogue
+from dmlcore.data.importers.mnist import mnist_catalogue
+from dmlcore.data.importers.omniglot import omniglot_catalogue
 from dmlcore.data.importers.sop import sop_catalogue
 from dmlcore.data.packed import Split
 from dmlcore.data.prepare import prepare
@@ -27,6 +32,11 @@ CATALOGUES = {
     "sop": sop_catalogue,
     "inaturalist2018": inaturalist2018_catalogue,
     "inshop": inshop_catalogue,
+    "mnist": mnist_catalogue,
+    "fashion_mnist": fashion_mnist_catalogue,
+    "cifar100": cifar100_catalogue,
+    "omniglot": omniglot_catalogue,
+    "grocery": grocery_catalogue,
 }
 
 

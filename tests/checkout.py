@@ -38,7 +38,8 @@ class Checkout:
         _write_images(folder / "photographs")
         split = {"rule": "hashed", "test_share": 0.34, "validation_share": 0.25}
         data = {"kind": "image_folder", "source": "../photographs"}
-        self.write("data/params.yaml", {"datasets": {"glyphs": data | {"preprocess": _section(split)}}})
+        datasets = {"glyphs": data | {"preprocess": _section(split)}}
+        self.write("data/params.yaml", {"datasets": datasets, "imitations": {}})
         self.params: dict[str, Any] = {"sweep": dict(SWEEP), "aggregate": {"confidence": 0.95}}
         self.write("params.yaml", self.params)
         self.dvc("init", "--no-scm", "--quiet")

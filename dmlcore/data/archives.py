@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from dmlcore.data.errors import DataError
 from dmlcore.data.fetch import fetch
 from dmlcore.data.files import Checksum, file_digest
+from dmlcore.data.folders import folder_sha256
 from dmlcore.data.sources import Archive, Source
 
 ENVIRONMENT = "DMLCORE_ARCHIVES"
@@ -56,8 +58,17 @@ def missing(archives: Sequence[Archive], folders: Sequence[Path]) -> list[Archiv
 
 
 def locate(archive: Archive, folders: Sequence[Path]) -> Path | None:
-    """Where an archive lies; None if in none of the folders."""
-    return next((path for folder in folders if (path := folder / archive.file).is_file()), None)
+    """Where an archive lies: in the folders, or in an installed package; None if nowhere."""
+    paths = [folder / archive.file for folder in folders] + _in_package(archive.package)
+    return next((path for path in paths if (path.is_dir() if archive.folder else path.is_file())), None)
+
+
+def _in_package(place: str | None) -> list[Path]:
+    if place is None:
+        return []
+    package, _, name = place.partition("/")
+    spec = importlib.util.find_spec(package)
+    return [Path(spec.origin).parent / name] if spec and spec.origin else []
 
 
 def verify(archive: Archive, path: Path) -> None:
@@ -66,6 +77,9 @@ def verify(archive: Archive, path: Path) -> None:
     Raises:
         DataError: with both values.
     """
+    if archive.folder:
+        _verify_folder(archive, path)
+        return
     size = path.stat().st_size
     if archive.size_bytes not in (None, size):
         raise DataError(f"{path}: must have {archive.size_bytes:,} bytes, got {size:,}; get the file again")
@@ -76,6 +90,14 @@ def verify(archive: Archive, path: Path) -> None:
             if digest != expected:
                 raise DataError(f"{path}: {kind} must be {expected}, got {digest}; get the file again")
             return  # One checksum is enough: the stronger one.
+
+
+def _verify_folder(archive: Archive, path: Path) -> None:
+    digest = folder_sha256(archive, path)
+    if digest != archive.sha256:
+        raise DataError(
+            f"{path}: the sha256 of its list of files must be {archive.sha256}, got {digest}; get the folder again"
+        )
 
 
 def _how_to_get(

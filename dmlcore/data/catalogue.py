@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,3 +42,5 @@ class Catalogue:
     """C of what is stored `raw`; 1 makes photographs grey."""
     description: str
     licence: str
+    class_texts: Mapping[str, str] | None = None
+    """A sentence or more about each class, for language guidance; None: its name is all."""

@@ -18,7 +18,7 @@ from dmlcore.data.errors import DataError
 from dmlcore.data.files import resumed_folder
 from dmlcore.data.journal import Journal
 from dmlcore.data.manifest import validate
-from dmlcore.data.packed import IMAGES, MANIFEST, SUMMARY, PreparedDataset, Split
+from dmlcore.data.packed import CLASS_TEXTS, IMAGES, MANIFEST, SUMMARY, PreparedDataset, Split
 from dmlcore.data.packing import csv_blocks, fingerprint, manifest_of, ordered_rows, pack
 from dmlcore.data.summary import summarise
 
@@ -56,25 +56,35 @@ def prepare(
         size = (partial / IMAGES).stat().st_size
         validate(manifest, config, channels=stored_channels(catalogue, config), size_bytes=size)
         summary = summarise(name, catalogue, config, manifest, packed)
-        _describe(partial, manifest, summary, baseline)
+        _describe(partial, manifest, summary, catalogue.class_texts, baseline)
         journal.path.unlink()
 
 
-def data_hash(manifest: pl.DataFrame, images: Path) -> str:
-    """Sha256 of the manifest (as CSV, since parquet bytes change with the library) and of the images after it."""
+def data_hash(manifest: pl.DataFrame, images: Path, class_texts: str = "") -> str:
+    """Sha256 of the manifest (as CSV, since parquet bytes change with the library), the images and the class texts."""
     digest = hashlib.sha256()
     for rows in csv_blocks(manifest):
         digest.update(rows)
     with images.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
+    digest.update(class_texts.encode())
     return digest.hexdigest()
 
 
-def _describe(folder: Path, manifest: pl.DataFrame, summary: Mapping[str, Any], baseline: Baseline) -> None:
-    """Write manifest, summary, data hash and baseline beside the packed images."""
+def _describe(
+    folder: Path,
+    manifest: pl.DataFrame,
+    summary: Mapping[str, Any],
+    class_texts: Mapping[str, str] | None,
+    baseline: Baseline,
+) -> None:
+    """Write manifest, class texts, summary, data hash and baseline beside the packed images."""
     manifest.write_parquet(folder / MANIFEST)
-    summary = {**summary, "data_hash": data_hash(manifest, folder / IMAGES)}
+    texts = _json(class_texts) if class_texts else ""
+    if texts:
+        (folder / CLASS_TEXTS).write_text(texts, encoding="utf-8")
+    summary = {**summary, "data_hash": data_hash(manifest, folder / IMAGES, texts)}
     _write_summary(folder, summary)
     metrics = baseline(PreparedDataset.open(folder).split("test"))
     # JSON has no NaN: a metric that is undefined on these classes is null.
@@ -83,5 +93,8 @@ def _describe(folder: Path, manifest: pl.DataFrame, summary: Mapping[str, Any], 
 
 
 def _write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
-    text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    (folder / SUMMARY).write_text(text, encoding="utf-8")
+    (folder / SUMMARY).write_text(_json(summary), encoding="utf-8")
+
+
+def _json(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

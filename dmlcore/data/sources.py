@@ -32,6 +32,10 @@ class Counts(Strict):
 class Archive(Strict):
     file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
     """Its name. `.zip`, `.tar`, `.tar.gz` and `.tgz` are unpacked, `.gz` is one compressed file, others are plain."""
+    folder: bool = False
+    """It lies unpacked in a folder of that name; sha256 is that of its kept files as sha256sum lists them."""
+    package: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+/[A-Za-z0-9_./\-]+$")] | None = None
+    """Where it lies in an installed Python package, from the package's name on."""
     urls: tuple[str, ...] = ()
     """Where it can be had: mirrors, tried in this order. Empty: only by hand."""
     size_bytes: PositiveInt | None = None

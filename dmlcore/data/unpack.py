@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Literal, Protocol
 
 from dmlcore.data.errors import DataError
+from dmlcore.data.folders import folder_members
 from dmlcore.data.sources import Archive
 
 LARGEST_MEMBER = 512 << 20
@@ -84,6 +85,8 @@ def members(archive: Archive, path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _checked(archive: Archive, path: Path) -> Iterator[tuple[str, bytes]]:
+    if archive.folder:
+        return folder_members(archive, path)
     if archive.file.endswith(".zip"):
         return _zip(archive, path)
     if archive.file.endswith((".tar", ".tar.gz", ".tgz")):

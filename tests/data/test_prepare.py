@@ -51,6 +51,16 @@ def test_the_data_hash_covers_manifest_and_pixels(prepared, noise):
     assert data_hash(dataset.manifest, images) != dataset.data_hash
 
 
+def test_class_texts_are_part_of_the_data(prepared, noise):
+    plain = prepared(noise)
+    with pytest.raises(DataError, match=r"class_texts.json: no such file"):
+        plain.class_texts()
+    texts = {item.class_name: f"{item.class_name} in words" for item in noise.items}
+    told = prepared(replace(noise, class_texts=texts))
+    assert told.class_texts() == texts
+    assert told.data_hash != plain.data_hash
+
+
 def test_the_summary_counts_and_carries_the_baseline(prepared, noise):
     summary = prepared(noise).summary
     assert summary["counts"]["all"] == {"classes": 16, "images": len(noise.items)}

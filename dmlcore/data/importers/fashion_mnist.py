@@ -1,0 +1,32 @@
+"""Fashion-MNIST: 70,000 pictures of clothes in the idx files of MNIST."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dmlcore.config import PreprocessConfig
+from dmlcore.data.catalogue import Catalogue
+from dmlcore.data.importers.mnist import digits_catalogue
+
+CLASS_NAMES = (
+    "T-shirt",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+"""In the order of the published labels."""
+
+
+def fashion_mnist_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
+    """The pictures of raw/NAME.
+
+    Raises:
+        DataError: a file is missing, damaged or has other counts than the published ones.
+    """
+    return digits_catalogue(raw, config, CLASS_NAMES)

@@ -1,0 +1,34 @@
+"""A user without the archives is told, for every data set, what is missing and where to put it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from published import SOURCES
+
+from dmlcore.data.archives import ENVIRONMENT
+from dmlcore.data.errors import DataError
+from dmlcore.data.repack import repack
+from pipeline.download import LOCAL
+
+NAMES = sorted(path.stem for path in SOURCES.glob("*.json") if path.stem not in LOCAL)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_missing_archive_is_named_with_its_checksum_and_a_place(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(ENVIRONMENT, str(tmp_path / "mine"))
+    source = json.loads((SOURCES / f"{name}.json").read_text(encoding="utf-8"))
+    for archive in source["archives"]:
+        archive.pop("package", None)
+        archive["urls"] = ["http://127.0.0.1:9/unreachable" for _ in archive.get("urls", [])]
+    (tmp_path / "source.json").write_text(json.dumps(source), encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        repack(tmp_path / "source.json", tmp_path / "raw")
+    assert str(tmp_path / "mine") in str(error.value)
+    assert source["origin"] in str(error.value)
+    for archive in source["archives"]:
+        assert archive["file"] in str(error.value)
+        assert all(archive[kind] in str(error.value) for kind in ("md5", "sha256") if kind in archive)
+    assert not (tmp_path / "raw").exists()
