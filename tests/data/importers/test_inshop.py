@@ -3,6 +3,7 @@ from collections import Counter
 import pytest
 from published import images, imported
 
+from dmlcore.config import PreprocessConfig, SplitConfig
 from dmlcore.data.errors import DataError
 from dmlcore.data.importers.inshop import inshop_catalogue
 
@@ -43,6 +44,33 @@ def test_queries_and_gallery(tmp_path):
         ("id_00000001", "WOMEN/Blouses_Shirts"),
         ("id_00000002", "WOMEN/Dresses"),
         ("id_00000003", "MEN/Denim"),
+    }
+
+
+def test_queries_and_gallery_reach_the_manifest(tmp_path, prepared):
+    more = [
+        (f"img/MEN/Denim/id_{item}/{number}.jpg", f"id_{item}", "train")
+        for item in (7, 8, 9)
+        for number in (1, 2)
+    ]
+    rows = [*ROWS, *more]
+    archives = {"img.zip": images([row[0] for row in rows]), "list_eval_partition.txt": listed(rows)}
+    expected = EXPECTED | {"train": {"classes": 4, "images": 8}}
+    catalogue = imported(tmp_path, "inshop", inshop_catalogue, archives, expected=expected)
+    split = SplitConfig(rule="official", validation_share=0.25)
+    config = PreprocessConfig(image_size=8, encoding="jpeg", on_duplicates="report", split=split)
+    manifest = prepared(catalogue, config).manifest
+    found = Counter(manifest.select("split", "role").rows())
+    assert found == {
+        ("train", "both"): 4,
+        ("validation", "both"): 4,
+        ("test", "query"): 2,
+        ("test", "gallery"): 4,
+    }
+    halves = {row[0]: row[2] for row in rows}
+    test = manifest.filter(split="test")
+    assert dict(test.select("source", "role").rows()) == {
+        source: half for source, half in halves.items() if half != "train"
     }
 
 
