@@ -58,8 +58,12 @@ def main() -> None:
 
 
 def raw_pixel_metrics(test: Split) -> Mapping[str, float]:
-    """Retrieval and threshold consistency of the test split's raw pixels, under the keys of a trial."""
+    """Retrieval and threshold consistency of the test split's raw pixels, under the keys of a trial.
+
+    Where some images are queries, they search the rest.
+    """
     settings = EvaluationConfig()
+    queries = test.roles == "query"
     evaluation = evaluate(
         raw_pixel_embeddings(test.images),
         test.labels,
@@ -67,6 +71,7 @@ def raw_pixel_metrics(test: Split) -> Mapping[str, float]:
         far_range=settings.far_range,
         num_thresholds=settings.num_thresholds,
         epsilon=settings.epsilon,
+        is_query=queries if queries.any() else None,
     )
     return {f"test/{name}": value for name, value in evaluation.metrics.items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from dmlcore.data.sources import Archive
 
 ROUNDS = 2
 """How often each mirror is tried."""
+PAUSE_SECONDS = 5.0
+"""Between two rounds."""
 TIMEOUT_SECONDS = 30.0
 """Without a byte from the server."""
 CHUNK_BYTES = 1 << 20
@@ -28,7 +31,9 @@ def fetch(archive: Archive, folder: Path, verify: Callable[[Archive, Path], None
         One line for each try that failed; the file is there under its name if the last one did not.
     """
     failures: list[str] = []
-    for url in archive.urls * ROUNDS:
+    for number, url in enumerate(archive.urls * ROUNDS):
+        if number == len(archive.urls):
+            time.sleep(PAUSE_SECONDS)
         partial = folder / f".{archive.file}.partial"
         try:
             folder.mkdir(parents=True, exist_ok=True)

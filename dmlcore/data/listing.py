@@ -18,6 +18,8 @@ LOCAL = {
     "image_folder": ("the user's own", "the user's own folder"),
 }
 """Licence and origin of the kinds that come in no archive."""
+NOT_MADE = ("as its source will say", "as its source will say")
+"""Licence and origin of a generated data set before it is generated."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,10 @@ def _listed(data: Path, name: str, dataset: DatasetConfig) -> Listed:
     if dataset.kind in LOCAL:
         counts = Counts(**summary["counts"]["all"]) if summary else None
         return Listed(name, counts, *LOCAL[dataset.kind], "prepared" if summary else "made by `dvc repro`")
+    if not (data / dataset.source).exists():
+        return Listed(
+            name, None, *NOT_MADE, f"missing: {dataset.source} (by `dvc repro`, or the path is wrong)"
+        )
     source = read_source(data / dataset.source)
     parts = source.expected.values()
     counts = Counts(classes=sum(part.classes for part in parts), images=sum(part.images for part in parts))
@@ -70,5 +76,6 @@ def _state(data: Path, name: str, dataset: DatasetConfig, source: Source) -> str
 
 
 def _absent(archive: Archive) -> str:
-    size = f"{archive.size_bytes / 1e9:.2g} GB, " if archive.size_bytes else ""
-    return f"{archive.file} ({size}{'download' if archive.urls else 'by hand'})"
+    size = f"{archive.size_bytes / 1e6:,.0f} MB, " if archive.size_bytes else ""
+    package = f"package {archive.package.split('/')[0]}" if archive.package else "by hand"
+    return f"{archive.file} ({size}{'download' if archive.urls else package})"

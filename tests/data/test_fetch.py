@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from published import checksums
 
+from dmlcore.data import fetch
 from dmlcore.data.archives import obtain
 from dmlcore.data.errors import DataError
 from dmlcore.data.sources import Archive, Counts, Source
@@ -44,6 +45,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *arguments):
         pass
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch):
+    monkeypatch.setattr(fetch, "PAUSE_SECONDS", 0.0)
 
 
 @pytest.fixture

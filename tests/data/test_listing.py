@@ -46,6 +46,11 @@ def test_a_published_set_says_step_by_step_what_is_here(data):
     assert birds().here == "prepared"
 
 
+def test_a_source_that_a_stage_makes_is_missing_until_then(data):
+    (data / "sources/a.json").unlink()
+    assert list_datasets(data)[0].here.startswith("missing: sources/a.json")
+
+
 def test_a_folder_is_counted_once_it_is_prepared(data):
     mine = list_datasets(data)[1]
     assert (mine.counts, mine.here, mine.licence) == (None, "made by `dvc repro`", "the user's own")

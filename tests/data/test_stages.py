@@ -105,10 +105,15 @@ def dvc(project, *arguments):
     return set(re.findall(r"Running stage '.*:(.*)'", done.stdout))
 
 
+def cached(project):
+    return [path.read_bytes() for path in (project / ".dvc/cache").rglob("*") if path.is_file()]
+
+
 def test_dvc_runs_what_changed(project):
     both = {"download@mine", "preprocess@mine"}
     assert dvc(project, "repro", "data/dvc.yaml") == both
     assert (project / "data/prepared/mine/images.bin").stat().st_size == 32 * 8 * 8 * 3
+    assert (project / "data/raw/mine/images.tar").read_bytes() not in cached(project)
     assert dvc(project, "repro", "data/dvc.yaml") == set()
 
     write_image(project / "photographs/a/0.png", seed=0)

@@ -1,10 +1,15 @@
 from collections import Counter
 
+import numpy as np
 import pytest
 from published import images, imported
+from torch.nn.functional import normalize
 
+from dmlcore.config import PreprocessConfig, SplitConfig
 from dmlcore.data.errors import DataError
 from dmlcore.data.importers.inshop import inshop_catalogue
+from dmlcore.data.raw_pixels import raw_pixel_embeddings
+from pipeline.preprocess import raw_pixel_metrics
 
 ROWS = [
     ("img/WOMEN/Dresses/id_00000002/02_1_front.jpg", "id_00000002", "train"),
@@ -44,6 +49,48 @@ def test_queries_and_gallery(tmp_path):
         ("id_00000002", "WOMEN/Dresses"),
         ("id_00000003", "MEN/Denim"),
     }
+
+
+def test_queries_and_gallery_reach_the_manifest(tmp_path, prepared):
+    more = [
+        (f"img/MEN/Denim/id_{item}/{number}.jpg", f"id_{item}", "train")
+        for item in (7, 8, 9)
+        for number in (1, 2)
+    ]
+    rows = [*ROWS, *more]
+    archives = {"img.zip": images([row[0] for row in rows]), "list_eval_partition.txt": listed(rows)}
+    expected = EXPECTED | {"train": {"classes": 4, "images": 8}}
+    catalogue = imported(tmp_path, "inshop", inshop_catalogue, archives, expected=expected)
+    split = SplitConfig(rule="official", validation_share=0.25)
+    config = PreprocessConfig(image_size=8, encoding="jpeg", on_duplicates="report", split=split)
+    dataset = prepared(catalogue, config)
+    manifest = dataset.manifest
+    found = Counter(manifest.select("split", "role").rows())
+    assert found == {
+        ("train", "both"): 4,
+        ("validation", "both"): 4,
+        ("test", "query"): 2,
+        ("test", "gallery"): 4,
+    }
+    halves = {row[0]: row[2] for row in rows}
+    test = manifest.filter(split="test")
+    assert dict(test.select("source", "role").rows()) == {
+        source: half for source, half in halves.items() if half != "train"
+    }
+    assert raw_pixel_metrics(dataset.split("test"))["test/recall_at_1"] == naive_recall_at_1(
+        dataset.split("test")
+    )
+
+
+def naive_recall_at_1(split):
+    """The share of queries whose nearest gallery image, by the cosine of the pixels, is of their class."""
+    unit = normalize(raw_pixel_embeddings(split.images).double())
+    gallery = [place for place, role in enumerate(split.roles) if role == "gallery"]
+    queries = [place for place, role in enumerate(split.roles) if role == "query"]
+    nearest = [gallery[int((unit[gallery] @ unit[query]).argmax())] for query in queries]
+    return np.mean(
+        [split.labels[query] == split.labels[other] for query, other in zip(queries, nearest, strict=True)]
+    )
 
 
 @pytest.mark.parametrize(
