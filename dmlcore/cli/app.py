@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from dmlcore.cli.calibrate import calibrate
 from dmlcore.cli.errors import Commands
 from dmlcore.cli.evaluate import evaluate
 from dmlcore.cli.plan import check, plan
@@ -20,7 +21,8 @@ def main(
         bool, typer.Option("--traceback", envvar="DMLCORE_TRACEBACK", help="Show where an error was raised.")
     ] = False,
 ) -> None:
-    """Embeddings for which one distance threshold serves every class: plan, check and evaluate.
+    """Embeddings for which one distance threshold serves every class: plan and check a
+    study; evaluate, and calibrate a threshold for, embeddings of your own.
 
     Exit codes: 0 done; 1 `check` found failed or missing trials; 2 a wrong argument or file; 3 a defect of dmlcore.
 
@@ -28,5 +30,5 @@ def main(
     """
 
 
-for command in (plan, check, summary, evaluate):
+for command in (plan, check, summary, evaluate, calibrate):
     app.command()(command)
