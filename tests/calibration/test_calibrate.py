@@ -41,7 +41,7 @@ def test_the_threshold_of_a_known_law(target):
     found = calibrate(draw(400, 8, rng), draw(400, 8, rng), target)
     true = {"far": true_far, "frr": true_frr}[target.kind](found.threshold.distance)
     rate = getattr(found.validation, target.kind)
-    assert rate.value == pytest.approx(target.rate, abs=1 / rate.pairs)
+    assert rate.value == pytest.approx(target.rate, abs=1e-5)  # a few of 5 million pairs tie in float32
     assert abs(true - target.rate) < 3 * rate.standard_error < 0.2 * target.rate
 
 
