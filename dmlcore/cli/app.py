@@ -10,6 +10,7 @@ from dmlcore.cli.calibrate import calibrate
 from dmlcore.cli.errors import Commands
 from dmlcore.cli.evaluate import evaluate
 from dmlcore.cli.plan import check, plan
+from dmlcore.cli.reevaluate import reevaluate
 from dmlcore.cli.summary import summary
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -30,5 +31,5 @@ def main(
     """
 
 
-for command in (plan, check, summary, evaluate, calibrate):
+for command in (plan, check, summary, evaluate, calibrate, reevaluate):
     app.command()(command)

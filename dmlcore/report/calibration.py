@@ -39,9 +39,19 @@ def _figure(found: Calibration, limits: Mapping[str, float]) -> Figure:
         _band(ax, getattr(found.validation, kind), "validation", COLOURS[1])
         _band(ax, getattr(found.test, kind), "test", COLOURS[0])
         if kind == found.target.kind:
-            ax.axhline(found.target.rate, color=COLOURS[6], linestyle=":", label="target")
+            ax.axhline(
+                found.target.rate,
+                color=COLOURS[6],
+                linestyle=":",
+                label=f"target: {percent(found.target.rate)}",
+            )
         if kind in limits:
-            ax.axhline(limits[kind], color=COLOURS[3], linestyle="--", label="limit for a class")
+            ax.axhline(
+                limits[kind],
+                color=COLOURS[3],
+                linestyle="--",
+                label=f"limit for a class: {percent(limits[kind])}",
+            )
         ax.legend(fontsize=7.5, frameon=False, loc="upper left")
     target = f"{found.target.kind.upper()} of {percent(found.target.rate)} on validation"
     figure.suptitle(f"One threshold, distance {found.threshold.distance:.4f}, set for {target}", fontsize=11)
@@ -62,3 +72,7 @@ def _classes(ax: Axes, test: SplitRates, kind: str) -> None:
 def _band(ax: Axes, rate: Rate, name: str, colour: str) -> None:
     ax.axhspan(rate.low, rate.high, color=colour, alpha=0.2, linewidth=0)
     ax.axhline(rate.value, color=colour, linewidth=1.2, label=f"{name}: {100 * rate.value:.3g} %")
+
+
+def _level(ax: Axes, rate: float, name: str, colour: str, style: str) -> None:
+    ax.axhline(rate, color=colour, linestyle=style, label=f"{name}: {percent(rate)}")

@@ -112,7 +112,7 @@ def test_help_loads_no_heavy_library():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["plan", "check", "evaluate", "summary", "calibrate"])
+@pytest.mark.parametrize("command", ["plan", "check", "evaluate", "summary", "calibrate", "reevaluate"])
 def test_every_command_explains_itself(command):
     done = call(command, "--help")
     assert done.exit_code == 0
