@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
+from dmlcore.cli.calibrate import calibrate
 from dmlcore.cli.data import data
 from dmlcore.cli.errors import Commands
 from dmlcore.cli.evaluate import evaluate
 from dmlcore.cli.plan import check, plan
+from dmlcore.cli.reevaluate import reevaluate
 from dmlcore.cli.shrink import shrink
 from dmlcore.cli.summary import summary
 
@@ -22,7 +24,8 @@ def main(
         bool, typer.Option("--traceback", envvar="DMLCORE_TRACEBACK", help="Show where an error was raised.")
     ] = False,
 ) -> None:
-    """Embeddings for which one distance threshold serves every class: plan, check and evaluate.
+    """Embeddings for which one distance threshold serves every class: plan and check a
+    study; evaluate, and calibrate a threshold for, embeddings of your own.
 
     Exit codes: 0 done; 1 `check` found failed or missing trials; 2 a wrong argument or file; 3 a defect of dmlcore.
 
@@ -31,5 +34,5 @@ def main(
 
 
 app.add_typer(data, name="data")
-for command in (plan, check, summary, evaluate, shrink):
+for command in (plan, check, summary, evaluate, calibrate, reevaluate, shrink):
     app.command()(command)

@@ -8,6 +8,7 @@ import polars as pl
 
 from dmlcore.report.convergence import converged
 from dmlcore.report.names import METRICS, one_line
+from dmlcore.report.paired_tests import add_holm, paired_columns
 from dmlcore.report.protocol import protocol_line
 from dmlcore.report.statistics import Estimate, paired_difference, t_interval
 from dmlcore.report.study import CELL, OFF, Cell, Study
@@ -25,7 +26,9 @@ def comparisons(study: Study) -> pl.DataFrame:
         finished with the arm, finished in both.
         For each metric M of METRICS, on the test split:
         `test/M/off/mean|low|high` and `test/M/arm/...`: mean and t-interval over all finished seeds of that side;
-        `test/M/difference/mean|low|high`: arm - off over the paired seeds; `.../relative`: over mean(off).
+        `test/M/difference/mean|low|high`: arm - off over the paired seeds; `.../relative`: over mean(off);
+        `.../p_value|p_holm|effect_size|seeds_needed`: paired t-test, Holm's correction over the study, Hedges' g,
+        pairs of seeds at which such a difference is seen with power 0.8 (`paired_tests`).
         `untrained/M`, `raw_pixels/M` for M = map_at_r, recall_at_1: what there was before training.
         `off/beats_baselines`, `arm/beats_baselines`: the means of both M exceed both baselines.
         `off/converged`, `arm/converged`: finished trials no longer rising (`convergence.still_rising`), or null.
@@ -33,6 +36,7 @@ def comparisons(study: Study) -> pl.DataFrame:
         `protocol`. Means are null without a seed, intervals below 2 seeds.
     """
     rows = [comparison(study, cell, arm) for cell in study.cells for arm in compared_arms(cell)]
+    rows = add_holm(rows, tuple(METRICS))
     texts = dict.fromkeys((*CELL, "arm", "status", "protocol"), pl.String)
     counts = dict.fromkeys(("off/converged", "arm/converged"), pl.Int64)
     return pl.DataFrame(rows, infer_schema_length=None, schema_overrides={**texts, **counts})
@@ -100,11 +104,15 @@ def _seed_counts(cell: Cell, arm: str) -> dict[str, int]:
 def _metric_columns(cell: Cell, arm: str, metric: str, confidence: float) -> dict[str, float | None]:
     off, on = cell.values(OFF, metric), cell.values(arm, metric)
     paired = paired_difference(off if arm != OFF else {}, on, confidence)
+    tested = paired_columns(
+        [on[seed] - off[seed] for seed in sorted(off.keys() & on.keys())] if arm != OFF else []
+    )
     return {
         **_parts(f"{metric}/off", t_interval(list(off.values()), confidence)),
         **_parts(f"{metric}/arm", t_interval(list(on.values()), confidence)),
         **_parts(f"{metric}/difference", paired.difference),
         f"{metric}/difference/relative": paired.relative,
+        **{f"{metric}/difference/{name}": value for name, value in tested.items()},
     }
 
 

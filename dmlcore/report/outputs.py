@@ -12,6 +12,7 @@ from dmlcore.report.comparisons import comparisons
 from dmlcore.report.convergence_plot import convergence_figure
 from dmlcore.report.figures import png_bytes
 from dmlcore.report.names import METRICS
+from dmlcore.report.paired_tests import overall_tests
 from dmlcore.report.parts import DIGITS, csv_text, shown_study, write_parts
 from dmlcore.report.statistics import t_interval
 from dmlcore.report.study import Study
@@ -40,7 +41,8 @@ def write_results(study: Study, folder: Path) -> None:
 
 
 def metrics_summary(study: Study) -> dict[str, Any]:
-    """For `dvc metrics`: trials by status; data set -> backbone -> loss -> arm -> mean over finished seeds."""
+    """For `dvc metrics`: trials by status; the signed-rank test of each metric over all comparisons (`overall_tests`);
+    data set -> backbone -> loss -> arm -> mean over finished seeds."""
     counts = study.trials["status"].value_counts().sort("status")
     summary: dict[str, Any] = {}
     for cell in study.cells:
@@ -48,9 +50,25 @@ def metrics_summary(study: Study) -> dict[str, Any]:
         place[cell.loss_text] = {
             arm: {f"test/{m}": _mean(cell.values(arm, f"test/{m}")) for m in METRICS} for arm in cell.arms
         }
-    return {"trials": dict(counts.iter_rows()), "datasets": summary}
+    return {"trials": dict(counts.iter_rows()), "overall": _overall(study), "datasets": summary}
+
+
+def _overall(study: Study) -> dict[str, Any]:
+    found = overall_tests(comparisons(study).to_dicts(), tuple(METRICS))
+    return {
+        f"test/{metric}": {
+            "comparisons": test.comparisons,
+            "median_difference": _rounded(test.median),
+            "wilcoxon_p": _rounded(test.p_value),
+            "note": test.note,
+        }
+        for metric, test in found.items()
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.{DIGITS}g}")
 
 
 def _mean(values: dict[int, float]) -> float | None:
-    mean = t_interval(list(values.values()), 0.95).mean
-    return None if mean is None else float(f"{mean:.{DIGITS}g}")
+    return _rounded(t_interval(list(values.values()), 0.95).mean)

@@ -136,7 +136,10 @@ def test_help_loads_no_heavy_library():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["plan", "check", "evaluate", "summary", "data list"])
+@pytest.mark.parametrize(
+    "command",
+    ["plan", "check", "evaluate", "summary", "calibrate", "reevaluate", "shrink", "data list"],
+)
 def test_every_command_explains_itself(command):
     done = call(*command.split(), "--help")
     assert done.exit_code == 0

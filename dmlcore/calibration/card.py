@@ -1,0 +1,147 @@
+"""The card of a calibration: what a reader needs to use the threshold, as plain JSON values.
+
+Shapes: C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dmlcore.calibration.counts import Floats
+from dmlcore.calibration.intervals import LEVEL, Rate, drift
+from dmlcore.calibration.rates import SplitRates
+from dmlcore.calibration.run import Calibration
+
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+FEW_CLASSES = 50
+RULES = {
+    "far": "the ceil(f M)-th smallest of the M negative distances of validation",
+    "frr": "the ceil((1 - r) P)-th smallest of the P positive distances of validation",
+}
+INTERVAL = (
+    f"{100 * LEVEL:g} % t-interval on the log-odds, its standard error robust to pairs that share a class (classes are "
+    "the independent draws)"
+)
+
+
+def calibration_card(
+    found: Calibration,
+    *,
+    class_names: Sequence[str] | None = None,
+    limits: Mapping[str, float] | None = None,
+    worst: int = 10,
+) -> dict[str, Any]:
+    """Everything about `found` in JSON values.
+
+    Args:
+        found: of `calibrate`.
+        class_names: [L], name of test label 0..L-1; None: labels alone.
+        limits: `far`, `frr` -> the largest rate that a class may have; classes beyond it are all listed.
+        worst: how many of the worst classes to list.
+
+    Raises:
+        ValueError: a label of test without a name, a limit outside 0..1.
+    """
+    _check(found.test, class_names, limits or {})
+    return {
+        "schema_version": 1,
+        "target": {"kind": found.target.kind, "rate": found.target.rate},
+        "threshold": {
+            "distance": found.threshold.distance,
+            "cosine_similarity": found.threshold.similarity,
+            "rule": RULES[found.target.kind],
+            "use": "accept a pair of L2-normalised embeddings if their L2 distance is at most `distance`",
+        },
+        "interval": INTERVAL,
+        "validation": split_summary(found.validation),
+        "test": split_summary(found.test)
+        | {
+            f"class_{kind}": _classes(found.test, kind, class_names, (limits or {}).get(kind), worst)
+            for kind in ("far", "frr")
+        },
+        "drift": {kind: _drift(found, kind) for kind in ("far", "frr")},
+        "notes": _notes(found),
+    }
+
+
+def class_rows(rates: SplitRates, class_names: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """One row a class, in the order of the labels: counts and rates; `frr` None without a positive pair."""
+    frr = rates.class_frr
+    return [
+        {
+            "label": int(label),
+            "name": None if class_names is None else class_names[int(label)],
+            "images": int(rates.images[i]),
+            "positive_pairs": int(rates.positive_pairs[i]),
+            "rejected": int(rates.rejected[i]),
+            "frr": float(frr[i]) if rates.positive_pairs[i] else None,
+            "negative_pairs": int(rates.negative_pairs[i]),
+            "accepted": int(rates.accepted[i]),
+            "far": float(rates.class_far[i]),
+        }
+        for i, label in enumerate(rates.labels)
+    ]
+
+
+def split_summary(rates: SplitRates) -> dict[str, Any]:
+    """Sizes and pooled rates of a split."""
+    return {
+        "images": int(rates.images.sum()),
+        "classes": len(rates.labels),
+        "classes_without_positive_pair": int((rates.positive_pairs == 0).sum()),
+        "far": _pooled(rates.far, "accepted"),
+        "frr": _pooled(rates.frr, "rejected"),
+    }
+
+
+def _pooled(rate: Rate, errors: str) -> dict[str, Any]:
+    return {"rate": rate.value, "low": rate.low, "high": rate.high, errors: rate.errors, "pairs": rate.pairs}
+
+
+def _classes(
+    rates: SplitRates, kind: str, names: Sequence[str] | None, limit: float | None, worst: int
+) -> dict[str, Any]:
+    rows = [row for row in class_rows(rates, names) if row[kind] is not None]
+    falling = sorted(rows, key=lambda row: (-row[kind], row["label"]))
+    values: Floats = np.array([row[kind] for row in rows])
+    found: dict[str, Any] = {
+        "classes": len(rows),
+        "mean": float(values.mean()),
+        "standard_deviation": float(values.std()),
+        "quantiles": {f"{q:g}": float(np.quantile(values, q)) for q in QUANTILES},
+        "worst": falling[:worst],
+    }
+    if limit is not None:
+        found |= {"limit": limit, "beyond_limit": [row for row in falling if row[kind] > limit]}
+    return found
+
+
+def _drift(found: Calibration, kind: str) -> dict[str, Any]:
+    moved = drift(getattr(found.validation, kind), getattr(found.test, kind))
+    return {"difference": moved.difference, "low": moved.low, "high": moved.high, "ratio": moved.ratio}
+
+
+def _notes(found: Calibration) -> list[str]:
+    notes = [
+        f"{name}: {len(rates.labels)} classes are few: the intervals may be too narrow"
+        for name, rates in (("validation", found.validation), ("test", found.test))
+        if len(rates.labels) < FEW_CLASSES
+    ]
+    far = found.validation.far
+    if found.target.kind == "far" and far.errors - 1 > found.target.rate * far.pairs:
+        notes.append(f"distances tie at the threshold: validation FAR is {far.value:g}, over the target")
+    return notes
+
+
+def _check(test: SplitRates, names: Sequence[str] | None, limits: Mapping[str, float]) -> None:
+    if names is not None and not 0 <= int(test.labels[0]) <= int(test.labels[-1]) < len(names):
+        raise ValueError(
+            f"class names must name each test label ({test.labels[0]} to {test.labels[-1]}): line k + 1 is label k, "
+            f"got {len(names)} names"
+        )
+    for kind, limit in limits.items():
+        if kind not in ("far", "frr") or not 0.0 <= limit <= 1.0:
+            raise ValueError(f"--{kind}-limit must be a rate in [0, 1], got {limit}")

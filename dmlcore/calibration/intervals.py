@@ -1,0 +1,110 @@
+"""Intervals of pooled error rates, with classes as the independent draws.
+
+Shapes: C classes.
+
+Pairs share images and classes, so they are not independent trials: an interval for a share of independent trials
+(Wilson, Clopper-Pearson) is far too narrow. Nor does the plain bootstrap over classes suit the FAR: each negative pair
+joins two classes, and resampling both counts the part of the spread that is the pair's own up to three times.
+docs/calibration.md has the measured coverage of each.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from dmlcore.calibration.counts import Accepted, Floats
+from dmlcore.metrics.inputs import Pairs
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A pooled error rate: `errors` of `pairs`, its standard error, its 95 % interval, and the classes it rests on."""
+
+    errors: int
+    pairs: int
+    standard_error: float
+    low: float
+    high: float
+    classes: int
+
+    @property
+    def value(self) -> float:
+        return self.errors / self.pairs
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Test minus validation of one rate at the same threshold, with the 95 % interval of the difference."""
+
+    difference: float
+    low: float
+    high: float
+    ratio: float | None
+    """Test over validation; None where validation is 0."""
+
+
+def reject_rate(pairs: Pairs, found: Accepted) -> Rate:
+    """The pooled FRR, a ratio of sums over classes.
+
+    Variance: C / (C - 1) sum_i (e_i - R p_i)^2 / P^2, e_i rejected of the p_i positive pairs of class i.
+    Reference: Cochran, Sampling Techniques, 1977, section 9A.
+    """
+    keep = pairs.positive_pairs > 0
+    total = pairs.positive_pairs[keep]
+    errors = total - found.positive[keep]
+    residuals = errors - errors.sum() / total.sum() * total
+    variance = float(residuals @ residuals) / float(total.sum()) ** 2
+    return _rate(int(errors.sum()), int(total.sum()), variance, int(keep.sum()), int(keep.sum()))
+
+
+def accept_rate(pairs: Pairs, found: Accepted) -> Rate:
+    """The pooled FAR, a ratio of sums over pairs of classes that may share a class.
+
+    Variance: C / (C - 1) (sum_i (sum_j R_ij)^2 - sum_{i<j} R_ij^2) / M^2, R_ij = a_ij - F n_i n_j, a_ij accepted of the
+    n_i n_j pairs between the classes i and j; not below what pairs of classes independent of each other would give.
+    Reference: Aronow, Samii, Assenova, Cluster-Robust Variance Estimation for Dyadic Data, 2015, equation 5.
+    """
+    errors, total = int(found.negative.sum()) // 2, pairs.total_negatives
+    rate, images = errors / total, pairs.row_count.astype(np.float64)
+    by_class: Floats = found.negative - rate * pairs.negative_pairs
+    sizes = float((images**2).sum()) ** 2 - float((images**4).sum())
+    own = max(found.square_sum - 2.0 * rate * found.cross_sum + rate**2 * sizes / 2.0, 0.0)
+    variance = max(float(by_class @ by_class) - own, own) / float(total) ** 2
+    return _rate(errors, total, variance, len(images), len(images) // 2)
+
+
+def drift(validation: Rate, test: Rate) -> Drift:
+    """How far a rate moved; the classes of the two splits are drawn apart from each other."""
+    moved = test.value - validation.value
+    error = math.hypot(validation.standard_error, test.standard_error)
+    half = _quantile(min(validation.classes, test.classes)) * error
+    ratio = test.value / validation.value if validation.errors else None
+    return Drift(moved, moved - half, moved + half, ratio)
+
+
+def _rate(errors: int, total: int, variance: float, classes: int, trials: int) -> Rate:
+    """The t-interval on the log-odds; without any error (or without any success), that of `trials` independent ones."""
+    if classes < 2:
+        return Rate(errors, total, math.nan, 0.0, 1.0, classes)
+    error = math.sqrt(variance * classes / (classes - 1))
+    if errors in (0, total):
+        bound = 1.0 - ((1.0 - LEVEL) / 2.0) ** (1.0 / max(trials, 1))
+        low, high = (0.0, bound) if errors == 0 else (1.0 - bound, 1.0)
+        return Rate(errors, total, error, low, high, classes)
+    rate = errors / total
+    centre, half = math.log(rate / (1.0 - rate)), _quantile(classes) * error / (rate * (1.0 - rate))
+    return Rate(errors, total, error, _expit(centre - half), _expit(centre + half), classes)
+
+
+def _quantile(classes: int) -> float:
+    return float(stats.t.ppf((1.0 + LEVEL) / 2.0, max(classes - 1, 1)))
+
+
+def _expit(x: float) -> float:
+    return 1.0 / (1.0 + math.exp(-x)) if x > -700.0 else 0.0

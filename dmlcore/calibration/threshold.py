@@ -1,0 +1,113 @@
+"""The threshold of a target rate: an order statistic of the pairs' distances, never interpolated.
+
+Shapes: N images, D width, M negative pairs, P positive pairs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dmlcore.metrics.evaluation import choose_sweep
+from dmlcore.metrics.inputs import Pairs
+from dmlcore.metrics.keys import (
+    HIGH_BINS,
+    LOW_BINS,
+    LOW_BITS,
+    distance,
+    from_the_top,
+    key_to_float,
+)
+from dmlcore.metrics.scores import check_collapse
+from dmlcore.metrics.settings import REPORTED_FARS, Settings
+from dmlcore.metrics.sweep import Sweep
+from dmlcore.metrics.tiles import one_thread
+from dmlcore.metrics.verification import operating_points
+
+Kind = Literal["far", "frr"]
+PAIRS_OF = {"far": "negative", "frr": "positive"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A pooled rate to hold: `far` = negative pairs accepted, `frr` = positive pairs rejected, share in (0, 1)."""
+
+    kind: Kind
+    rate: float
+
+    def __post_init__(self) -> None:
+        if self.kind not in PAIRS_OF:
+            raise ValueError(f"the target must be `far` or `frr`, got {self.kind!r}")
+        if not 0.0 < self.rate < 1.0:
+            raise ValueError(f"--{self.kind} must be a share of the pairs in (0, 1), got {self.rate}")
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A pair is accepted if its cosine similarity in float32 is at least `similarity`: distance at most `distance`."""
+
+    similarity: float
+
+    @property
+    def distance(self) -> float:
+        """L2 distance of normalised embeddings, d = sqrt(2 - 2 s)."""
+        return distance(self.similarity)
+
+
+def find_threshold(pairs: Pairs, target: Target, *, memory_bytes: int = 2**30) -> Threshold:
+    """The one distance threshold that holds `target` over all pairs.
+
+    FAR <= f: the ceil(f M)-th smallest of the M negative distances. FRR <= r: the ceil((1 - r) P)-th smallest of the P
+    positive distances, so the smallest threshold that rejects at most r P of them. Rounding up can put the FAR itself
+    over f, by less than 1 / M (more if distances tie); the FRR is never over r.
+
+    Args:
+        pairs: of `dmlcore.metrics.inputs.build_pairs`.
+        target: the rate.
+        memory_bytes: bound on the working memory.
+
+    Raises:
+        ValueError: collapsed embeddings, or a rate finer than one pair.
+    """
+    _check_fine_enough(pairs, target)
+    rate = target.rate if target.kind == "far" else REPORTED_FARS[0]
+    settings = Settings(far_range=(rate, rate), memory_bytes=memory_bytes)
+    sweep = choose_sweep(pairs, settings, torch.get_num_threads())
+    with one_thread():
+        positives = sweep.positive_keys(LOW_BITS, 0, HIGH_BINS)
+        negatives = sweep.count_keys(None, positives)
+        points = operating_points(pairs, sweep, positives, negatives, settings.rates)
+    check_collapse(points, pairs.total_negatives)
+    if target.kind == "far":
+        return Threshold(points.similarity[target.rate])
+    total = int(pairs.positive_pairs.sum())
+    return Threshold(_positive_statistic(sweep, positives, total - rejects_allowed(target.rate, total)))
+
+
+def rejects_allowed(rate: float, total: int) -> int:
+    """floor(rate x total), exactly: P - floor(r P) = ceil((1 - r) P)."""
+    return math.floor(Fraction(repr(float(rate))) * total)
+
+
+def _positive_statistic(sweep: Sweep, positives: NDArray[np.int64], rank: int) -> float:
+    """The similarity of the rank-th nearest positive pair, rank from 1; `positives` by upper key."""
+    place, above = from_the_top(positives, rank)
+    with one_thread():
+        low = sweep.positive_keys(0, place << LOW_BITS, LOW_BINS)
+    key, _ = from_the_top(low, rank - above)
+    return key_to_float((place << LOW_BITS) + key)
+
+
+def _check_fine_enough(pairs: Pairs, target: Target) -> None:
+    total = pairs.total_negatives if target.kind == "far" else int(pairs.positive_pairs.sum())
+    if target.rate * total < 1.0:
+        raise ValueError(
+            f"--{target.kind} must be at least one of the {total} {PAIRS_OF[target.kind]} pairs of validation "
+            f"({1.0 / total:.2g}), got {target.rate:g}; ask for a higher rate or give more validation images"
+        )

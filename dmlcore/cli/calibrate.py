@@ -1,0 +1,165 @@
+"""`dmlcore calibrate`: one threshold for a target rate, and whom it fails."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dmlcore.cli.options import Study, read_npy
+from dmlcore.cli.trials import class_names, finished_trial
+
+if TYPE_CHECKING:
+    from dmlcore.calibration import Calibration
+    from dmlcore.metrics.inputs import Array
+
+EMBEDDINGS = "embeddings, NumPy file [N, D] of floats, one row an image."
+LABELS = "labels, NumPy file [N] of integers, the class of each row."
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Both splits, and the names of the test labels where they are known."""
+
+    validation: tuple[Array, Array]
+    test: tuple[Array, Array]
+    names: tuple[str, ...] | None
+    trial_key: str | None = None
+
+
+def calibrate(
+    far: Annotated[
+        float | None, typer.Option(help="Target: share of the negative pairs accepted, 0 to 1.")
+    ] = None,
+    frr: Annotated[
+        float | None, typer.Option(help="Target: share of the positive pairs rejected, 0 to 1.")
+    ] = None,
+    validation: Annotated[Path | None, typer.Option(help=f"Validation {EMBEDDINGS}")] = None,
+    validation_labels: Annotated[Path | None, typer.Option(help=f"Validation {LABELS}")] = None,
+    test: Annotated[Path | None, typer.Option(help=f"Test {EMBEDDINGS}")] = None,
+    test_labels: Annotated[Path | None, typer.Option(help=f"Test {LABELS}")] = None,
+    names: Annotated[
+        Path | None, typer.Option("--class-names", help="Text file: line k + 1 is the name of test label k.")
+    ] = None,
+    trial: Annotated[
+        str | None, typer.Option(help="Key of a finished trial of the study, in place of the four files.")
+    ] = None,
+    study: Study = Path(),
+    far_limit: Annotated[
+        float | None, typer.Option(help="List the test classes with a FAR above it.")
+    ] = None,
+    frr_limit: Annotated[
+        float | None, typer.Option(help="List the test classes with an FRR above it.")
+    ] = None,
+    card: Annotated[Path, typer.Option(help="Write the card here as JSON.")] = Path("calibration.json"),
+    plot: Annotated[Path | None, typer.Option(help="Write the spread over the classes here as PNG.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="Write one row a test class here as CSV.")] = None,
+) -> None:
+    """Set one distance threshold on validation embeddings for a target rate, and say whom it fails on test.
+
+    Example: dmlcore calibrate --far 0.01 --validation v.npy --validation-labels vl.npy --test t.npy
+    --test-labels tl.npy --frr-limit 0.2 --card card.json --plot card.png
+    """
+    from dmlcore.atomic import write_atomically
+    from dmlcore.calibration import Target, calibration_card
+    from dmlcore.calibration import calibrate as set_threshold
+
+    kind, rate = _target(far, frr)
+    target = Target(kind, rate)
+    files = (validation, validation_labels, test, test_labels)
+    data = _from_trial(trial, study, files, names) if trial else _from_files(files, names)
+    found = set_threshold(data.validation, data.test, target)
+    limits = {k: v for k, v in (("far", far_limit), ("frr", frr_limit)) if v is not None}
+    content = calibration_card(found, class_names=data.names, limits=limits)
+    if data.trial_key:
+        content = {"trial_key": data.trial_key, **content}
+    write_atomically(card, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    _write_more(found, data.names, limits, plot, classes)
+    _print(content, [path for path in (card, plot, classes) if path])
+
+
+def _target(far: float | None, frr: float | None) -> tuple[Any, float]:
+    given = [(kind, rate) for kind, rate in (("far", far), ("frr", frr)) if rate is not None]
+    if len(given) != 1:
+        raise ValueError(f"give one target, --far or --frr, got {len(given)} of them")
+    return given[0]
+
+
+def _from_files(files: tuple[Path | None, ...], names: Path | None) -> Labelled:
+    given = [path for path in files if path is not None]
+    if len(given) < len(files):
+        raise ValueError(
+            "give --validation, --validation-labels, --test and --test-labels, or --trial; "
+            f"got {len(given)} of the four"
+        )
+    v, vl, t, tl = (read_npy(path) for path in given)
+    lines = tuple(names.read_text(encoding="utf-8").splitlines()) if names else None
+    return Labelled((v, vl), (t, tl), lines)
+
+
+def _from_trial(key: str, study: Path, files: tuple[Path | None, ...], names: Path | None) -> Labelled:
+    if names or any(files):
+        raise ValueError("--trial brings its own embeddings, labels and names; leave out the files")
+    record, store = finished_trial(study, key)
+    v, t = (store.load(split) for split in ("validation", "test"))
+    pairs = [(part["embeddings"], part["labels"]) for part in (v, t)]
+    return Labelled(pairs[0], pairs[1], class_names(study, record, "test"), record.trial_key)
+
+
+def _write_more(
+    found: Calibration,
+    names: tuple[str, ...] | None,
+    limits: dict[str, float],
+    plot: Path | None,
+    classes: Path | None,
+) -> None:
+    from dmlcore.atomic import write_atomically
+
+    if plot is not None:
+        from dmlcore.report.calibration import calibration_png
+
+        write_atomically(plot, calibration_png(found, limits))
+    if classes is not None:
+        import polars as pl
+
+        from dmlcore.calibration import class_rows
+
+        rows = pl.DataFrame(class_rows(found.test, names), infer_schema_length=None)
+        write_atomically(classes, rows.write_csv())
+
+
+def _print(card: dict[str, Any], written: list[Path]) -> None:
+    threshold = card["threshold"]
+    typer.echo(
+        f"threshold: distance {threshold['distance']:.6f}, cosine {threshold['cosine_similarity']:.6f}"
+    )
+    for split in ("validation", "test"):
+        for kind in ("far", "frr"):
+            rate = card[split][kind]
+            typer.echo(
+                f"{split:10} {kind.upper()} {rate['rate']:.6f}  95 % interval {rate['low']:.6f} to {rate['high']:.6f}"
+                f"  ({rate['pairs']} pairs)"
+            )
+    for kind in ("far", "frr"):
+        _print_classes(kind, card["test"][f"class_{kind}"])
+    for note in card["notes"]:
+        typer.echo(f"note: {note}")
+    typer.echo("written: " + ", ".join(map(str, written)))
+
+
+def _print_classes(kind: str, found: dict[str, Any]) -> None:
+    quantiles = found["quantiles"]
+    typer.echo(
+        f"test classes {kind.upper()}: median {quantiles['0.5']:.6f}, 95 % of them up to {quantiles['0.95']:.6f}, "
+        f"worst {quantiles['1']:.6f}"
+    )
+    if "limit" in found:
+        beyond = found["beyond_limit"]
+        named = ", ".join(str(row["name"] or row["label"]) for row in beyond[:5])
+        typer.echo(
+            f"  beyond {found['limit']:g}: {len(beyond)} of {found['classes']}"
+            + (f": {named}" if named else "")
+        )

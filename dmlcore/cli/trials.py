@@ -1,0 +1,67 @@
+"""The trials of a study by key, and their stored embeddings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dmlcore.cli.options import prepared_folder
+
+if TYPE_CHECKING:
+    from dmlcore.records import TrialRecord
+    from dmlcore.training.store import TrialStore
+
+
+def finished_trial(study: Path, key: str) -> tuple[TrialRecord, TrialStore]:
+    """The finished trial whose key is, or alone starts with, `key`, and where its files lie.
+
+    Raises:
+        ValueError: no such trial, several, an unfinished one, or its files are gone.
+    """
+    from dmlcore.records import RecordFolder
+
+    study = study.resolve()
+    folder = RecordFolder(study / "state" / "records")
+    keys = [path.stem for path in sorted(folder.folder.glob(f"{_plain(key)}*.json"))]
+    if len(keys) != 1:
+        listed = f"these do: {', '.join(keys[:5])}" if keys else "none does; `dmlcore plan` lists them"
+        raise ValueError(f"--trial must start the key of one trial in {folder.folder}, got {key!r}: {listed}")
+    record = folder.read(keys[0])
+    if record is None or record.status != "finished":
+        raise ValueError(f"trial {keys[0]} must be finished, it is {record.status if record else 'missing'}")
+    return record, store_of(study, record)
+
+
+def store_of(study: Path, record: TrialRecord) -> TrialStore:
+    """Where the files of a finished trial of `study` (absolute) lie.
+
+    Raises:
+        ValueError: they are gone or were changed.
+    """
+    from dmlcore.config import load_study
+    from dmlcore.training.store import TrialStore
+
+    storage = load_study(study / "params.yaml").sweep.storage
+    store = TrialStore(study / storage / record.train_key[:16])
+    if not store.matches(record.files):
+        raise ValueError(
+            f"{store.folder} must hold the files {sorted(record.files)} of trial {record.trial_key} as they were "
+            "written; they are gone or changed: run the trial again"
+        )
+    return store
+
+
+def class_names(study: Path, record: TrialRecord, split: str) -> tuple[str, ...] | None:
+    """Names of the classes of a split, label by label; None where the data set is not prepared on this machine."""
+    from dmlcore.data.packed import PreparedDataset
+
+    try:
+        dataset = PreparedDataset.open(prepared_folder(study.resolve()) / record.config["dataset"])
+    except (ValueError, OSError):
+        return None
+    return dataset.split(split).class_names if dataset.data_hash == record.hashes.get("data") else None
+
+
+def _plain(key: str) -> str:
+    """A key without the marks of a glob pattern."""
+    return "".join(character for character in key if character.isalnum() or character in "-_")

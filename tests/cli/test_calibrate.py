@@ -1,0 +1,117 @@
+"""`dmlcore calibrate`: files in, card, plot and table out."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from dmlcore.calibration import Target, calibrate, calibration_card
+from dmlcore.cli import app
+from dmlcore.cli.errors import WRONG_INPUT
+from tests.calibration.laws import draw
+from tests.cli.study import write_study
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, ["calibrate", *map(str, arguments)])
+
+
+@pytest.fixture
+def files(tmp_path):
+    splits = draw(60, 5, np.random.default_rng(0)), draw(40, 4, np.random.default_rng(1))
+    arguments = []
+    for name, (x, y) in zip(("validation", "test"), splits, strict=True):
+        np.save(tmp_path / f"{name}.npy", x.astype(np.float32))
+        np.save(tmp_path / f"{name}_labels.npy", y.astype(np.uint16))
+        arguments += [f"--{name}", tmp_path / f"{name}.npy"]
+        arguments += [f"--{name}-labels", tmp_path / f"{name}_labels.npy"]
+    return splits, arguments
+
+
+def test_the_card_is_the_library_s(files, tmp_path):
+    splits, arguments = files
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(f"naïve <{i}>" for i in range(40)), encoding="utf-8")
+    card, plot, table = tmp_path / "out" / "card.json", tmp_path / "p.png", tmp_path / "c.csv"
+    done = call(
+        *("--far", 0.05, *arguments, "--class-names", names, "--frr-limit", 0.7, "--card", card),
+        *("--plot", plot, "--classes", table),
+    )
+    assert done.exit_code == 0, done.output
+    single = [(x.astype(np.float32), y) for x, y in splits]
+    found = calibrate(*single, Target("far", 0.05))
+    expected = calibration_card(found, class_names=[f"naïve <{i}>" for i in range(40)], limits={"frr": 0.7})
+    written = json.loads(card.read_text(encoding="utf-8"))
+    assert written == json.loads(json.dumps(expected))
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    rows = pl.read_csv(table)
+    assert rows["far"].to_list() == pytest.approx(found.test.class_far.tolist())
+    assert rows["name"][3] == "naïve <3>"
+    assert f"beyond 0.7: {len(written['test']['class_frr']['beyond_limit'])} of 40" in done.output
+    assert f"{found.threshold.distance:.6f}" in done.output
+
+
+def test_a_trial_brings_its_embeddings(tmp_path):
+    records = write_study(tmp_path / "study")
+    card = tmp_path / "card.json"
+    arguments = ("--study", tmp_path / "study", "--card", card)
+    done = call("--frr", 0.1, "--trial", records[1].trial_key[:16], *arguments)
+    assert done.exit_code == 0, done.output
+    content = json.loads(card.read_text())
+    assert content["trial_key"] == records[1].trial_key
+    assert content["test"]["images"] == 150
+    assert content["validation"]["frr"]["rate"] <= 0.1
+    for key, words in (("0", "these do"), ("9", "none does"), ("f", "must be finished, it is failed")):
+        refused = call("--frr", 0.1, "--trial", key, *arguments)
+        assert refused.exit_code == WRONG_INPUT
+        assert words in refused.output
+    path = tmp_path / "study" / "state" / "storage" / records[1].train_key[:16] / "test.safetensors"
+    path.write_bytes(path.read_bytes() + b"0")
+    assert "gone or changed" in call("--far", 0.1, "--trial", records[1].trial_key, *arguments).output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "--far or --frr, got 0"),
+        (["--far", "0.1", "--frr", "0.1"], "--far or --frr, got 2"),
+        (["--far", "0.1", "--validation", "x.npy"], "got 1 of the four"),
+        (["--far", "2"], "got 2.0"),
+        (["--far", "0.1", "--trial", "a", "--test", "x.npy"], "leave out the files"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, words):
+    done = call(*arguments)
+    assert done.exit_code == WRONG_INPUT
+    assert words in done.output
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("pickle", "must be a .npy file of numbers"),
+        ("width", "same width, got 2 and 3"),
+        ("labels", "one label each"),
+        ("nan", "test: embeddings must be finite"),
+        ("names", "class names must name each test label"),
+    ],
+)
+def test_wrong_files_are_refused(files, tmp_path, change, words):
+    (_, (x, _)), arguments = files
+    if change == "pickle":
+        np.save(tmp_path / "test.npy", np.array([{}], dtype=object), allow_pickle=True)
+    elif change == "names":
+        (tmp_path / "names.txt").write_text("one\ntwo\n")
+        arguments += ["--class-names", tmp_path / "names.txt"]
+    else:
+        bad = {"width": np.pad(x, ((0, 0), (0, 1))), "labels": x[:-1], "nan": np.where(x > 0.9, np.nan, x)}
+        np.save(tmp_path / "test.npy", bad[change])
+    done = call("--far", 0.1, *arguments, "--card", tmp_path / "card.json")
+    assert done.exit_code == WRONG_INPUT
+    assert words in done.output
+    assert "Traceback" not in done.output
+    assert not (tmp_path / "card.json").exists()
