@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmlcore.metrics import evaluate
-from dmlcore.report.embedding import class_colours, embedding_figure, embedding_sentences, pictures, spread
+from dmlcore.report.embedding import embedding_sentences, pictures
+from dmlcore.report.embedding_plot import class_colours, embedding_figure, spread
 from dmlcore.report.outputs import write_results
 from tests.report.studies import as_study, toy_rows
 from tests.report.synthetic import unfinished
