@@ -16,7 +16,7 @@ from dmlcore.report.names import one_line, wrapped
 from dmlcore.report.settings import REGULARIZERS, family
 from dmlcore.report.study import Cell, Study
 
-COLUMNS, PANEL_INCHES = 4, 2.1
+COLUMNS, PANEL_INCHES, WIDE_INCHES, LEAST_INCHES = 4, 2.1, 2.4, 5.5
 MANY = 30
 """Lines in a panel beyond which they are drawn thinner."""
 LINE_STYLES = ("-", "--", ":", "-.")
@@ -33,7 +33,7 @@ def convergence_figure(study: Study) -> Figure:
     columns = min(COLUMNS, len(places))
     rows = -(-len(places) // columns)
     with house_style():
-        figure = new_figure(max(6.0, study.config.figure.width_inches), PANEL_INCHES * rows + 1.5)
+        figure = new_figure(max(LEAST_INCHES, WIDE_INCHES * columns), PANEL_INCHES * rows + 1.5)
         axes = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
         for ax, place in zip(axes, places, strict=False):
             _panel(ax, place, places[place], shades, strokes)

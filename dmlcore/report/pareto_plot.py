@@ -14,9 +14,9 @@ from dmlcore.report.direct_labels import place_labels
 from dmlcore.report.figures import add_footer, colours, house_style, markers, new_figure
 from dmlcore.report.names import label, one_line
 from dmlcore.report.protocol import protocol_text
+from dmlcore.report.relations import OPIS, Point, Relation
 from dmlcore.report.study import Study
 from dmlcore.report.tradeoff import Mark, bar, bar_text, intervals_readable
-from dmlcore.report.tradeoffs import OPIS, Point, Relation
 
 WIDTH, ROW_INCHES = 12.0, 5.0
 NOTE = (

@@ -8,14 +8,16 @@ import polars as pl
 import polars.selectors as cs
 
 from dmlcore.atomic import write_atomically
-from dmlcore.report.embedding import embedding_figure, embedding_sentences, pictures
+from dmlcore.report.embedding import embedding_sentences, pictures
+from dmlcore.report.embedding_plot import embedding_figure
 from dmlcore.report.figures import png_bytes
+from dmlcore.report.findings import pareto_sentences
 from dmlcore.report.heat_maps import heat_map_figure
 from dmlcore.report.margins import chosen_table, margins_sentences, margins_table
 from dmlcore.report.pareto_plot import pareto_figure
+from dmlcore.report.relations import bend_table, pareto_table, relations
 from dmlcore.report.settings import chosen_study
 from dmlcore.report.study import Study
-from dmlcore.report.tradeoffs import bend_table, pareto_sentences, pareto_table, relations
 
 DIGITS = 6
 """Significant digits in the files; far below the spread over seeds, above what the order of a sum can change."""

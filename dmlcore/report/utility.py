@@ -18,6 +18,7 @@ from dmlcore.report.figures import COLOURS, add_footer, house_style, new_figure,
 from dmlcore.report.names import number, one_line, short_arm, wrapped
 from dmlcore.report.protocol import protocol_text
 from dmlcore.report.study import OFF, Cell, Study
+from dmlcore.utility_plot import curve_figure, draw_utility
 
 if TYPE_CHECKING:
     from dmlcore.metrics import Evaluation
@@ -124,14 +125,9 @@ def save_utility_plot(evaluation: Evaluation, path: Path) -> None:
     low, high = np.quantile(evaluation.utility, (0.1, 0.9), axis=0)
     thresholds = evaluation.thresholds
     span = (float(thresholds[0]), float(thresholds[-1]))
+    title = f"OPIS {number(evaluation.metrics['opis'], 'opis')} over {len(evaluation.utility)} classes"
     with house_style():
-        figure = new_figure(6.0, 4.0)
-        ax = figure.subplots()
-        _draw(ax, Curve(thresholds, evaluation.utility.mean(axis=0), low, high, span, 1), COLOURS[0])
-        ax.set_xlabel("distance threshold (L2)")
-        ax.set_ylabel("utility")
-        opis = number(evaluation.metrics["opis"], "opis")
-        ax.set_title(f"OPIS {opis} over {len(evaluation.utility)} classes", fontsize=10)
+        figure = curve_figure(thresholds, evaluation.utility.mean(axis=0), low, high, span=span, title=title)
         add_footer(figure, LINES)
         write_atomically(path, png_bytes(figure, FigureConfig()))
 
@@ -156,16 +152,9 @@ def _panel(ax: Axes, cell: Cell, arm: str) -> None:
         ax.set_ylim(0.0, 1.02)
         ax.text(0.5, 0.5, reason, ha="center", va="center", transform=ax.transAxes, color="#555555")
         return
-    _draw(ax, curve, COLOURS[0] if arm == OFF else COLOURS[1])
+    colour = COLOURS[0] if arm == OFF else COLOURS[1]
+    draw_utility(ax, curve.thresholds, curve.mean, curve.low, curve.high, span=curve.span, colour=colour)
     ax.set_title(_panel_title(cell, arm, curve), fontsize=7.5, loc="right", color="#333333")
-
-
-def _draw(ax: Axes, curve: Curve, colour: str) -> None:
-    ax.set_ylim(0.0, 1.02)
-    ax.axvspan(*curve.span, color="#000000", alpha=0.07, linewidth=0)
-    ax.fill_between(curve.thresholds, curve.low, curve.high, color=colour, alpha=0.3, linewidth=0)
-    ax.plot(curve.thresholds, curve.mean, color=colour, linewidth=1.6)
-    ax.margins(x=0.08)
 
 
 def _panel_title(cell: Cell, arm: str, curve: Curve) -> str:

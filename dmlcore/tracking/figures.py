@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
+from dmlcore.utility_plot import curve_figure
+
 
 def utility_figure(utility: Mapping[str, Sequence[float]], opis: float | None) -> Figure:
     """Mean utility over the classes, with the band from the 10 % to the 90 % class quantile.
@@ -14,17 +16,7 @@ def utility_figure(utility: Mapping[str, Sequence[float]], opis: float | None) -
         utility: `thresholds`, `mean`, `low`, `high`, one value a threshold.
         opis: printed above; None where it is unknown.
     """
-    figure = Figure(figsize=(6.0, 4.0), layout="constrained")
-    axes = figure.add_subplot()
-    axes.fill_between(
-        utility["thresholds"], utility["low"], utility["high"], alpha=0.25, label="10 % to 90 % of classes"
-    )
-    axes.plot(utility["thresholds"], utility["mean"], label="mean over classes")
-    axes.set(
-        xlabel="distance threshold (calibration range)",
-        ylabel="utility (harmonic mean of\nsensitivity and specificity)",
-        ylim=(0.0, 1.0),
-        title="One threshold for all classes" + ("" if opis is None else f": OPIS {opis:.5f}"),
-    )
-    axes.legend(loc="lower right")
-    return figure
+    thresholds, mean, low, high = (utility[name] for name in ("thresholds", "mean", "low", "high"))
+    score = "" if opis is None else f": OPIS {opis:.5f}"
+    title = f"One threshold for all classes{score}\nline: mean over classes; band: 10 % to 90 % of classes"
+    return curve_figure(thresholds, mean, low, high, span=(thresholds[0], thresholds[-1]), title=title)

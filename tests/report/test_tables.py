@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from dmlcore.report.comparisons import comparisons
+from dmlcore.report.study import Study
 from dmlcore.report.tables import code_span, markdown_table, print_summary
 from dmlcore.report.verdict import caveats, verdict
 from tests.report.synthetic import TCM, rows, study, table, unfinished
@@ -17,12 +18,20 @@ from tests.report.test_outputs import HOSTILE
 
 
 def printed(found: list) -> str:
+    """The summary of made-up rows."""
     out = io.StringIO()
     console = Console(file=out, width=100, highlight=False)
     print_summary(
         study(found), plot="tradeoff.png", results="c.csv", mlflow="sqlite:///m.db", console=console
     )
     return out.getvalue()
+
+
+def printed_study(found: Study) -> str:
+    """The summary of a study, as one line."""
+    out = io.StringIO()
+    print_summary(found, plot="p", results="r", mlflow="m", console=Console(file=out, width=100))
+    return " ".join(out.getvalue().split())
 
 
 def judged(found: list) -> str:

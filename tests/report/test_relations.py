@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from dmlcore.report.bend import Bend, RankCorrelation
+from dmlcore.report.findings import pareto_sentences, sentence
 from dmlcore.report.pareto_plot import pareto_figure
+from dmlcore.report.relations import bend_table, pareto_table, points, relations
 from dmlcore.report.study import Study
-from dmlcore.report.tradeoffs import bend_table, pareto_sentences, pareto_table, points, relations
 from tests.report.studies import BEND, LOSSES, as_study, losses_study
 from tests.report.synthetic import rows, unfinished
 
@@ -51,13 +55,13 @@ def test_no_bend_is_said_so() -> None:
     assert not bend_table(relations(straight))["bend/found"].any()
     for text in pareto_sentences(straight):
         assert "No bend found" in text
-        assert "holds" not in text
+        assert "bought" not in text
 
 
 def test_a_flatter_slope_is_no_purchase() -> None:
     text = pareto_sentences(losses_study(-0.02, noise=0.0002))[0]
     assert "OPIS falls as accuracy rises above" in text
-    assert "does not show here" in text
+    assert "does not hold here" in text
 
 
 def test_few_points_and_none() -> None:
@@ -78,3 +82,12 @@ def test_every_loss_is_named_once_a_panel_without_overlap(bent: Study) -> None:
         assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
         frame = ax.get_window_extent()
         assert all(frame.x0 - 1 <= box.x0 and box.x1 <= frame.x1 + 1 for box in boxes)
+
+
+def test_an_interval_that_reaches_0_leaves_it_unclear() -> None:
+    below, flat = RankCorrelation(-0.9, -0.95, -0.8, 20), RankCorrelation(0.3, -0.1, 0.6, 16)
+    bend = Bend(0.3, (-0.06, 0.01), 0.001, np.zeros(36))
+    (found, _) = relations(losses_study(0.06))
+    assert "remains unclear here" in sentence(
+        replace(found, bend=bend, below=below, above=flat), "test/map_at_r"
+    )

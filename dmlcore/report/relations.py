@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dmlcore.report.bend import LEAST, Bend, RankCorrelation, find_bend, rank_correlation
+from dmlcore.report.bend import Bend, RankCorrelation, find_bend, rank_correlation
 from dmlcore.report.convergence import converged
-from dmlcore.report.names import label, number, percent
 from dmlcore.report.pareto import pareto_front
 from dmlcore.report.protocol import protocol_line
 from dmlcore.report.statistics import Estimate, t_interval
@@ -132,11 +131,6 @@ def bend_table(found: Sequence[Relation]) -> pl.DataFrame:
     return pl.DataFrame(rows, infer_schema_length=None, schema=None if rows else {"dataset": pl.String})
 
 
-def pareto_sentences(study: Study) -> list[str]:
-    """What was found about "past a bend accuracy is bought with inconsistency", with the numbers."""
-    return [_sentence(r, study.config.accuracy) for r in relations(study)]
-
-
 def _part(x: Any, y: Any, groups: Sequence[str], mask: Sequence[bool], confidence: float) -> RankCorrelation:
     kept = [group for group, inside in zip(groups, mask, strict=True) if inside]
     return rank_correlation(x[mask], y[mask], kept, confidence)
@@ -177,40 +171,3 @@ def _correlation(name: str, found: RankCorrelation | None) -> dict[str, float | 
     if found is None:
         return dict.fromkeys((name, f"{name}/low", f"{name}/high"))
     return {name: found.rho, f"{name}/low": found.low, f"{name}/high": found.high}
-
-
-def _sentence(r: Relation, accuracy: str) -> str:
-    who = f"{' '.join(r.place)}, {label(r.metric)} against {label(accuracy)} over {len(r.points)} configurations"
-    text = f"{who}: Spearman's rho {_rho(r.overall, r.confidence)}. "
-    text += f"Pareto front: {len(r.front)} ({'; '.join(p.name for p in r.front)}). "
-    if r.bend is None or r.below is None or r.above is None:
-        return text + f"Too few for a bend (it needs {LEAST} on each side)."
-    test = f"two segments against one line: p = {r.bend.p:.3g}"
-    sides = f"rho {_rho(r.below, r.confidence)} below it and {_rho(r.above, r.confidence)} above"
-    at = f"{label(accuracy)} {number(r.bend.at, accuracy)}"
-    if not r.bends:
-        return text + f"No bend found ({test}); the best candidate, {at}, would have {sides}."
-    held = _trend(r.below) == FALLS and _trend(r.above) == RISES
-    claim = (
-        f"That past a bend accuracy is bought with inconsistency {'holds' if held else 'does not show'} here."
-    )
-    return text + f"Bend at {at} ({test}): {sides}; {_trend(r.below)} below, {_trend(r.above)} above. {claim}"
-
-
-FALLS, RISES, UNCLEAR = "OPIS falls as accuracy rises", "OPIS rises with accuracy", "no clear trend"
-
-
-def _trend(found: RankCorrelation) -> str:
-    """What the interval of rho says; unclear where it holds 0 or is not known."""
-    if found.low is None or found.high is None or found.low <= 0 <= found.high:
-        return UNCLEAR
-    return FALLS if found.high < 0 else RISES
-
-
-def _rho(found: RankCorrelation, confidence: float) -> str:
-    if found.rho is None:
-        return f"unknown ({found.points} points)"
-    if found.low is None or found.high is None:
-        return f"{found.rho:+.2f} ({found.points} points, too few losses for an interval)"
-    interval = f"{percent(confidence)} interval {found.low:+.2f} to {found.high:+.2f}"
-    return f"{found.rho:+.2f} ({interval}, {found.points} points)"
