@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
@@ -12,12 +13,15 @@ from dmlcore.data.transforms import to_float
 SIDE = 32
 """Larger images are averaged down to this side: the baseline must fit in memory at any image size."""
 
+BLOCK = 64
+"""Images at once: one by one, the calls cost more than the work."""
+
 
 def raw_pixel_embeddings(images: Images) -> Tensor:
-    """Pixels of the centred squares less their mean over the images; memory beyond the result: one image.
+    """Pixels of the centred squares less their mean over the images; memory beyond the result: a block of images.
 
     Args:
-        images: N images of C channels.
+        images: N images of C channels and one short side.
 
     Returns:
         [N, D], D = C x S x S with S = min(32, shortest side of the first image), float32.
@@ -25,9 +29,10 @@ def raw_pixel_embeddings(images: Images) -> Tensor:
     height, width, channels = images.read(0).shape
     side = min(height, width, SIDE)
     embeddings = torch.empty(len(images), channels * side * side)
-    for index in range(len(images)):
-        square = to_float(_centred_square(images.read(index))[None])
-        embeddings[index] = adaptive_avg_pool2d(square, side).flatten()
+    for start in range(0, len(images), BLOCK):
+        block = range(start, min(start + BLOCK, len(images)))
+        squares = to_float(np.stack([_centred_square(images.read(index)) for index in block]))
+        embeddings[block.start : block.stop] = adaptive_avg_pool2d(squares, side).flatten(1)
     return embeddings.sub_(embeddings.mean(dim=0))
 
 
