@@ -27,16 +27,18 @@ def mnist_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
     Raises:
         DataError: a file is missing, damaged or has other counts than the published ones.
     """
-    return digits_catalogue(raw, config, [str(digit) for digit in range(10)])
+    return idx_catalogue(raw, config, [str(digit) for digit in range(10)])
 
 
-def digits_catalogue(raw: Path, config: PreprocessConfig, class_names: Sequence[str]) -> Catalogue:
-    """Grey images in the idx files of MNIST, or in its sample where that is among the raw files."""
+def idx_catalogue(
+    raw: Path, config: PreprocessConfig, class_names: Sequence[str], *, prefix: str = ""
+) -> Catalogue:
+    """Grey images in idx files named as MNIST's behind a prefix, or in its sample where that is among the raw files."""
     pack = Pack.open(raw / PACK)
     if SAMPLE in pack.places:
         parts = {"sample": _sample(pack)}
     else:
-        parts = {half: _half(pack, prefix) for half, prefix in HALVES.items()}
+        parts = {half: _half(pack, prefix + name) for half, name in HALVES.items()}
     return array_catalogue(parts, class_names, config, read_source(raw / SOURCE))
 
 

@@ -93,10 +93,9 @@ def test_both_halves_of_mnist_are_put_together(tmp_path):
 
 def test_fashion_has_names(tmp_path):
     half = ten_each(10)
+    files = {f"fashion-{name}": data for name, data in idx_files(half, half).items()}
     counts = {"all": {"classes": 10, "images": 20}}
-    catalogue = imported(
-        tmp_path, "fashion_mnist", fashion_mnist_catalogue, idx_files(half, half), expected=counts
-    )
+    catalogue = imported(tmp_path, "fashion_mnist", fashion_mnist_catalogue, files, expected=counts)
     assert [item.class_name for item in catalogue.items[:10]] == list(CLASS_NAMES)
     assert catalogue.read(catalogue.items[0]).shape == (8, 8, 1)
 

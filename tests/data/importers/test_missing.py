@@ -10,6 +10,7 @@ from published import SOURCES
 from dmlcore.data.archives import ENVIRONMENT
 from dmlcore.data.errors import DataError
 from dmlcore.data.repack import repack
+from dmlcore.data.sources import read_source
 from pipeline.download import LOCAL
 
 NAMES = sorted(path.stem for path in SOURCES.glob("*.json") if path.stem not in LOCAL)
@@ -32,3 +33,9 @@ def test_a_missing_archive_is_named_with_its_checksum_and_a_place(name, tmp_path
         assert archive["file"] in str(error.value)
         assert all(archive[kind] in str(error.value) for kind in ("md5", "sha256") if kind in archive)
     assert not (tmp_path / "raw").exists()
+
+
+def test_no_two_data_sets_share_a_file_name():
+    forms = [read_source(SOURCES / f"{name}.json").forms for name in NAMES]
+    files = [{archive.file for form in each for archive in form} for each in forms]
+    assert sum(map(len, files)) == len(set().union(*files))
