@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from dmlcore.config import PreprocessConfig
 from dmlcore.data.catalogue import Catalogue, Item
 from dmlcore.data.errors import DataError
 from dmlcore.data.pack import PACK, Pack, encoded_catalogue
 from dmlcore.data.sources import SOURCE, check_counts, read_source
 
 
-def imported_catalogue(
-    raw: Path, config: PreprocessConfig, items_of: Callable[[Pack], Sequence[Item]]
-) -> Catalogue:
+def imported_catalogue(raw: Path, items_of: Callable[[Pack], Sequence[Item]]) -> Catalogue:
     """The catalogue of a data set whose images lie encoded in `raw/images.tar`.
 
     Args:
         raw: folder that `download` wrote.
-        config: the data set's `preprocess` section.
         items_of: the data set's own reading of its lists; `Item.source` is the image's name in the pack.
 
     Raises:

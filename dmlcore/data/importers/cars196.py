@@ -31,7 +31,7 @@ def cars196_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
     Raises:
         DataError: a table breaks its format, an image is absent, or the counts are not the published ones.
     """
-    return imported_catalogue(raw, config, _items)
+    return imported_catalogue(raw, _items)
 
 
 def _items(pack: Pack) -> list[Item]:

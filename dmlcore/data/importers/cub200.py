@@ -22,7 +22,7 @@ def cub200_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
     Raises:
         DataError: a list breaks its format, an image is absent, or the counts are not the published ones.
     """
-    return imported_catalogue(raw, config, _items)
+    return imported_catalogue(raw, _items)
 
 
 def _items(pack: Pack) -> list[Item]:

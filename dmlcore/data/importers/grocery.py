@@ -37,7 +37,7 @@ def grocery_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
         DataError: no classes.csv, an image of a class that it does not list, a product without a description, or other
             counts than the published ones.
     """
-    catalogue = imported_catalogue(raw, config, _items)
+    catalogue = imported_catalogue(raw, _items)
     return replace(catalogue, class_texts=class_texts(Pack.open(raw / PACK)))
 
 

@@ -27,7 +27,7 @@ def inshop_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
     Raises:
         DataError: the list breaks its format, an image is absent, or the counts are not the published ones.
     """
-    return imported_catalogue(raw, config, _items)
+    return imported_catalogue(raw, _items)
 
 
 def _items(pack: Pack) -> list[Item]:

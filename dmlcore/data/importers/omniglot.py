@@ -20,7 +20,7 @@ def omniglot_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
     Raises:
         DataError: a file outside ARCHIVE/ALPHABET/CHARACTER/, or other counts than the published ones.
     """
-    return replace(imported_catalogue(raw, config, _items), channels=1)
+    return replace(imported_catalogue(raw, _items), channels=1)
 
 
 def _items(pack: Pack) -> list[Item]:

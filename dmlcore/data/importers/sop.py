@@ -27,7 +27,7 @@ def sop_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
     Raises:
         DataError: a list breaks its format, an image is absent, or the counts are not the published ones.
     """
-    return imported_catalogue(raw, config, lambda pack: [*_items(pack, "train"), *_items(pack, "test")])
+    return imported_catalogue(raw, lambda pack: [*_items(pack, "train"), *_items(pack, "test")])
 
 
 def _items(pack: Pack, half: Half) -> Iterator[Item]:

@@ -2,7 +2,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from published import images, imported
+from published import images, imported, tiny_jpeg
 from torch.nn.functional import normalize
 
 from dmlcore.config import PreprocessConfig, SplitConfig
@@ -58,7 +58,10 @@ def test_queries_and_gallery_reach_the_manifest(tmp_path, prepared):
         for number in (1, 2)
     ]
     rows = [*ROWS, *more]
-    archives = {"img.zip": images([row[0] for row in rows]), "list_eval_partition.txt": listed(rows)}
+    pictures = images([row[0] for row in rows])
+    for query in (row[0] for row in ROWS if row[2] == "query"):
+        pictures[query] = tiny_jpeg(99)  # One picture: in a search of all images both would find each other.
+    archives = {"img.zip": pictures, "list_eval_partition.txt": listed(rows)}
     expected = EXPECTED | {"train": {"classes": 4, "images": 8}}
     catalogue = imported(tmp_path, "inshop", inshop_catalogue, archives, expected=expected)
     split = SplitConfig(rule="official", validation_share=0.25)
