@@ -18,6 +18,7 @@ BENCHMARKS = {
         "-m",
         "benchmarks.input_path",
     ],
+    "100 trials on a frozen trunk against 100 that fine-tune": ["-m", "benchmarks.frozen_trunk"],
     "a packed data set under DVC against files, packing against decoding and encoding alone": [
         "-m",
         "benchmarks.packed",
