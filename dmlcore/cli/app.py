@@ -8,6 +8,7 @@ import typer
 
 from dmlcore.cli.calibrate import calibrate
 from dmlcore.cli.data import data
+from dmlcore.cli.embed import embed
 from dmlcore.cli.errors import Commands
 from dmlcore.cli.evaluate import evaluate
 from dmlcore.cli.plan import check, plan
@@ -34,5 +35,5 @@ def main(
 
 
 app.add_typer(data, name="data")
-for command in (plan, check, summary, evaluate, calibrate, reevaluate, shrink):
+for command in (plan, check, summary, evaluate, calibrate, embed, reevaluate, shrink):
     app.command()(command)
