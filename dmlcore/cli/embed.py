@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,9 @@ from dmlcore.cli.options import Study, prepared_folder
 from dmlcore.cli.trials import finished_trial
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
     from dmlcore.config import PreprocessConfig, TrialConfig
     from dmlcore.data.encoding import Encoded
@@ -41,42 +44,29 @@ def embed(
 
     Example: dmlcore embed photographs/ --trial 0123abcd --study . --out embeddings.npy --paths paths.csv
     """
-    import numpy as np
-    import polars as pl
-    import torch
-
-    from dmlcore.atomic import replaced_file, write_atomically
     from dmlcore.config import TrialConfig, parse
 
     files = list(image_files(images))
     record, store = finished_trial(study, trial)
     config = parse(TrialConfig, record.config, f"trial {record.trial_key}")
-    prepared = prepared_folder(study.resolve()) / config.dataset
-    parts, kept, broken = [], [], []
-    model, preprocess, channels = trained_model(config, store, prepared)
-    for start in range(0, len(files), AT_ONCE):
-        chunk = files[start : start + AT_ONCE]
-        encoded = _encoded(chunk, preprocess, channels)
-        good = [i for i, image in enumerate(encoded) if not image.error]
-        broken += [image.error for image in encoded if image.error]
-        kept += [chunk[i] for i in good]
-        if good:
-            parts.append(
-                _embed(model, config, stored_images([encoded[i] for i in good], preprocess, channels))
-            )
+    model = trained_model(config, store, prepared_folder(study.resolve()) / config.dataset)
+    embeddings, kept, broken = _embed_files(files, config, model)
     for error in broken:
         typer.echo(f"dmlcore: left out: {error}", err=True)
-    if not parts:
-        raise ValueError(f"none of the {len(files)} images can be read; nothing is written")
-    embeddings = torch.cat(parts).numpy()
-    with replaced_file(out) as temporary, temporary.open("wb") as stream:
-        np.save(stream, embeddings, allow_pickle=False)
-    table = pl.DataFrame({"row": range(len(kept)), "path": [str(path) for path in kept]})
     written = paths or out.with_suffix(".csv")
-    write_atomically(written, table.write_csv())
+    _write(embeddings, kept, out, written)
     typer.echo(f"{len(kept)} of {len(files)} images embedded, {embeddings.shape[1]} wide: {out}, {written}")
     if broken:
         raise typer.Exit(FOUND)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The model of a trial as it embedded its test images, and how its images were prepared."""
+
+    model: Embedder
+    preprocess: PreprocessConfig
+    channels: int
 
 
 def image_files(given: list[Path]) -> Iterator[Path]:
@@ -97,16 +87,15 @@ def image_files(given: list[Path]) -> Iterator[Path]:
         yield from found
 
 
-def trained_model(
-    config: TrialConfig, store: TrialStore, prepared: Path
-) -> tuple[Embedder, PreprocessConfig, int]:
-    """The model of a trial as it embedded its test images, how its images were prepared, and their channels.
+def trained_model(config: TrialConfig, store: TrialStore, prepared: Path) -> Trained:
+    """Rebuild a trial's model from its config and stored weights.
 
     Raises:
         ValueError: the data set is not prepared, or was prepared under other settings than data/params.yaml has now.
     """
     from dmlcore.config import load_datasets
     from dmlcore.data.packed import PreparedDataset
+    from dmlcore.models import Head
     from dmlcore.training.build import build_model
 
     dataset = PreparedDataset.open(prepared)
@@ -120,9 +109,44 @@ def trained_model(
     channels = int(dataset.summary["channels"])
     model = build_model(config.model, in_channels=channels, seed=config.seed)
     state = store.load("final" if config.train.final else "best")
-    # the state of a trial on a frozen trunk is that of its head; the trunk is as `build_model` makes it
-    model.load_state_dict(state, strict=config.model.trunk is None)
-    return model, preprocess, channels
+    # a trial on a frozen trunk trains and stores its head alone; the trunk is as `build_model` makes it
+    trained = model if config.model.trunk is None else Head(model.normalization, model.projection)
+    trained.load_state_dict(state)
+    return Trained(model, preprocess, channels)
+
+
+def _embed_files(
+    files: list[Path], config: TrialConfig, trained: Trained
+) -> tuple[NDArray[np.float32], list[Path], list[str]]:
+    """Embeddings [N, D] of the images that can be read, their files, and what is wrong with the others."""
+    import torch
+
+    parts, kept, broken = [], [], []
+    for start in range(0, len(files), AT_ONCE):
+        chunk = files[start : start + AT_ONCE]
+        encoded = _encoded(chunk, trained.preprocess, trained.channels)
+        good = [image for image in encoded if not image.error]
+        kept += [path for path, image in zip(chunk, encoded, strict=True) if not image.error]
+        broken += [image.error for image in encoded if image.error]
+        if good:
+            parts.append(_embed(trained.model, config, stored_images(good, trained)))
+    if not parts:
+        raise ValueError(
+            f"none of the {len(files)} images can be read, the first: {broken[0]}; nothing is written"
+        )
+    return torch.cat(parts).numpy(), kept, broken
+
+
+def _write(embeddings: NDArray[np.float32], kept: list[Path], out: Path, paths: Path) -> None:
+    import numpy as np
+    import polars as pl
+
+    from dmlcore.atomic import replaced_file, write_atomically
+
+    with replaced_file(out) as temporary, temporary.open("wb") as stream:
+        np.save(stream, embeddings, allow_pickle=False)
+    table = pl.DataFrame({"row": range(len(kept)), "path": [str(path) for path in kept]})
+    write_atomically(paths, table.write_csv())
 
 
 def _encoded(files: list[Path], preprocess: PreprocessConfig, channels: int) -> list[Encoded]:
@@ -137,16 +161,16 @@ def _encoded(files: list[Path], preprocess: PreprocessConfig, channels: int) -> 
         return list(map(encoder(catalogue, preprocess), items))
 
 
-def stored_images(encoded: list[Encoded], preprocess: PreprocessConfig, channels: int) -> Images:
+def stored_images(encoded: list[Encoded], trained: Trained) -> Images:
     """Encoded images in memory behind the face of those on disk."""
     import numpy as np
 
     from dmlcore.data.images import JpegImages, RawImages
 
     data = np.frombuffer(b"".join(image.data for image in encoded), dtype=np.uint8)
-    if preprocess.encoding == "raw":
-        size = preprocess.image_size
-        return RawImages(data.reshape(len(encoded), size, size, channels))
+    if trained.preprocess.encoding == "raw":
+        size = trained.preprocess.image_size
+        return RawImages(data.reshape(len(encoded), size, size, trained.channels))
     lengths = np.array([len(image.data) for image in encoded], dtype=np.int64)
     return JpegImages(data, np.cumsum(lengths) - lengths, lengths)
 

@@ -1,20 +1,27 @@
-"""Tables as Markdown, LaTeX and parquet, figures as PDF: pure functions, the same bytes for the same input."""
+"""Tables as Markdown, LaTeX and parquet, figures as PDF: the same bytes for the same input."""
 
 from __future__ import annotations
 
 import io
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 import polars as pl
 from matplotlib.figure import Figure
 
+from dmlcore.atomic import write_atomically
 from dmlcore.config import FigureConfig
+from dmlcore.report.comparisons import comparisons
+from dmlcore.report.figures import png_bytes
 from dmlcore.report.names import METRICS, label, number, short_arm
-from dmlcore.report.study import OFF
+from dmlcore.report.outputs import csv_text
+from dmlcore.report.study import OFF, Study
 from dmlcore.report.tables import code_span
+from dmlcore.report.tradeoff import tradeoff_figure
+from dmlcore.report.utility import utility_figure
 
 Row = Mapping[str, Any]
 LATEX = {
@@ -33,6 +40,23 @@ LATEX = {
     "|": r"\textbar{}",
     '"': r"\textquotedbl{}",
 }
+
+
+def write_exports(study: Study, folder: Path) -> list[Path]:
+    """Write the comparisons as CSV, parquet, Markdown and LaTeX, the figures as PNG and PDF; returns the files."""
+    table = comparisons(study)
+    rows, config = table.to_dicts(), study.config.figure
+    content: dict[str, str | bytes] = {
+        "comparisons.csv": csv_text(table),
+        "comparisons.parquet": parquet_bytes(table),
+        "comparisons.md": markdown_comparisons(rows),
+        "comparisons.tex": latex_comparisons(rows),
+    }
+    for name, figure in (("tradeoff", tradeoff_figure(study)), ("utility_curves", utility_figure(study))):
+        content |= {f"{name}.png": png_bytes(figure, config), f"{name}.pdf": pdf_bytes(figure, config)}
+    for name, data in content.items():
+        write_atomically(folder / name, data)
+    return [folder / name for name in content]
 
 
 def escape_latex(text: object) -> str:

@@ -19,6 +19,7 @@ from dmlcore.report.exports import (
     markdown_comparisons,
     parquet_bytes,
     pdf_bytes,
+    write_exports,
 )
 from dmlcore.report.names import METRICS, number
 from dmlcore.report.tradeoff import tradeoff_figure
@@ -77,6 +78,14 @@ def test_a_figure_as_pdf_has_no_date_and_the_same_bytes_twice():
     assert first.startswith(b"%PDF")
     assert b"CreationDate" not in first
     assert b"/Type3" not in first
+
+
+def test_every_format_is_written(tmp_path):
+    made = study(rows())
+    paths = write_exports(made, tmp_path / "paper")
+    assert {path.suffix for path in paths} == {".csv", ".parquet", ".md", ".tex", ".png", ".pdf"}
+    assert all(path.stat().st_size > 500 for path in paths)
+    assert pl.read_parquet(tmp_path / "paper" / "comparisons.parquet").height == comparisons(made).height
 
 
 def test_latex_compiles(found, tmp_path):
