@@ -17,7 +17,7 @@ from dmlcore.config import FigureConfig
 from dmlcore.report.comparisons import comparisons
 from dmlcore.report.figures import png_bytes
 from dmlcore.report.names import METRICS, label, number, short_arm
-from dmlcore.report.outputs import csv_text
+from dmlcore.report.parts import csv_text, shown_study
 from dmlcore.report.study import OFF, Study
 from dmlcore.report.tables import code_span
 from dmlcore.report.tradeoff import tradeoff_figure
@@ -52,7 +52,8 @@ def write_exports(study: Study, folder: Path) -> list[Path]:
         "comparisons.md": markdown_comparisons(rows),
         "comparisons.tex": latex_comparisons(rows),
     }
-    for name, figure in (("tradeoff", tradeoff_figure(study)), ("utility_curves", utility_figure(study))):
+    shown = shown_study(study)
+    for name, figure in (("tradeoff", tradeoff_figure(shown)), ("utility_curves", utility_figure(shown))):
         content |= {f"{name}.png": png_bytes(figure, config), f"{name}.pdf": pdf_bytes(figure, config)}
     for name, data in content.items():
         write_atomically(folder / name, data)

@@ -138,7 +138,18 @@ def test_help_loads_no_heavy_library():
 
 @pytest.mark.parametrize(
     "command",
-    ["plan", "check", "evaluate", "summary", "calibrate", "reevaluate", "shrink", "data list", "embed", "export"],
+    [
+        "plan",
+        "check",
+        "evaluate",
+        "summary",
+        "calibrate",
+        "reevaluate",
+        "shrink",
+        "data list",
+        "embed",
+        "export",
+    ],
 )
 def test_every_command_explains_itself(command):
     done = call(*command.split(), "--help")
