@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := true
 
-.PHONY: help install repro study plan ui test readme lint bench clean
+.PHONY: help install repro study plan ui test readme lint bench validate clean
 
 help:
 	@echo "make repro   set up, run the default study, print the trade-off table"
@@ -19,6 +19,7 @@ help:
 	@echo "make ui      MLflow's UI on http://127.0.0.1:5000"
 	@echo "make lint    ruff, mypy, import layers"
 	@echo "make bench   benchmarks, as ratios within one run"
+	@echo "make validate  the statistics on simulated data of known truth, into docs/validation.md"
 
 install: $(STAMP)
 
@@ -70,6 +71,9 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	python -m benchmarks
+
+validate: $(STAMP)
+	python -m benchmarks.validate
 
 clean:
 	rm -rf state data/raw data/prepared

@@ -8,8 +8,10 @@ import typer
 
 from dmlcore.cli.calibrate import calibrate
 from dmlcore.cli.data import data
+from dmlcore.cli.embed import embed
 from dmlcore.cli.errors import Commands
 from dmlcore.cli.evaluate import evaluate
+from dmlcore.cli.export import export
 from dmlcore.cli.plan import check, plan
 from dmlcore.cli.reevaluate import reevaluate
 from dmlcore.cli.shrink import shrink
@@ -24,15 +26,16 @@ def main(
         bool, typer.Option("--traceback", envvar="DMLCORE_TRACEBACK", help="Show where an error was raised.")
     ] = False,
 ) -> None:
-    """Embeddings for which one distance threshold serves every class: plan and check a
-    study; evaluate, and calibrate a threshold for, embeddings of your own.
+    """Embeddings for which one distance threshold serves every class: plan and check a study;
+    evaluate embeddings of your own, and calibrate a threshold for them.
 
-    Exit codes: 0 done; 1 `check` found failed or missing trials; 2 a wrong argument or file; 3 a defect of dmlcore.
+    Exit codes: 0 done; 1 done but for what is named (failed or missing trials, broken images); 2 a wrong argument or
+    file; 3 a defect of dmlcore.
 
     Example: dmlcore evaluate --help
     """
 
 
 app.add_typer(data, name="data")
-for command in (plan, check, summary, evaluate, calibrate, reevaluate, shrink):
+for command in (plan, check, summary, evaluate, calibrate, embed, reevaluate, shrink, export):
     app.command()(command)

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from dmlcore.metrics.inputs import Array
 
 EMBEDDINGS = "embeddings, NumPy file [N, D] of floats, one row an image."
+TWO_MODELS = (
+    "the trial was trained again on validation classes too (`train.final`): validation was embedded by the model "
+    "chosen on it, test by the final one, so part of the drift is between two models"
+)
 LABELS = "labels, NumPy file [N] of integers, the class of each row."
 
 
@@ -28,6 +32,7 @@ class Labelled:
     test: tuple[Array, Array]
     names: tuple[str, ...] | None
     trial_key: str | None = None
+    note: str | None = None
 
 
 def calibrate(
@@ -74,6 +79,7 @@ def calibrate(
     found = set_threshold(data.validation, data.test, target)
     limits = {k: v for k, v in (("far", far_limit), ("frr", frr_limit)) if v is not None}
     content = calibration_card(found, class_names=data.names, limits=limits)
+    content["notes"] += [data.note] if data.note else []
     if data.trial_key:
         content = {"trial_key": data.trial_key, **content}
     write_atomically(card, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
@@ -106,7 +112,8 @@ def _from_trial(key: str, study: Path, files: tuple[Path | None, ...], names: Pa
     record, store = finished_trial(study, key)
     v, t = (store.load(split) for split in ("validation", "test"))
     pairs = [(part["embeddings"], part["labels"]) for part in (v, t)]
-    return Labelled(pairs[0], pairs[1], class_names(study, record, "test"), record.trial_key)
+    note = TWO_MODELS if record.config["train"].get("final") else None
+    return Labelled(pairs[0], pairs[1], class_names(study, record, "test"), record.trial_key, note)
 
 
 def _write_more(

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import special, stats
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 FEWEST_COMPARISONS = 6
@@ -107,14 +106,17 @@ def seeds_needed(d: float) -> int | None:
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Holm's corrected p-values of one family, in the order given; None stays None and does not count.
 
+    As statsmodels' `multipletests(method="holm")`, which spends a tenth of a second on collecting garbage.
+
     Reference: Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979.
     """
     known = [i for i, p in enumerate(p_values) if p is not None]
+    values = np.array([p_values[i] for i in known], dtype=np.float64)
+    order = np.argsort(values)
+    steps = np.maximum.accumulate((len(known) - np.arange(len(known))) * values[order])
     corrected: list[float | None] = [None] * len(p_values)
-    if known:
-        values = multipletests([p_values[i] for i in known], method="holm")[1]
-        for i, value in zip(known, values, strict=True):
-            corrected[i] = float(value)
+    for place, step in zip(order, steps, strict=True):
+        corrected[known[place]] = min(1.0, float(step))
     return corrected
 
 

@@ -47,8 +47,8 @@ def write_study(folder: Path) -> list[TrialRecord]:
         key = f"{number}".zfill(16)
         store = TrialStore(folder / "state" / "storage" / key)
         validation, test = drawn(20, 6, 2 * number), drawn(30, 5, 2 * number + 1)
-        files = {"validation": store.save("validation", validation), "test": store.save("test", test)}
-        pairs = [(part["embeddings"], part["labels"]) for part in (validation, test)]
+        store.save("validation", validation)
+        store.save("test", test)
         record = TrialRecord(
             trial_key=f"{key}-abcdef01",
             train_key=key + "0" * 48,
@@ -56,8 +56,8 @@ def write_study(folder: Path) -> list[TrialRecord]:
             status="finished",
             config=canonical(cell.config),
             labels=cell.labels,
-            files=files,
-            metrics=dict(evaluate_splits(pairs[0], pairs[1], cell.config.evaluation)[0]),
+            files={name: store.digest(name) for name in ("validation", "test")},
+            metrics=dict(evaluate_splits(validation, test, cell.config.evaluation)[0]),
         )
         RecordFolder(folder / "state" / "records").write(record)
         records.append(record)

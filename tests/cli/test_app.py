@@ -71,7 +71,7 @@ def test_bad_files_are_refused_in_a_line(files, fault):
     assert "dmlcore:" in done.output
 
 
-@pytest.mark.parametrize("command", ["plan", "check", "summary"])
+@pytest.mark.parametrize("command", ["plan", "check", "summary", "export"])
 def test_a_folder_that_is_no_study_is_refused(tmp_path, command):
     done = call(command, "--study", tmp_path)
     assert done.exit_code == WRONG_INPUT
@@ -138,7 +138,18 @@ def test_help_loads_no_heavy_library():
 
 @pytest.mark.parametrize(
     "command",
-    ["plan", "check", "evaluate", "summary", "calibrate", "reevaluate", "shrink", "data list"],
+    [
+        "plan",
+        "check",
+        "evaluate",
+        "summary",
+        "calibrate",
+        "reevaluate",
+        "shrink",
+        "data list",
+        "embed",
+        "export",
+    ],
 )
 def test_every_command_explains_itself(command):
     done = call(*command.split(), "--help")

@@ -1,0 +1,34 @@
+"""Every data set and every package of weights that the project knows stands in docs/licences.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import yaml
+
+from dmlcore import config
+from dmlcore.models.weights import PACKAGES
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "licences.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", get_args(config.Kind))
+def test_a_data_set_has_its_licence_and_source(kind):
+    rows = [line for line in PAGE.splitlines() if line.startswith(f"| `{kind}` |")]
+    assert len(rows) == 1
+    assert all(len(cell.strip()) > 2 for cell in rows[0].strip("|").split("|"))
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_a_package_of_weights_has_its_licence(name):
+    assert f"| `package:{name}`" in PAGE
+
+
+def test_the_citation_names_the_version_and_licence_of_the_project():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'version = "{citation["version"]}"' in project
+    assert f'license = "{citation["license"]}"' in project
