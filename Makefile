@@ -61,6 +61,7 @@ test: $(STAMP)
 
 readme: $(STAMP)
 	dmlcore summary --into README.md
+	for study in losses margins photos toy; do dmlcore summary --study studies/$$study --into docs/studies.md; done
 
 lint: $(STAMP)
 	ruff check .

@@ -5,31 +5,38 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import polars as pl
 import pytest
 import yaml
 
 from dmlcore.config import DataParams, StudyParams, load_study, parse
-from dmlcore.report.insert import END, START, insert_between_markers
+from dmlcore.report.insert import insert_between_markers, markers
 from dmlcore.report.study import read_study
 from dmlcore.report.tables import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+STUDIES = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
+
+
+def between(text, start, end):
+    return text.split(start)[1].split(end)[0].strip()
 
 
 def test_the_table_is_that_of_the_committed_results():
     study = read_study(ROOT, load_study(ROOT / "params.yaml").aggregate)
-    shown = README.split(START)[1].split(END)[0].strip()
-    assert shown == markdown_table(study).strip(), "run `make readme`"
+    assert between(README, *markers()) == markdown_table(study).strip(), "run `make readme`"
 
 
-def test_the_table_of_base_losses_is_that_of_its_study():
-    rows = pl.read_csv(ROOT / "studies" / "base_losses" / "results" / "comparisons.csv")
-    for backbone in ("levit", "resnet10"):
-        mine = rows.filter(pl.col("backbone") == backbone).sort("loss")
-        numbers = " | ".join(f"{value:.3f}" for value in mine["test/recall_at_1/off/mean"])
-        assert f"| {backbone} | {numbers} |" in README
+@pytest.mark.parametrize("name", ["losses", "margins", "photos", "toy"])
+def test_the_page_of_the_studies_shows_their_committed_results(name):
+    folder = ROOT / "studies" / name
+    study = read_study(folder, load_study(folder / "params.yaml").aggregate)
+    assert between(STUDIES, *markers(name)) == markdown_table(study).strip(), "run `make readme`"
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", STUDIES))))
+def test_a_file_that_the_page_of_the_studies_links_is_there(target):
+    assert (ROOT / "docs" / target).is_file()
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
@@ -58,9 +65,12 @@ def test_a_yaml_block_fits_the_schema(block):
 
 def test_insertion_keeps_the_rest_and_needs_its_markers(tmp_path):
     path = tmp_path / "a.md"
-    path.write_text(f"head\n{START}\nold\n{END}\ntail\n")
-    insert_between_markers(path, "new")
-    assert path.read_text() == f"head\n{START}\nnew\n{END}\ntail\n"
+    start, end = markers()
+    first, last = markers("toy")
+    path.write_text(f"head\n{start}\nold\n{end}\ntail\n{first}\n{last}\n")
+    insert_between_markers(path, "new", "another")
+    insert_between_markers(path, "pictures", "toy")
+    assert path.read_text() == f"head\n{start}\nnew\n{end}\ntail\n{first}\npictures\n{last}\n"
     path.write_text("nothing")
     with pytest.raises(ValueError, match="must hold the line"):
         insert_between_markers(path, "new")

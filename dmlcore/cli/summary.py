@@ -13,7 +13,10 @@ from dmlcore.cli.options import Study
 def summary(
     study: Study = Path(),
     into: Annotated[
-        Path | None, typer.Option(help="Put the table as Markdown between this file's results markers.")
+        Path | None,
+        typer.Option(
+            help="Put the table as Markdown between this file's results markers (of the study, or of any)."
+        ),
     ] = None,
 ) -> None:
     """Print the trade-off table of a study and where its plot, results and MLflow store lie.
@@ -27,9 +30,10 @@ def summary(
     from dmlcore.tracking.mlflow import store_uri
 
     study = study.resolve()
-    found = read_study(study, load_study(study / "params.yaml").aggregate)
+    params = load_study(study / "params.yaml")
+    found = read_study(study, params.aggregate)
     if into is not None:
-        insert_between_markers(into, markdown_table(found))
+        insert_between_markers(into, markdown_table(found), params.sweep.study)
     else:
         results = study / "results"
         plot, table = results / "tradeoff.png", results / "comparisons.csv"
