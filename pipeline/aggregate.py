@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from dmlcore.config import load_study
+from dmlcore.config import ConfigError, load_study
 from dmlcore.report.outputs import write_results
 from dmlcore.report.study import read_study
 
@@ -15,4 +15,7 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "."))
+    try:
+        main(Path(sys.argv[1] if len(sys.argv) > 1 else "."))
+    except ConfigError as error:
+        sys.exit(f"aggregate: {error}")

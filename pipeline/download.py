@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
-from dmlcore.config import load_datasets
+from dmlcore.config import ConfigError, load_datasets
+from dmlcore.data.errors import DataError
 from dmlcore.data.fonts import copy_fonts
 from dmlcore.data.image_folder import pack_folder
 from dmlcore.data.repack import repack
@@ -28,4 +30,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ConfigError, DataError) as error:
+        sys.exit(f"download: {error}")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
-from dmlcore.config import load_datasets
+from dmlcore.config import ConfigError, load_datasets
+from dmlcore.data.errors import DataError
 from dmlcore.data.imitations.imitate import imitate
 
 
@@ -19,4 +21,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ConfigError, DataError) as error:
+        sys.exit(f"imitate: {error}")

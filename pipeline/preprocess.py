@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from dmlcore.config import EvaluationConfig, load_datasets
+from dmlcore.config import ConfigError, EvaluationConfig, load_datasets
+from dmlcore.data.errors import DataError
 from dmlcore.data.glyphs import glyph_catalogue
 from dmlcore.data.image_folder import folder_catalogue
 from dmlcore.data.importers.cars196 import cars196_catalogue
@@ -77,4 +79,7 @@ def raw_pixel_metrics(test: Split) -> Mapping[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ConfigError, DataError) as error:
+        sys.exit(f"preprocess: {error}")

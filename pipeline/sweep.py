@@ -4,9 +4,10 @@ import io
 import sys
 from pathlib import Path
 
-from dmlcore.config import load_study
+from dmlcore.config import ConfigError, load_study
+from dmlcore.data.errors import DataError
 from dmlcore.tracking import MlflowTracker
-from dmlcore.tuning.sweep import SweepFolders, run_sweep
+from dmlcore.tuning.sweep import SweepBusyError, SweepFolders, run_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,4 +30,7 @@ def main(study: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()))
+    try:
+        sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()))
+    except (ConfigError, DataError, SweepBusyError) as error:
+        sys.exit(f"sweep: {error}")
