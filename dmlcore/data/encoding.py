@@ -19,7 +19,7 @@ from dmlcore.data.photographs import UnreadableImageError, short_side_resized, s
 
 LAYOUTS = {
     "raw": "raw uint8 pixels, height x width x channels, one image after another",
-    "jpeg": "JPEG files, RGB, 4:2:0, a restart marker after each row of blocks, one after another",
+    "jpeg": "JPEG files, RGB, 4:2:0, a restart marker after each block, one after another",
 }
 """4:2:0 against 4:4:4 at quality 95, on 300 photographs of short side 160: files smaller by 17 %, decoding faster by
 16 %, and photographs mostly come that way already."""
