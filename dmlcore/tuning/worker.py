@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import importlib.metadata
 import os
 import platform
@@ -9,6 +11,7 @@ import resource
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -71,7 +74,17 @@ def execute(trial: PlannedTrial, place: Workplace, report: Callable[[EpochReport
         record = _attempt(trial, place, report, attempts)
         folder.write(record)
     place.tracker.finish(record, trial.name)
+    _release_memory()
     return record
+
+
+def _release_memory() -> None:
+    """Give freed memory back to the system: the C library keeps it for each thread that ever asked for some, and a
+    reused worker grew from 2.8 to 4.4 GB over twelve trials of a network whose batches take 1 GB.
+    """
+    gc.collect()
+    with suppress(OSError, AttributeError):  # glibc alone has it
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _count_attempt(folder: Path) -> int:
