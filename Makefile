@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := true
 
-.PHONY: help install repro study plan ui test readme lint bench validate clean
+.PHONY: help install repro study plan ui test readme lint bench docs validate clean
 
 help:
 	@echo "make repro   set up, run the default study, print the trade-off table"
@@ -19,6 +19,7 @@ help:
 	@echo "make ui      MLflow's UI on http://127.0.0.1:5000"
 	@echo "make lint    ruff, mypy, import layers"
 	@echo "make bench   benchmarks, as ratios within one run"
+	@echo "make docs    this documentation as a site in build/site"
 	@echo "make validate  the statistics on simulated data of known truth, into docs/validation.md"
 
 install: $(STAMP)
@@ -61,6 +62,7 @@ test: $(STAMP)
 
 readme: $(STAMP)
 	dmlcore summary --into README.md
+	dmlcore summary --into docs/tutorial.md
 	for study in losses margins photos toy; do dmlcore summary --study studies/$$study --into docs/studies.md; done
 
 lint: $(STAMP)
@@ -75,6 +77,10 @@ bench: $(STAMP)
 
 validate: $(STAMP)
 	python -m benchmarks.validate
+
+docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 clean:
 	rm -rf state data/raw data/prepared

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from dmlcore.records import TrialRecord, flatten
 from dmlcore.tracking.figures import utility_figure
+from dmlcore.tracking.views import TAG, saved_view
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -78,9 +79,15 @@ class MlflowTracker:
         """Create database and experiment in one process: concurrent first use breaks MLflow's migration."""
         if self.uri.startswith("sqlite:///"):
             Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        self._quietly("prepare", lambda: self.experiment_id)
+        self._quietly("prepare", self._offer_view)
         if self.uri.startswith("sqlite:///"):
             self._quietly("prepare", self._write_ahead)
+
+    def _offer_view(self) -> None:
+        """Give the experiment its saved view, unless it has one: a user may have changed it."""
+        experiment = self.client.get_experiment(self.experiment_id)
+        if TAG not in experiment.tags:
+            self.client.set_experiment_tag(experiment.experiment_id, TAG, saved_view())
 
     def _write_ahead(self) -> None:
         """SQLite's write-ahead log halves the stalls of several writers; the setting stays in the file."""

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import zlib
+from pathlib import Path
+
+import polars as pl
 import pytest
 
 from dmlcore.records import TrialRecord
 from dmlcore.tracking import MlflowTracker
 from dmlcore.tracking.mlflow import git_tags, store_uri
+from dmlcore.tracking.views import LABELS as VIEW_LABELS
+from dmlcore.tracking.views import METRICS, TAG
+
+ROOT = Path(__file__).resolve().parents[2]
 
 LABELS = {"dataset": "glyphs", "backbone": "r", "loss": "ap", "arm": "off", "seed": 0}
 CONFIG = {"train": {"epochs": 2}, "seed": 0}
@@ -50,6 +60,26 @@ def runs(tracker):
 
 def steps(tracker, run, key="validation/map_at_r"):
     return sorted(point.step for point in tracker.client.get_metric_history(run.info.run_id, key))
+
+
+def test_the_saved_view_shows_what_runs_have_and_a_change_of_it_stays(tracker):
+    tracker.start("key", "a name", LABELS, CONFIG)
+    tracker.finish(record(), "a name")
+    view = tracker.client.get_experiment(tracker.experiment_id).tags[TAG]
+    state = json.loads(zlib.decompress(base64.b64decode(json.loads(view)["state"].removeprefix("deflate;"))))
+    (run,) = runs(tracker)
+    assert {key["groupByData"] for key in state["groupBy"]["groupByKeys"]} <= set(run.data.tags)
+    assert state["compareRunCharts"][0]["yaxis"]["key"] in run.data.metrics
+    assert set(state["columnOrder"]) - set(state["selectedColumns"]) == {"attributes.`Run Name`"}
+    tracker.client.set_experiment_tag(tracker.experiment_id, TAG, "a user's own")
+    tracker.prepare()
+    assert tracker.client.get_experiment(tracker.experiment_id).tags[TAG] == "a user's own"
+
+
+def test_the_metrics_of_the_saved_view_are_those_of_the_report():
+    names = set(pl.read_parquet(ROOT / "results" / "trials.parquet").columns)
+    assert set(METRICS) <= names
+    assert set(VIEW_LABELS) <= names
 
 
 def test_a_trial_is_one_run_with_params_metrics_tags_and_figure(tracker):

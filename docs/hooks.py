@@ -1,0 +1,42 @@
+"""What mkdocs does beside its plugins: formulas become MathML, and pages show what lies in the folders of results.
+
+MathML is drawn by the browser itself, so that neither building nor viewing loads anything from a network.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+from typing import Any
+
+from latex2mathml.converter import convert
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ("results/*", "studies/*/results/*")
+SHOWN = (".csv", ".html", ".png")
+OUTSIDE = re.compile(r"\]\(\.\./(results|studies)/")
+FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the tables and figures of the studies, as they are committed."""
+    for path in sorted(path for pattern in RESULTS for path in ROOT.glob(pattern) if path.suffix in SHOWN):
+        files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
+    return files
+
+
+def on_page_markdown(markdown: str, **context: Any) -> str:
+    """Pages name such a file by its path in the repository, `../results/...`."""
+    return OUTSIDE.sub(r"](\1/", markdown)
+
+
+def on_page_content(content: str, **context: Any) -> str:
+    """Each formula as MathML."""
+    return FORMULA.sub(lambda found: _mathml(found[3], display=found[2] == "["), content)
+
+
+def _mathml(latex: str, *, display: bool) -> str:
+    return str(convert(html.unescape(latex).strip(), display="block" if display else "inline"))
