@@ -7,22 +7,15 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from dmlcore.atomic import write_atomically
 from dmlcore.config import SweepConfig
 from dmlcore.data.packed import PreparedDataset
 from dmlcore.records import RecordFolder, TrialRecord, finite, trials_table, write_table
 from dmlcore.training.run import evaluate_stored
 from dmlcore.training.store import TrialStore
+from dmlcore.tuning.lock import sweep_lock
 from dmlcore.tuning.plan import Plan, PlannedTrial, make_plan
 from dmlcore.tuning.worker import Tracker, Workplace, make_record
-
-LOCK_SECONDS = 5.0
-
-
-class SweepBusyError(RuntimeError):
-    """Another process runs this sweep."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +49,8 @@ def run_sweep(sweep: SweepConfig, folders: SweepFolders, tracker: Tracker) -> Pl
         ConfigError: the sweep cannot be planned.
     """
     folders.records.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folders.state / "sweep.lock", timeout=LOCK_SECONDS):
-            return _locked(sweep, folders, tracker)
-    except Timeout:
-        raise SweepBusyError(
-            f"another process runs the sweep of {folders.study}; wait for it or end it"
-        ) from None
+    with sweep_lock(folders.state):
+        return _locked(sweep, folders, tracker)
 
 
 def _locked(sweep: SweepConfig, folders: SweepFolders, tracker: Tracker) -> Plan:
@@ -78,11 +66,9 @@ def _locked(sweep: SweepConfig, folders: SweepFolders, tracker: Tracker) -> Plan
     finally:
         after = make_plan(sweep, study=folders.study, prepared=folders.prepared)
         publish(after, folders)
-    late = tracker.sync(
-        {trial.name: after.records[trial.key] for trial in after.trials if trial.key in after.records}
-    )
+    late = tracker.sync([*after.records.values(), *after.others])
     if late:
-        print(f"sweep: {late} trial(s) delivered to MLflow afterwards", flush=True)
+        print(f"sweep: {late} run(s) brought up to their records in MLflow afterwards", flush=True)
     return after
 
 

@@ -10,7 +10,7 @@ import platform
 import resource
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,7 +43,7 @@ class Tracker(Protocol):
 
     def finish(self, record: TrialRecord, name: str) -> None: ...
 
-    def sync(self, records: Mapping[str, TrialRecord]) -> int: ...
+    def sync(self, records: Iterable[TrialRecord]) -> int: ...
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from filelock import FileLock
 from dmlcore.config import ConfigError
 from dmlcore.records import RecordFolder
 from dmlcore.tracking import MemoryTracker
-from dmlcore.tuning.sweep import SweepBusyError, SweepFolders, run_sweep
+from dmlcore.tuning.lock import SweepBusyError
+from dmlcore.tuning.sweep import SweepFolders, run_sweep
 from dmlcore.tuning.worker import Workplace, execute
 from tests.tuning.sweeps import plan_of, run_here, sweep_config
 
