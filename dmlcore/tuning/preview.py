@@ -9,6 +9,7 @@ from pathlib import Path
 from dmlcore.config import SweepConfig
 from dmlcore.records import TrialRecord
 from dmlcore.tuning.forecast import at_a_time, disk_need, folder_bytes, trial_memory_bytes, trial_seconds
+from dmlcore.tuning.limits import over_budget
 from dmlcore.tuning.plan import Plan
 from dmlcore.tuning.progress import duration
 from dmlcore.tuning.staleness import CellState, cell_states
@@ -51,6 +52,8 @@ def _needs(plan: Plan, sweep: SweepConfig, storage: Path) -> Iterator[str]:
     kept, passing = sum(need.kept for need in needs), max(need.passing for need in needs)
     there = f"{size(folder_bytes(storage))} lie in {storage} already"
     yield f"disk: {size(kept)} to keep, {size(concurrent * passing)} more while trials run; {there}"
+    if refused := over_budget(plan.missing, storage, sweep.disk_budget_bytes, concurrent):
+        yield f"disk budget of {size(sweep.disk_budget_bytes or 0)}: {len(refused)} trials do not fit and will fail"
 
 
 def _time(plan: Plan, past: list[TrialRecord], concurrent: int) -> str:
