@@ -10,9 +10,10 @@ from pathlib import Path
 from dmlcore.config import ConfigError, load_study
 from dmlcore.data.errors import DataError
 from dmlcore.tracking import MlflowTracker
+from dmlcore.tuning.lock import SweepBusyError
 from dmlcore.tuning.plan import make_plan
 from dmlcore.tuning.preview import preview
-from dmlcore.tuning.sweep import SweepBusyError, SweepFolders, run_sweep
+from dmlcore.tuning.sweep import SweepFolders, run_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 
