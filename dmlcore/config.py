@@ -292,6 +292,9 @@ class ResourcesConfig(Strict):
     gpus: NonNegative = 0.0
     """GPUs of a trial, or a share of one. Its CPUs are `trial.threads`."""
     memory_bytes: PositiveInt | None = None
+    """Memory of a trial's process: reserved for it, and a trial that takes more is ended and fails. None: no limit."""
+    time_limit_seconds: Rate | None = None
+    """A trial that runs longer is ended and fails; run again, it goes on from its checkpoint. None: no limit."""
     max_concurrent: PositiveInt | None = None
     """None: as many as the machine's (or cluster's) CPUs and GPUs carry."""
 
@@ -336,6 +339,8 @@ class SweepConfig(Strict):
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
     storage: str = "state/storage"
     """Where checkpoints and embeddings go, relative to the study's folder."""
+    disk_budget_bytes: PositiveInt | None = None
+    """Largest size of the storage folder: trials that would go beyond it are not started and fail. None: no limit."""
     resources: ResourcesConfig = ResourcesConfig()
     attempts: PositiveInt = 2
     """How often a trial is tried in one run of the stage before it is recorded as failed."""

@@ -56,9 +56,20 @@ class TrialRecord(BaseModel):
     utility: dict[str, list[float]] = Field(default_factory=dict)
 
     @property
+    def name(self) -> str:
+        """As `trial_name`."""
+        return trial_name(self.labels)
+
+    @property
     def done(self) -> bool:
         """Finished, or stopped by a scheduler: not to be run again."""
         return self.status in ("finished", "stopped")
+
+
+def trial_name(labels: Mapping[str, Any]) -> str:
+    """A name that a person finds: `glyphs resnet smooth_ap tcm(...) seed 0`."""
+    parts = [str(value) for key, value in labels.items() if key != "seed"]
+    return " ".join([*parts, f"seed {labels.get('seed', '?')}"])
 
 
 def finite(metrics: Mapping[str, float]) -> Metrics:

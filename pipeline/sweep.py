@@ -1,4 +1,7 @@
-"""Stage `sweep`: run the trials of a study that have no record; write results/trials.parquet and datasets.json."""
+"""Stage `sweep`: run the trials of a study that have no record; write results/trials.parquet and datasets.json.
+
+`python pipeline/sweep.py [STUDY] --dry-run` says what it would run and need, and runs nothing.
+"""
 
 import io
 import sys
@@ -7,15 +10,22 @@ from pathlib import Path
 from dmlcore.config import ConfigError, load_study
 from dmlcore.data.errors import DataError
 from dmlcore.tracking import MlflowTracker
-from dmlcore.tuning.sweep import SweepBusyError, SweepFolders, run_sweep
+from dmlcore.tuning.lock import SweepBusyError
+from dmlcore.tuning.plan import make_plan
+from dmlcore.tuning.preview import preview
+from dmlcore.tuning.sweep import SweepFolders, run_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def main(study: Path) -> int:
+def main(study: Path, dry_run: bool = False) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # progress shows as it happens in a log file too
     sweep = load_study(study / "params.yaml").sweep
+    if dry_run:
+        plan = make_plan(sweep, study=study, prepared=ROOT / "data" / "prepared")
+        print(*preview(plan, sweep, study / sweep.storage), sep="\n")
+        return 0
     tracker = MlflowTracker.for_study(sweep.study, study / "state", ROOT)
     folders = SweepFolders(study, ROOT / "data" / "prepared")
     try:
@@ -30,7 +40,8 @@ def main(study: Path) -> int:
 
 
 if __name__ == "__main__":
+    arguments = [argument for argument in sys.argv[1:] if argument != "--dry-run"]
     try:
-        sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()))
+        sys.exit(main(Path(arguments[0] if arguments else ".").resolve(), "--dry-run" in sys.argv))
     except (ConfigError, DataError, SweepBusyError) as error:
         sys.exit(f"sweep: {error}")

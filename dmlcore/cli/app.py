@@ -16,6 +16,7 @@ from dmlcore.cli.plan import check, plan
 from dmlcore.cli.reevaluate import reevaluate
 from dmlcore.cli.shrink import shrink
 from dmlcore.cli.summary import summary
+from dmlcore.cli.sync import sync
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -29,13 +30,13 @@ def main(
     """Embeddings for which one distance threshold serves every class: plan and check a study;
     evaluate embeddings of your own, and calibrate a threshold for them.
 
-    Exit codes: 0 done; 1 done but for what is named (failed or missing trials, broken images); 2 a wrong argument or
-    file; 3 a defect of dmlcore.
+    Exit codes: 0 done; 1 done but for what is named (failed or missing trials, broken images, a store
+    that does not answer); 2 a wrong argument or file; 3 a defect of dmlcore.
 
     Example: dmlcore evaluate --help
     """
 
 
 app.add_typer(data, name="data")
-for command in (plan, check, summary, evaluate, calibrate, embed, reevaluate, shrink, export):
+for command in (plan, check, summary, evaluate, calibrate, embed, reevaluate, shrink, export, sync):
     app.command()(command)

@@ -15,15 +15,19 @@ if TYPE_CHECKING:
 
 
 def plan(study: Study = Path()) -> None:
-    """Say what a sweep would run, without running it.
+    """Say what a sweep would run, why, and what it would need, without running it.
+
+    Each cell is cached (done), new, stale (recorded before another input changed: which is named) or failed.
 
     Example: dmlcore plan --study .
     """
-    found = plan_of(study)
-    for trial in found.trials:
-        record = found.records.get(trial.key)
-        typer.echo(f"{record.status if record else 'new':9} {trial.key}  {trial.name}")
-    typer.echo(", ".join(f"{count} {name}" for name, count in found.counts().items()))
+    from dmlcore.config import load_study
+    from dmlcore.tuning.preview import preview
+
+    study = study.resolve()
+    sweep = load_study(study / "params.yaml").sweep
+    for line in preview(plan_of(study), sweep, study / sweep.storage):
+        typer.echo(line)
 
 
 def check(study: Study = Path()) -> None:

@@ -27,7 +27,7 @@ def summary(
     from dmlcore.report.insert import insert_between_markers
     from dmlcore.report.study import read_study
     from dmlcore.report.tables import markdown_table, print_summary
-    from dmlcore.tracking.mlflow import store_uri
+    from dmlcore.tracking.address import store_uri
 
     study = study.resolve()
     params = load_study(study / "params.yaml")

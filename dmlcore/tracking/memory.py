@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,8 +28,8 @@ class MemoryTracker:
     def finish(self, record: TrialRecord, name: str) -> None:
         self.records[record.trial_key] = record
 
-    def sync(self, records: Mapping[str, TrialRecord]) -> int:
-        missing = [record for key, record in records.items() if self.records.get(key) != record]
+    def sync(self, records: Iterable[TrialRecord]) -> int:
+        missing = [record for record in records if self.records.get(record.trial_key) != record]
         for record in missing:
-            self.finish(record, record.trial_key)
+            self.finish(record, record.name)
         return len(missing)

@@ -10,13 +10,13 @@ import logging
 import math
 import os
 import sqlite3
-import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmlcore.records import TrialRecord, flatten
+from dmlcore.tracking.address import git_tags, store_uri
 from dmlcore.tracking.figures import utility_figure
 from dmlcore.tracking.views import TAG, saved_view
 
@@ -26,9 +26,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# MLflow's own defaults hold a trial for minutes at every call while the server is down.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 SHOWN_IN_TAGS = ("dataset", "backbone", "loss", "arm", "seed")
 STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+CURVES = ("validation/map_at_r", "final/train/loss")
+"""By whose steps a reopened run knows which epochs it has."""
 MAX_PARAM = 500
+REST_SECONDS = 120.0
+"""After a failed call nothing is sent for that long."""
+
+
+class TrackingError(RuntimeError):
+    """MLflow did not take what it was given."""
 
 
 class MlflowTracker:
@@ -46,16 +57,20 @@ class MlflowTracker:
         self._client: MlflowClient | None = None
         self._runs: dict[str, str] = {}
         self._logged: dict[str, int] = {}
+        self._resting_until = 0.0
 
     @classmethod
-    def for_study(cls, study: str, state: Path, repository: Path) -> MlflowTracker:
-        """The tracker of a study: the server in MLFLOW_TRACKING_URI, else `state/mlflow.db`."""
+    def for_study(cls, study: str, state: Path, repository: Path | None) -> MlflowTracker:
+        """The tracker of a study: the server in MLFLOW_TRACKING_URI, else `state/mlflow.db`.
+
+        `repository` is the checkout whose commit new runs are tagged with; None: no such tag.
+        """
         uri = store_uri(state)
         artifacts = state / "mlflow-artifacts" if uri.startswith("sqlite") else None
-        return cls(uri, f"dmlcore/{study}", artifacts, git_tags(repository))
+        return cls(uri, f"dmlcore/{study}", artifacts, git_tags(repository) if repository else {})
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_client": None}
+        return self.__dict__ | {"_client": None, "_resting_until": 0.0}
 
     @property
     def client(self) -> MlflowClient:
@@ -77,11 +92,15 @@ class MlflowTracker:
 
     def prepare(self) -> None:
         """Create database and experiment in one process: concurrent first use breaks MLflow's migration."""
+        self._quietly("prepare", self._prepare)
+
+    def _prepare(self) -> None:
         if self.uri.startswith("sqlite:///"):
             Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        self._quietly("prepare", self._offer_view)
+        _ = self.experiment_id
+        self._offer_view()
         if self.uri.startswith("sqlite:///"):
-            self._quietly("prepare", self._write_ahead)
+            self._write_ahead()
 
     def _offer_view(self) -> None:
         """Give the experiment its saved view, unless it has one: a user may have changed it."""
@@ -101,20 +120,52 @@ class MlflowTracker:
 
     def epoch(self, trial_key: str, epoch: int, metrics: Mapping[str, float]) -> None:
         """One batch an epoch; an epoch that an earlier attempt logged is not logged again."""
-        self._quietly("epoch", lambda: self._log_epoch(trial_key, epoch, metrics))
+        if not self._quietly("epoch", lambda: self._log_epoch(trial_key, epoch, metrics)):
+            self._runs.pop(
+                trial_key, None
+            )  # a later epoch would hide the gap: `finish` delivers all from here on
 
     def finish(self, record: TrialRecord, name: str) -> None:
         """Log what the record holds, end the run."""
         self._quietly("finish", lambda: self._complete(record, name))
 
-    def sync(self, records: Mapping[str, TrialRecord]) -> int:
-        """Deliver every record whose run is missing or has not ended so; gives how many. `{name: record}`."""
-        return self._quietly("sync", lambda: self._deliver(records)) or 0
+    def sync(self, records: Iterable[TrialRecord]) -> int:
+        """As `deliver`, but a store that does not answer is a warning; gives how many runs were behind."""
+        try:
+            return self.deliver(records)
+        except TrackingError as error:
+            logger.warning("%s", error)
+            return 0
+
+    def deliver(self, records: Iterable[TrialRecord]) -> int:
+        """Bring the store up to the records: complete each run that is missing or has not ended as its record says,
+        and end those that still run without a record, left by a process that was killed.
+
+        Args:
+            records: all of the study; while no sweep runs.
+
+        Returns:
+            How many runs were behind.
+
+        Raises:
+            TrackingError: the store does not answer.
+        """
+        try:
+            self._prepare()
+            return self._deliver({record.trial_key: record for record in records})
+        except Exception as error:
+            raise TrackingError(
+                f"MLflow at {self.uri} must answer, it did not: {str(error)[:300]}; the records have it all: start "
+                "the server, then `dmlcore sync`"
+            ) from error
 
     def _quietly(self, step: str, call: Callable[[], Any]) -> Any:
+        if time.monotonic() < self._resting_until:
+            return None
         try:
             return call()
         except Exception as error:
+            self._resting_until = time.monotonic() + REST_SECONDS
             logger.warning(
                 "MLflow at %s: %s failed: %s; the records have it", self.uri, step, str(error)[:300]
             )
@@ -130,8 +181,7 @@ class MlflowTracker:
         run = self._find(trial_key)
         if run is not None:
             self.client.update_run(run.info.run_id, status="RUNNING")
-            history = self.client.get_metric_history(run.info.run_id, "validation/map_at_r")
-            self._logged[trial_key] = max((point.step for point in history), default=-1)
+            self._logged[trial_key] = self._last_step(run.info.run_id)
         else:
             tags = self.tags | {key: str(labels[key]) for key in SHOWN_IN_TAGS if key in labels}
             run = self.client.create_run(
@@ -145,11 +195,18 @@ class MlflowTracker:
         self._runs[trial_key] = str(run.info.run_id)
         return self._runs[trial_key]
 
-    def _log_epoch(self, trial_key: str, epoch: int, metrics: Mapping[str, float]) -> None:
-        if trial_key not in self._runs or epoch <= self._logged[trial_key]:
-            return
-        self._log(self._runs[trial_key], metrics, epoch)
-        self._logged[trial_key] = epoch
+    def _last_step(self, run_id: str) -> int:
+        histories = [self.client.get_metric_history(run_id, key) for key in CURVES]
+        return max((point.step for history in histories for point in history), default=-1)
+
+    def _log_epoch(self, trial_key: str, epoch: int, metrics: Mapping[str, float]) -> bool:
+        """Whether the run has the epoch."""
+        if trial_key not in self._runs:
+            return False
+        if epoch > self._logged[trial_key]:
+            self._log(self._runs[trial_key], metrics, epoch)
+            self._logged[trial_key] = epoch
+        return True
 
     def _log(self, run_id: str, metrics: Mapping[str, float | None], step: int) -> None:
         from mlflow.entities import Metric
@@ -181,13 +238,20 @@ class MlflowTracker:
 
     def _deliver(self, records: Mapping[str, TrialRecord]) -> int:
         runs = {run.data.tags.get("trial_key"): run for run in self._all_runs()}
-        late = 0
-        for name, record in records.items():
-            run = runs.get(record.trial_key)
-            if run is None or run.info.status != STATUS[record.status]:
-                self._complete(record, name)
-                late += 1
-        return late
+        late = [
+            record
+            for key, record in records.items()
+            if key not in runs or runs[key].info.status != STATUS[record.status]
+        ]
+        for record in late:
+            self._complete(record, record.name)
+        left = [
+            run for key, run in runs.items() if key and key not in records and run.info.status == "RUNNING"
+        ]
+        for run in left:
+            self.client.set_tag(run.info.run_id, "trial_status", "interrupted")
+            self.client.set_terminated(run.info.run_id, status="KILLED")
+        return len(late) + len(left)
 
     def _all_runs(self) -> list[Run]:
         runs: list[Run] = []
@@ -209,34 +273,3 @@ def _record_tags(record: TrialRecord) -> dict[str, str]:
     tags |= {f"version/{name}": version for name, version in record.versions.items()}
     tags |= {f"machine/{name}": str(value) for name, value in record.machine.items()}
     return tags | ({"error": record.error[:MAX_PARAM]} if record.error else {})
-
-
-def store_uri(state: Path) -> str:
-    """MLFLOW_TRACKING_URI, else the SQLite file of the study; a relative SQLite path is made absolute."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if not uri:
-        return f"sqlite:///{(state / 'mlflow.db').resolve()}"
-    if uri.startswith("sqlite:///"):
-        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
-    return uri
-
-
-def git_tags(repository: Path) -> dict[str, str]:
-    """The commit that the code is at, and whether files differ from it; empty outside a checkout."""
-    commit = _git(repository, "rev-parse", "HEAD")
-    if not commit:
-        return {}
-    return {
-        "git_commit": commit,
-        "git_dirty": str(bool(_git(repository, "status", "--porcelain", "-uno"))).lower(),
-    }
-
-
-def _git(repository: Path, *arguments: str) -> str:
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=repository, capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

@@ -9,6 +9,7 @@ from itertools import product
 from typing import Any
 
 from dmlcore.config import ComponentConfig, ConfigError, GridConfig, SweepConfig, TrialConfig, parse
+from dmlcore.records import trial_name
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,8 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """A name that a person finds: `glyphs resnet smooth_ap tcm(...) seed 0`."""
-        return " ".join(
-            [*(str(value) for key, value in self.labels.items() if key != "seed"), f"seed {self.seed}"]
-        )
+        """As `records.trial_name`."""
+        return trial_name(self.labels)
 
     @property
     def seed(self) -> int:

@@ -48,6 +48,8 @@ class Plan:
     """Records of this sweep's trials, failed ones included."""
     reevaluate: list[tuple[PlannedTrial, TrialRecord]] = field(default_factory=list)
     """Trained under the same train_key, evaluated under another eval_key."""
+    others: list[TrialRecord] = field(default_factory=list)
+    """Records of the study that are of none of these trials: of cells since changed or dropped."""
 
     @property
     def missing(self) -> list[PlannedTrial]:
@@ -108,7 +110,10 @@ def _look_up(plan: Plan, folder: RecordFolder) -> Plan:
         record = folder.read_or_set_aside(trial.key)
         if record is not None:
             plan.records[trial.key] = record
-    trained = {record.train_key: record for record in folder.all() if record.status == "finished"}
+    recorded = folder.all()
+    planned = {trial.key for trial in plan.trials}
+    plan.others = [record for record in recorded if record.trial_key not in planned]
+    trained = {record.train_key: record for record in recorded if record.status == "finished"}
     for trial in plan.trials:
         earlier = trained.get(trial.keys.train)
         if (

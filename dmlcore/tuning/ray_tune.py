@@ -16,6 +16,8 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+# Ray's own kill for want of memory ends the whole sweep; without it the kernel ends one worker, which is tried again.
+os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
 
 import ray
 from ray import tune
@@ -136,6 +138,6 @@ class _Watcher(Callback):
         planned = self.trials[trial.config["trial_key"]]
         error = trial.get_error()
         self.died[planned.key] = (
-            f"{type(error).__name__}: {str(error).strip().splitlines()[-1] if error else ''}"
+            f"process died: {type(error).__name__}: {str(error).strip().splitlines()[-1] if error else ''}"
         )
         self.progress.end(planned.key, planned.name, None)

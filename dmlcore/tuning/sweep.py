@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from dmlcore.atomic import write_atomically
 from dmlcore.config import SweepConfig
@@ -15,14 +14,11 @@ from dmlcore.data.packed import PreparedDataset
 from dmlcore.records import RecordFolder, TrialRecord, finite, trials_table, write_table
 from dmlcore.training.run import evaluate_stored
 from dmlcore.training.store import TrialStore
+from dmlcore.tuning.forecast import at_a_time
+from dmlcore.tuning.limits import Limits, over_budget, take_reason
+from dmlcore.tuning.lock import sweep_lock
 from dmlcore.tuning.plan import Plan, PlannedTrial, make_plan
-from dmlcore.tuning.worker import Tracker, Workplace, make_record
-
-LOCK_SECONDS = 5.0
-
-
-class SweepBusyError(RuntimeError):
-    """Another process runs this sweep."""
+from dmlcore.tuning.worker import Tracker, Workplace, attempts_at, make_record
 
 
 @dataclass(frozen=True)
@@ -56,13 +52,8 @@ def run_sweep(sweep: SweepConfig, folders: SweepFolders, tracker: Tracker) -> Pl
         ConfigError: the sweep cannot be planned.
     """
     folders.records.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folders.state / "sweep.lock", timeout=LOCK_SECONDS):
-            return _locked(sweep, folders, tracker)
-    except Timeout:
-        raise SweepBusyError(
-            f"another process runs the sweep of {folders.study}; wait for it or end it"
-        ) from None
+    with sweep_lock(folders.state):
+        return _locked(sweep, folders, tracker)
 
 
 def _locked(sweep: SweepConfig, folders: SweepFolders, tracker: Tracker) -> Plan:
@@ -78,41 +69,51 @@ def _locked(sweep: SweepConfig, folders: SweepFolders, tracker: Tracker) -> Plan
     finally:
         after = make_plan(sweep, study=folders.study, prepared=folders.prepared)
         publish(after, folders)
-    late = tracker.sync(
-        {trial.name: after.records[trial.key] for trial in after.trials if trial.key in after.records}
-    )
+    late = tracker.sync([*after.records.values(), *after.others])
     if late:
-        print(f"sweep: {late} trial(s) delivered to MLflow afterwards", flush=True)
+        print(f"sweep: {late} run(s) brought up to their records in MLflow afterwards", flush=True)
     return after
 
 
 def _run_missing(sweep: SweepConfig, plan: Plan, folders: SweepFolders, tracker: Tracker) -> None:
-    from dmlcore.tuning.ray_tune import run_trials
-
-    place = Workplace(folders.records, folders.state / "locks", sweep.resources.gpus, tracker)
-    died = run_trials(
-        plan.missing,
-        place,
-        resources=sweep.resources,
-        attempts=sweep.attempts,
-        scratch=folders.state / "tune",
-    )
+    resources = sweep.resources
+    limits = Limits(resources.time_limit_seconds, resources.memory_bytes)
+    place = Workplace(folders.records, folders.state / "locks", resources.gpus, tracker, limits)
     for trial in plan.missing:
-        if trial.key in died:
-            _record_death(trial, died[trial.key], sweep.attempts, folders, tracker)
+        take_reason(place.reason_file(trial.key))  # of an earlier run of the stage
+    concurrent = at_a_time(plan.missing, resources)
+    lost = over_budget(plan.missing, folders.study / sweep.storage, sweep.disk_budget_bytes, concurrent)
+    waiting = [trial for trial in plan.missing if trial.key not in lost]
+    if waiting:
+        from dmlcore.tuning.ray_tune import run_trials
+
+        scratch = folders.state / "tune"
+        lost |= run_trials(waiting, place, resources=resources, attempts=sweep.attempts, scratch=scratch)
+    record_lost([trial for trial in plan.missing if trial.key in lost], lost, place)
 
 
-def _record_death(
-    trial: PlannedTrial, reason: str, attempts: int, folders: SweepFolders, tracker: Tracker
-) -> None:
-    """A process that died left no record: the driver writes it."""
-    records = RecordFolder(folders.records)
-    existing = records.read_or_set_aside(trial.key)
-    if existing is not None and existing.done:
-        return
-    record = make_record(trial, status="failed", error=f"process died: {reason}", attempts=attempts)
-    records.write(record)
-    tracker.finish(record, trial.name)
+def record_lost(trials: Iterable[PlannedTrial], reasons: Mapping[str, str], place: Workplace) -> None:
+    """Write the `failed` record of trials that left none: not started, or their process died.
+
+    Args:
+        trials: those of this sweep.
+        reasons: trial key -> what is known of its end, unless the watchdog knows better.
+        place: the workers'.
+    """
+    records = RecordFolder(place.records)
+    for trial in trials:
+        existing = records.read_or_set_aside(trial.key)
+        if existing is not None and existing.done:
+            continue
+        reason = take_reason(place.reason_file(trial.key)) or reasons[trial.key]
+        record = make_record(trial, status="failed", error=reason, attempts=attempts_at(trial.store_folder))
+        try:
+            records.write(record)
+        except OSError as error:
+            print(
+                f"sweep: {trial.name} failed ({reason}) and its record was not written: {error}", flush=True
+            )
+        place.tracker.finish(record, trial.name)
 
 
 def _reevaluate(trial: PlannedTrial, earlier: TrialRecord, folders: SweepFolders, tracker: Tracker) -> None:

@@ -10,7 +10,7 @@ import platform
 import resource
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,9 +25,12 @@ from dmlcore.data.packed import PreparedDataset
 from dmlcore.records import RecordFolder, TrialRecord, finite
 from dmlcore.training.run import EpochReport, TrialResult, run_trial, select_device
 from dmlcore.training.store import TrialStore
+from dmlcore.tuning.limits import NO_LIMITS, Limits, take_reason, watched
 from dmlcore.tuning.plan import PlannedTrial
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "ray", "mlflow", "dvc", "polars")
+
+ATTEMPTS = "attempts"
 
 
 class Tracker(Protocol):
@@ -43,7 +46,7 @@ class Tracker(Protocol):
 
     def finish(self, record: TrialRecord, name: str) -> None: ...
 
-    def sync(self, records: Mapping[str, TrialRecord]) -> int: ...
+    def sync(self, records: Iterable[TrialRecord]) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -54,13 +57,18 @@ class Workplace:
     locks: Path
     gpus: float
     tracker: Tracker
+    limits: Limits = NO_LIMITS
+
+    def reason_file(self, trial_key: str) -> Path:
+        """Where the watchdog says why it ended an attempt."""
+        return self.locks / f"{trial_key}.ended"
 
 
 def execute(trial: PlannedTrial, place: Workplace, report: Callable[[EpochReport], None]) -> TrialRecord:
     """Run a trial and publish its record; a trial that raises becomes a `failed` record with its reason.
 
     Holds the lock of the trial's key throughout: an orphan of a killed driver cannot publish beside its successor,
-    which waits, finds the orphan's record and has nothing left to do.
+    which waits, finds the orphan's record and has nothing left to do. An attempt that broke a limit is not repeated.
     """
     place.locks.mkdir(parents=True, exist_ok=True)
     folder = RecordFolder(place.records)
@@ -68,10 +76,16 @@ def execute(trial: PlannedTrial, place: Workplace, report: Callable[[EpochReport
         earlier = folder.read_or_set_aside(trial.key)
         if earlier is not None and earlier.done:
             return earlier
-        attempts = _count_attempt(trial.store_folder)
-        config = canonical(trial.cell.config)
-        place.tracker.start(trial.key, trial.name, trial.cell.labels, config)
-        record = _attempt(trial, place, report, attempts)
+        reason = take_reason(place.reason_file(trial.key))
+        if reason is None:
+            config = canonical(trial.cell.config)
+            place.tracker.start(trial.key, trial.name, trial.cell.labels, config)
+            with watched(place.limits, place.reason_file(trial.key)):
+                record = _attempt(trial, place, report)
+        else:
+            record = make_record(
+                trial, status="failed", error=reason, attempts=attempts_at(trial.store_folder)
+            )
         folder.write(record)
     place.tracker.finish(record, trial.name)
     _release_memory()
@@ -87,23 +101,22 @@ def _release_memory() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def _count_attempt(folder: Path) -> int:
-    path = folder / "attempts"
-    attempts = int(path.read_text()) + 1 if path.is_file() else 1
-    write_atomically(path, str(attempts))
-    return attempts
+def attempts_at(folder: Path) -> int:
+    """How often the trial whose files lie in `folder` was begun."""
+    path = folder / ATTEMPTS
+    return int(path.read_text()) if path.is_file() else 0
 
 
-def _attempt(
-    trial: PlannedTrial, place: Workplace, report: Callable[[EpochReport], None], attempts: int
-) -> TrialRecord:
+def _attempt(trial: PlannedTrial, place: Workplace, report: Callable[[EpochReport], None]) -> TrialRecord:
     started = time.monotonic()
+    attempts = attempts_at(trial.store_folder) + 1
 
     def on_epoch(epoch: EpochReport) -> None:
         place.tracker.epoch(trial.key, epoch.epoch, epoch.metrics)
         report(epoch)
 
     try:
+        write_atomically(trial.store_folder / ATTEMPTS, str(attempts))
         data = PreparedDataset.open(trial.data_folder)
         store = TrialStore(trial.store_folder)
         device = select_device(place.gpus)

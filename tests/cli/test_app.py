@@ -140,6 +140,7 @@ def test_help_loads_no_heavy_library():
     "command",
     [
         "plan",
+        "sync",
         "check",
         "evaluate",
         "summary",

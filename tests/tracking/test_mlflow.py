@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 import zlib
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from dmlcore.records import TrialRecord
 from dmlcore.tracking import MlflowTracker
-from dmlcore.tracking.mlflow import git_tags, store_uri
+from dmlcore.tracking.address import git_tags, store_uri
 from dmlcore.tracking.views import LABELS as VIEW_LABELS
 from dmlcore.tracking.views import METRICS, TAG
 
@@ -118,13 +119,56 @@ def test_sync_delivers_what_is_missing_and_ends_what_was_killed(tracker):
     tracker.epoch("key", 0, {"validation/map_at_r": 0.1})
     other = record(trial_key="other", status="failed", error="TrainingError: nan")
     again = MlflowTracker(tracker.uri, tracker.experiment, tracker.artifacts, {})
-    assert again.sync({"killed": record(), "lost": other}) == 2
+    assert again.sync([record(), other]) == 2
     found = {run.data.tags["trial_key"]: run for run in runs(tracker)}
     assert {key: run.info.status for key, run in found.items()} == {"key": "FINISHED", "other": "FAILED"}
     assert steps(tracker, found["key"]) == [0, 1]
     assert found["other"].data.tags["error"] == "TrainingError: nan"
-    assert again.sync({"killed": record(), "lost": other}) == 0
+    assert again.sync([record(), other]) == 0
     assert len(runs(tracker)) == 2
+
+
+def test_runs_of_two_values_of_an_axis_are_two(tracker):
+    labels = [record(trial_key=key).labels for key in ("a", "b")]
+    assert labels[0] == labels[1]
+    assert tracker.sync([record(trial_key="a"), record(trial_key="b")]) == 2
+    assert {run.data.tags["trial_key"] for run in runs(tracker)} == {"a", "b"}
+
+
+def test_a_run_that_a_killed_process_left_running_is_ended(tracker):
+    tracker.start("gone", "killed and since dropped", LABELS, CONFIG)
+    assert tracker.sync([]) == 1
+    (run,) = runs(tracker)
+    assert run.info.status == "KILLED"
+    assert run.data.tags["trial_status"] == "interrupted"
+    assert tracker.sync([]) == 0
+
+
+def test_epochs_after_a_gap_are_not_logged_before_those_in_it(tracker, monkeypatch):
+    tracker.start("key", "a name", LABELS, CONFIG)
+    tracker.epoch("key", 0, {"validation/map_at_r": 0.1})
+    address = tracker.client
+    tracker._client = MlflowTracker("http://127.0.0.1:9", "down", None, {}).client
+    tracker.epoch("key", 1, {"validation/map_at_r": 0.2})
+    tracker._client, tracker._resting_until = address, 0.0
+    tracker.epoch("key", 2, {"validation/map_at_r": 0.3})
+    curve = [{"validation/map_at_r": 0.1 * (epoch + 1)} for epoch in range(3)]
+    tracker.finish(record(curve=curve), "a name")
+    (run,) = runs(tracker)
+    assert steps(tracker, run) == [0, 1, 2]
+
+
+def test_a_server_that_is_down_costs_a_trial_one_call_and_not_one_an_epoch(caplog):
+    tracker = MlflowTracker("http://127.0.0.1:9", "down", None, {})
+    started = time.monotonic()
+    tracker.start("key", "a name", LABELS, CONFIG)
+    first = time.monotonic() - started
+    for epoch in range(50):
+        tracker.epoch("key", epoch, {"validation/map_at_r": 0.1})
+    tracker.finish(record(), "a name")
+    assert first < 20.0
+    assert time.monotonic() - started < first + 1.0
+    assert caplog.text.count("the records have it") == 1
 
 
 def test_a_server_that_is_down_fails_nothing(caplog, monkeypatch):
@@ -135,7 +179,7 @@ def test_a_server_that_is_down_fails_nothing(caplog, monkeypatch):
     tracker.start("key", "a name", LABELS, CONFIG)
     tracker.epoch("key", 0, {"validation/map_at_r": 0.1})
     tracker.finish(record(), "a name")
-    assert tracker.sync({"a name": record()}) == 0
+    assert tracker.sync([record()]) == 0
     assert "the records have it" in caplog.text
 
 

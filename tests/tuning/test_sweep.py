@@ -11,40 +11,18 @@ import polars as pl
 import pytest
 from filelock import FileLock
 
-from dmlcore.config import ConfigError, SweepConfig, parse
+from dmlcore.config import ConfigError
 from dmlcore.records import RecordFolder
 from dmlcore.tracking import MemoryTracker
-from dmlcore.tuning.plan import make_plan
-from dmlcore.tuning.sweep import SweepBusyError, SweepFolders, run_sweep
+from dmlcore.tuning.lock import SweepBusyError
+from dmlcore.tuning.sweep import SweepFolders, run_sweep
 from dmlcore.tuning.worker import Workplace, execute
-from tests.small import TRIAL
-
-
-def sweep_config(**changes):
-    values = {
-        "study": "t",
-        "trial": {key: value for key, value in TRIAL.items() if key not in ("dataset", "loss")},
-        "datasets": ["small"],
-        "backbones": {"resnet": {}},
-        "losses": {"ms": {"loss": {"name": "multi_similarity"}}},
-        "regularizers": [[], [{"name": "tcm"}]],
-    }
-    return parse(SweepConfig, values | changes, "params.yaml")
+from tests.tuning.sweeps import plan_of, run_here, sweep_config
 
 
 @pytest.fixture
 def folders(tmp_path, small_data):
     return SweepFolders(tmp_path / "study", small_data.folder.parent)
-
-
-def plan_of(config, folders):
-    return make_plan(config, study=folders.study, prepared=folders.prepared)
-
-
-def run_here(config, folders, tracker):
-    """The sweep without Ray: each missing trial in this process."""
-    place = Workplace(folders.records, folders.state / "locks", 0.0, tracker)
-    return [execute(trial, place, lambda report: None) for trial in plan_of(config, folders).missing]
 
 
 def written(folders):
