@@ -17,10 +17,6 @@ Row = Mapping[str, Any]
 MOST_ARMS = 4
 """Arms that get sentences of their own; more are counted together."""
 LEVEL = 0.05
-WORDS = (
-    "Yes: the interval shows it better in every comparison. Likely: better in all, by the interval in some. "
-    "Not shown: neither. (Rather) worse, mixed: the interval shows it worse in all (some), or both in some."
-)
 
 
 @dataclass(frozen=True)
@@ -48,22 +44,6 @@ class Score:
         return label(self.metric)
 
     @property
-    def aim(self) -> str:
-        """What an improvement is called."""
-        return "more accurate" if METRICS[self.metric] else "more even"
-
-    @property
-    def word(self) -> str:
-        """The answer in a word, by the rule in WORDS."""
-        if self.sure_better and self.sure_worse:
-            return "mixed"
-        if self.sure_worse:
-            return "no, worse" if self.sure_worse == self.comparisons else "rather worse"
-        if self.sure_better == self.comparisons:
-            return "yes"
-        return "likely" if self.sure_better and self.better == self.comparisons else "not shown"
-
-    @property
     def direction(self) -> str:
         return "higher is better" if METRICS[self.metric] else "lower is better"
 
@@ -86,7 +66,7 @@ class Score:
 class Answer:
     """Of one arm, or of all together."""
 
-    name: str
+    headline: str
     sentences: tuple[str, str]
     scores: tuple[Score, Score]
 
@@ -112,7 +92,9 @@ def answers(rows: Sequence[Row], confidence: float) -> list[Answer]:
     compared = [row for row in rows if all(row[f"test/{m}/difference/mean"] is not None for m in metrics)]
     arms = list(dict.fromkeys(row["arm"] for row in compared))
     groups = [[row for row in compared if row["arm"] == arm] for arm in arms]
-    return [_answer(group, metrics, confidence) for group in (groups if len(arms) <= MOST_ARMS else [compared])]
+    return [
+        _answer(group, metrics, confidence) for group in (groups if len(arms) <= MOST_ARMS else [compared])
+    ]
 
 
 def no_answer(rows: Sequence[Row], confidence: float) -> str:
@@ -124,7 +106,7 @@ def _answer(rows: Sequence[Row], metrics: Sequence[str], confidence: float) -> A
     name = _name([row["arm"] for row in rows])
     first, second = (_score(rows, metric) for metric in metrics)
     return Answer(
-        name,
+        _headline(name, first, second),
         (_sentence(first, name, confidence), _sentence(second, name, confidence)),
         (first, second),
     )
@@ -165,23 +147,27 @@ def _overall(means: Sequence[float]) -> str:
     return f"p = {found.p_value:.2g}"
 
 
+def _headline(name: str, even: Score, accurate: Score) -> str:
+    first = f"one threshold serves the classes more evenly in {even.better} of {even.comparisons} comparisons"
+    return f"{_capital(name)}: {first}, accuracy is higher in {accurate.better} of {accurate.comparisons}"
+
+
 def _sentence(score: Score, name: str, confidence: float) -> str:
     n, verb = score.comparisons, "raised" if METRICS[score.metric] else "lowered"
-    plural = "comparisons" if n > 1 else "comparison"
-    text = f"{name} {verb} {score.name} ({score.label}) in {score.better} of {n} {plural}"
-    text += f", with a median change of {score.size} ({score.span})" if n > 1 else f", by {score.size}"
-    return f"{text[0].upper()}{text[1:]}; {_certainty(score, percent(confidence))}."
+    text = f"{_capital(name)} {verb} {score.name} ({score.label}) in {score.better} of {n} comparisons, "
+    text += f"with a median change of {score.size} (from {score.span})" if n > 1 else f"by {score.size}"
+    return f"{text}; sure, by its {percent(confidence)} interval, in {_certainty(score)}."
 
 
-def _certainty(score: Score, level: str) -> str:
-    n = score.comparisons
-    if n == 1:
-        known = score.sure_better or score.sure_worse
-        return f"the {level} interval {'leaves out' if known else 'holds'} no change"
-    text = f"the {level} interval leaves out no change in {score.sure_better + score.sure_worse} of them"
-    notes = [f"{score.sure_worse} worse"] if score.sure_worse else []
+def _certainty(score: Score) -> str:
+    sure = score.sure_better + score.sure_worse
+    notes = [f"{score.sure_worse} of them worse"] if score.sure_worse else []
     notes += [] if score.corrected is None else [f"{score.corrected} after Holm's correction"]
-    return text + (f" ({', '.join(notes)})" if notes else "")
+    return f"{sure} of {score.comparisons}" + (f" ({', '.join(notes)})" if notes else "")
+
+
+def _capital(name: str) -> str:
+    return name[0].upper() + name[1:]
 
 
 def _name(arms: Sequence[str]) -> str:
@@ -192,4 +178,4 @@ def _name(arms: Sequence[str]) -> str:
 
 
 def _share(value: float) -> str:
-    return f"{100 * (rounded(value) or 0.0):+.0f} %".replace("-", "\N{MINUS SIGN}")
+    return f"{100 * (rounded(value) or 0.0):+.0f}\N{NO-BREAK SPACE}%".replace("-", "\N{MINUS SIGN}")

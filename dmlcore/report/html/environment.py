@@ -25,7 +25,9 @@ def environment(study: Study) -> list[tuple[str, str]]:
     records = _records(study)
     found: dict[str, set[str]] = {}
     for record in records:
-        machine = {key: record.machine[key] for key in ("processor", "cpus", "gpu") if record.machine.get(key)}
+        machine = {
+            key: record.machine[key] for key in ("processor", "cpus", "gpu") if record.machine.get(key)
+        }
         for name, value in {**record.versions, **machine}.items():
             found.setdefault(name, set()).add(_short(value))
     return [(name, ", ".join(sorted(values))) for name, values in sorted(found.items())]

@@ -67,7 +67,9 @@ def _opened(folder: Path, pair: Pair, described: Any) -> Pictures:
 
     data = PreparedDataset.open(folder)
     if data.data_hash != described.get("data_hash"):
-        return Pictures({}, None, "No images: the prepared data set is not the one that the trials were trained on.")
+        return Pictures(
+            {}, None, "No images: the prepared data set is not the one that the trials were trained on."
+        )
     rows = data.manifest[pair.index.tolist()]
     names = dict(zip(pair.index.tolist(), rows["class_name"].to_list(), strict=True))
     return Pictures(names, data.split("test"), None)

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from dmlcore.report.comparisons import comparisons
-from dmlcore.report.html.answer import WORDS, answers, inconsistency, no_answer, question
+from dmlcore.report.html.answer import answers, inconsistency, no_answer, question
 from dmlcore.report.html.classes import class_table
 from dmlcore.report.html.curves import utility_data
 from dmlcore.report.html.environment import environment, shared_settings
@@ -55,7 +55,6 @@ def _sections(study: Study) -> dict[str, Any]:
     }
     return looked | {
         "question": question(rows),
-        "words": WORDS,
         "answers": answers(rows, confidence),
         "no_answer": no_answer(rows, confidence),
         "counts": _counts(study),
@@ -91,7 +90,9 @@ def _closer_look(study: Study) -> tuple[dict[str, Any], str]:
 
 def _counts(study: Study) -> list[tuple[str, int]]:
     found = Counter(study.trials["status"].to_list())
-    return [(status, found[status]) for status in ("finished", "failed", "stopped", "missing") if found[status]]
+    return [
+        (status, found[status]) for status in ("finished", "failed", "stopped", "missing") if found[status]
+    ]
 
 
 def _file(name: str) -> str:

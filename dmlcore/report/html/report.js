@@ -7,6 +7,8 @@
   const narrow = () => window.innerWidth < 640;
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+  const shade = (name) => (name === "#000000" ? colour("--ink") : name); // black is no colour on a dark page
+
   function chosen(form) {
     return all(`select[form=${form}]`).filter((s) => s.value).map((s) => [s.dataset.filter, s.value]);
   }
@@ -40,11 +42,11 @@
       type: "scatter", mode: "markers", x: group.map((m) => m.x), y: group.map((m) => m.y),
       error_x: bars(group, "dx"), error_y: bars(group, "dy"), customdata: group.map((m) => data.tradeoff.marks.indexOf(m)),
       hovertext: group.map(hover), hoverinfo: "text",
-      marker: { color: group[0].colour, symbol: group[0].symbol, size: 11, line: { width: 2, color: group[0].colour } },
+      marker: { color: shade(group[0].colour), symbol: group[0].symbol, size: 11, line: { width: 2, color: shade(group[0].colour) } },
     }));
   }
   const bars = (group, name) => ({
-    type: "data", array: group.map((m) => m[name] || 0), color: group[0].colour, thickness: 1, width: 3, opacity: 0.6,
+    type: "data", array: group.map((m) => m[name] || 0), color: shade(group[0].colour), thickness: 1, width: 3, opacity: 0.6,
   });
 
   function front(marks) {
@@ -59,7 +61,7 @@
     const bases = new Map(marks.filter((m) => m.off).map((m) => [m.cell, m]));
     return marks.filter((m) => !m.off && bases.has(m.cell)).map((m) => ({
       x: m.x, y: m.y, ax: bases.get(m.cell).x, ay: bases.get(m.cell).y, xref: "x", yref: "y", axref: "x", ayref: "y",
-      text: "", showarrow: true, arrowhead: 2, arrowsize: 1.3, arrowwidth: 1.6, arrowcolor: m.colour, standoff: 8, startstandoff: 8,
+      text: "", showarrow: true, arrowhead: 2, arrowsize: 1.3, arrowwidth: 1.6, arrowcolor: shade(m.colour), standoff: 8, startstandoff: 8,
     }));
   }
 
@@ -82,7 +84,7 @@
       draw(el, [front(here), ...traces(here)], {
         annotations: arrows(here), margin: { l: 10, r: 15, t: several ? 30 : 8, b: 10 },
         title: several ? { text: escaped(figure.dataset.dataset), font: { size: 14 } } : undefined,
-        xaxis: { title: { text: `← fairer: inconsistency between classes, ${axes.x}` } },
+        xaxis: { title: { text: `← more even: inconsistency between classes, ${axes.x}` } },
         yaxis: { title: { text: `accuracy, ${axes.y}: better →` } },
       });
       if (!el.dataset.ready) {
@@ -96,14 +98,14 @@
   }
 
   function panel(arm, i) {
-    const x = `x${i ? i + 1 : ""}`, y = `y${i ? i + 1 : ""}`, shade = arm.off ? OFF : ON;
+    const x = `x${i ? i + 1 : ""}`, y = `y${i ? i + 1 : ""}`, ink = arm.off ? OFF : ON;
     if (arm.missing) return [];
-    const edge = { type: "scatter", mode: "lines", x: arm.thresholds, xaxis: x, yaxis: y, line: { width: 0, color: shade } };
+    const edge = { type: "scatter", mode: "lines", x: arm.thresholds, xaxis: x, yaxis: y, line: { width: 0, color: ink } };
     return [
       { ...edge, y: arm.low, hoverinfo: "skip" },
-      { ...edge, y: arm.high, fill: "tonexty", fillcolor: shade + "4d", hoverinfo: "skip" },
+      { ...edge, y: arm.high, fill: "tonexty", fillcolor: ink + "4d", hoverinfo: "skip" },
       {
-        ...edge, y: arm.mean, line: { width: 2, color: shade }, hoverinfo: "text",
+        ...edge, y: arm.mean, line: { width: 2, color: ink }, hoverinfo: "text",
         hovertext: arm.thresholds.map((t, k) => `threshold ${t.toFixed(3)}<br>utility ${arm.mean[k].toFixed(3)}<br>` +
           `10 % to 90 % of classes: ${arm.low[k].toFixed(3)} to ${arm.high[k].toFixed(3)}`),
       },

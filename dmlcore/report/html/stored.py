@@ -76,7 +76,7 @@ def stored_pair(study: Study) -> Pair | str:
     cell, arm, seed, off, on = max(found, key=lambda item: _accuracy(study, item[0], item[1]))
     tensors = load_file(on)
     if len(tensors["labels"]) > MOST_IMAGES:
-        return f"Left out: {len(tensors['labels']):,} test images, all pairs of more than {MOST_IMAGES:,} take too long here."
+        return f"Left out: all pairs of {len(tensors['labels']):,} test images take minutes; at most {MOST_IMAGES:,}."
     before = load_file(off)
     if not np.array_equal(before["index"], tensors["index"]):
         return f"Left out: the stored embeddings of the two trials of seed {seed} are not of the same images."
@@ -128,7 +128,11 @@ def _side(
 
     far_range = tuple(json.loads(trial.get(FAR_RANGE) or "[0.01, 0.1]"))
     found = evaluate(
-        embeddings, labels, far_range=far_range, num_thresholds=trial.get(THRESHOLDS) or 101, is_query=is_query
+        embeddings,
+        labels,
+        far_range=far_range,
+        num_thresholds=trial.get(THRESHOLDS) or 101,
+        is_query=is_query,
     )
     points = np.asarray(embeddings, np.float64)
     unit = points / np.linalg.norm(points, axis=1, keepdims=True)

@@ -45,7 +45,9 @@ def tradeoff_data(study: Study, metric: str, run_link: str | None) -> dict[str, 
     for mark in found:
         symbol = SYMBOLS[legend.markers[mark.cell.backbone]][0] + ("" if mark.arm == OFF else "-open")
         style = {"colour": legend.colours[mark.cell.loss], "symbol": symbol, "front": id(mark) in front}
-        drawn.append(_mark(study, mark, whole) | style | {"cell": places[id(mark.cell)], "runs": _runs(mark, run_link)})
+        drawn.append(
+            _mark(study, mark, whole) | style | {"cell": places[id(mark.cell)], "runs": _runs(mark, run_link)}
+        )
     axes = {"x": plot_text(label(f"test/{metric}")), "y": plot_text(label(study.config.accuracy))}
     return {"marks": drawn, "bars": bar_text(whole, study.config.confidence), "axes": axes}
 

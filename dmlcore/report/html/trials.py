@@ -18,7 +18,10 @@ STATUSES = {
     "stopped": "\N{BLACK SCISSORS} cut short",
     "missing": "\N{WHITE QUESTION MARK ORNAMENT} missing",
 }
-WORDS = {"better": "\N{BLACK UP-POINTING SMALL TRIANGLE} better", "worse": "\N{BLACK DOWN-POINTING SMALL TRIANGLE} worse"}
+WORDS = {
+    "better": "\N{BLACK UP-POINTING SMALL TRIANGLE} better",
+    "worse": "\N{BLACK DOWN-POINTING SMALL TRIANGLE} worse",
+}
 TESTS = {
     "p_value": "p",
     "p_holm": "p (Holm)",
@@ -31,7 +34,17 @@ TESTS = {
 def comparison_table(rows: Sequence[Mapping[str, Any]], confidence: float) -> Table:
     """One row a (comparison, metric): both means, the paired difference and its tests."""
     tests = [name for name in TESTS if rows and f"test/map_at_r/difference/{name}" in rows[0]]
-    columns = ["data set", "backbone", "loss", "regulariser", "metric", "pairs", "off", "on", "on \N{MINUS SIGN} off"]
+    columns = [
+        "data set",
+        "backbone",
+        "loss",
+        "regulariser",
+        "metric",
+        "pairs",
+        "off",
+        "on",
+        "on \N{MINUS SIGN} off",
+    ]
     columns += ["change", "judged", *(TESTS[name] for name in tests), "missing"]
     level = percent(confidence)
     return Table(
