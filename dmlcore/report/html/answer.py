@@ -155,7 +155,9 @@ def _headline(name: str, even: Score, accurate: Score) -> str:
 def _sentence(score: Score, name: str, confidence: float) -> str:
     n, verb = score.comparisons, "raised" if METRICS[score.metric] else "lowered"
     text = f"{_capital(name)} {verb} {score.name} ({score.label}) in {score.better} of {n} comparisons, "
-    text += f"with a median change of {score.size} (from {score.span})" if n > 1 else f"by {score.size}"
+    text += f"with a median change of {score.size}" + (
+        f" (from {score.span})" if " to " in score.span else ""
+    )
     return f"{text}; sure, by its {percent(confidence)} interval, in {_certainty(score)}."
 
 
@@ -174,7 +176,7 @@ def _name(arms: Sequence[str]) -> str:
     kinds = list(dict.fromkeys(arm.partition("(")[0] for arm in arms))
     if kinds == ["tcm"]:
         return "TCM"
-    return short_arm(kinds[0]) if len(kinds) == 1 else ("the regularisers" if kinds else "")
+    return short_arm(kinds[0]).replace("_", " ") if len(kinds) == 1 else ("the regularisers" if kinds else "")
 
 
 def _share(value: float) -> str:

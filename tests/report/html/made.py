@@ -39,14 +39,14 @@ class Page(HTMLParser):
         names = dict(found)
         self.tags.append((tag, names))
         if tag == "table":
-            self._table = names.get("id", "")
+            self._table = names.get("id") or ""
             self.tables[self._table], self.heads[self._table] = [], []
         elif tag == "tr" and self._table:
             self.tables[self._table].append([])
-        elif tag == "th":
+        elif tag == "th" and self._table:
             self._head = True
             self.heads[self._table].append("")
-        elif tag == "td":
+        elif tag == "td" and self._table:
             self._cell = Cell(value=names.get("data-value"))
             self.tables[self._table][-1].append(self._cell)
         elif tag == "img" and self._cell is not None:
@@ -65,7 +65,7 @@ class Page(HTMLParser):
         if self._json:
             self.data_text += data
         elif self._cell is not None:
-            self._cell.text += data.strip()
+            self._cell.text = f"{self._cell.text} {data.strip()}".strip()
         elif self._head:
             self.heads[self._table][-1] += data.strip()
 
@@ -79,7 +79,7 @@ class Page(HTMLParser):
 
 
 def stored_study(data: PreparedDataset, storage: Path, **tensors: Any) -> Study:
-    """Off and TCM on the test split of `data`, two seeds, embeddings in `storage`; two losses, one of them not stored."""
+    """Off and TCM on the test split of `data`, two seeds; of one of the two losses the embeddings lie in `storage`."""
     split, random, found = data.split("test"), np.random.default_rng(5), []
     for row in rows(("small",), ("resnet",), ("smooth_ap", "supcon"), ("off", TCM), (0, 1)):
         train = hashlib.sha256(row["trial_key"].encode()).hexdigest()[:16]
