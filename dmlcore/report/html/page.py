@@ -11,6 +11,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from dmlcore.report.comparisons import comparisons
+from dmlcore.report.convergence import curves, still_rising
 from dmlcore.report.html.answer import answers, inconsistency, no_answer, question
 from dmlcore.report.html.classes import class_table
 from dmlcore.report.html.curves import utility_data
@@ -58,6 +59,7 @@ def _sections(study: Study) -> dict[str, Any]:
         "answers": answers(rows, confidence),
         "no_answer": no_answer(rows, confidence),
         "counts": _counts(study),
+        "converged": _converged(shown),
         "legend": legend_entries(shown),
         "bars": data["tradeoff"]["bars"],
         "datasets": sorted(set(shown.trials["dataset"])),
@@ -93,6 +95,13 @@ def _counts(study: Study) -> list[tuple[str, int]]:
     return [
         (status, found[status]) for status in ("finished", "failed", "stopped", "missing") if found[status]
     ]
+
+
+def _converged(study: Study) -> tuple[int, int] | None:
+    """Finished trials that were no longer rising, and all whose curve is known; None where none is."""
+    found = [curve for cell in study.cells for arm in cell.arms for curve in curves(cell, arm).values()]
+    known = [rising for curve in found if (rising := still_rising(curve)) is not None]
+    return (known.count(False), len(known)) if known else None
 
 
 def _file(name: str) -> str:

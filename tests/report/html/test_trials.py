@@ -112,6 +112,7 @@ def test_a_rising_curve_has_its_mark() -> None:
     marks = {row["trial"].value: row["converged"].text for row in page.table("trials")}
     assert marks[found[0]["trial_key"]] == "† no"
     assert list(marks.values()).count("yes") == 3
+    assert "3 of 4 had converged" in page.html
     assert all("†3 of 4 conv." in row["pairs"].text for row in page.table("comparisons"))
 
 
