@@ -362,6 +362,8 @@ class AggregateConfig(Strict):
     """Analyses of a study beside the comparisons: accuracy against inconsistency over many losses, the grid of margins,
     the picture of a 2-D embedding."""
     figure: FigureConfig = FigureConfig()
+    run_link: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    """Address of a trial's MLflow run for report.html, `{trial_key}` standing for the trial's key."""
 
 
 class StudyParams(Strict):

@@ -7,10 +7,12 @@ from dmlcore.config import ConfigError, load_study
 from dmlcore.report.outputs import write_results
 from dmlcore.report.study import read_study
 
+ROOT = Path(__file__).resolve().parents[1]
+
 
 def main(folder: Path) -> None:
     params = load_study(folder / "params.yaml")
-    study = read_study(folder, params.aggregate, params.sweep.storage)
+    study = read_study(folder, params.aggregate, params.sweep.storage, ROOT / "data" / "prepared")
     write_results(study, folder / "results")
 
 

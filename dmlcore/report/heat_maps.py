@@ -31,7 +31,7 @@ NOTE = (
 def heat_map_figure(study: Study) -> Figure:
     """A row a (data set, backbone, loss) whose TCM has two margins; a column a metric."""
     found = settings(study)
-    grids = {place: tried for place, tried in found.items() if _is_grid(tried)}
+    grids = {place: tried for place, tried in found.items() if is_grid(tried)}
     with house_style():
         figure = new_figure(PANEL_INCHES * len(PANELS) + 0.5, PANEL_INCHES * max(1, len(grids)) + 1.3)
         axes = figure.subplots(max(1, len(grids)), len(PANELS), squeeze=False)
@@ -66,7 +66,7 @@ def grid_values(
     return ups, downs, values
 
 
-def _is_grid(tried: Sequence[Setting]) -> bool:
+def is_grid(tried: Sequence[Setting]) -> bool:
     return len(tried) > 1 and all(any(name in s.parameters for s in tried) for name in (POSITIVE, NEGATIVE))
 
 

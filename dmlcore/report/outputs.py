@@ -11,6 +11,7 @@ from dmlcore.report.baselines import baselines
 from dmlcore.report.comparisons import comparisons
 from dmlcore.report.convergence_plot import convergence_figure
 from dmlcore.report.figures import png_bytes
+from dmlcore.report.html.page import report_html
 from dmlcore.report.names import METRICS
 from dmlcore.report.paired_tests import overall_tests
 from dmlcore.report.parts import DIGITS, csv_text, shown_study, write_parts
@@ -24,7 +25,7 @@ def write_results(study: Study, folder: Path) -> None:
     """Write the tables and plots of a study into `folder`, and those of its parts (`write_parts`).
 
     baselines.csv, comparisons.csv and metrics.json hold every setting; tradeoff.png and utility_curves.png what
-    `shown_study` shows; convergence.png every trial.
+    `shown_study` shows; convergence.png every trial. report.html is the page with all of it.
     """
     write_atomically(folder / "baselines.csv", csv_text(baselines(study)))
     write_atomically(folder / "comparisons.csv", csv_text(comparisons(study)))
@@ -38,6 +39,7 @@ def write_results(study: Study, folder: Path) -> None:
     for name, figure in figures.items():
         write_atomically(folder / f"{name}.png", png_bytes(figure, study.config.figure))
     write_parts(study, folder)
+    write_atomically(folder / "report.html", report_html(study))
 
 
 def metrics_summary(study: Study) -> dict[str, Any]:

@@ -66,6 +66,10 @@ class Study:
     config: AggregateConfig = field(default_factory=AggregateConfig)
     storage: Path | None = None
     """Where the sweep keeps checkpoints and embeddings, for the parts that draw them."""
+    prepared: Path | None = None
+    """The folder of prepared data sets, for the page's images."""
+    records: Path | None = None
+    """The folder of trial records, for the versions that the page names."""
 
     def __post_init__(self) -> None:
         _check_columns(self.trials, self.config)
@@ -91,12 +95,26 @@ class Study:
         return self.datasets[dataset].get("raw_pixels", {}).get(f"test/{metric}")
 
 
-def read_study(folder: Path, config: AggregateConfig, storage: str | None = None) -> Study:
-    """The results that the sweep stage left in `folder`/results; `storage` as in its params, relative to `folder`."""
+def read_study(
+    folder: Path, config: AggregateConfig, storage: str | None = None, prepared: Path | None = None
+) -> Study:
+    """The results that the sweep stage left in `folder`/results.
+
+    Args:
+        folder: of the study.
+        config: its `aggregate` section.
+        storage: as in its params, relative to `folder`.
+        prepared: the folder of prepared data sets.
+    """
     results = folder / "results"
     datasets = json.loads((results / "datasets.json").read_text(encoding="utf-8"))
     return Study(
-        pl.read_parquet(results / "trials.parquet"), datasets, config, folder / storage if storage else None
+        pl.read_parquet(results / "trials.parquet"),
+        datasets,
+        config,
+        storage=folder / storage if storage else None,
+        prepared=prepared,
+        records=folder / "state" / "records",
     )
 
 

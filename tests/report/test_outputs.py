@@ -20,8 +20,8 @@ from tests.report.synthetic import TCM, dataset_info, rows, study, table, unfini
 
 TABLES = ["baselines.csv", "comparisons.csv", "metrics.json"]
 PLOTS = ["convergence.png", "tradeoff.png", "utility_curves.png"]
-FILES = sorted(TABLES + PLOTS)
-FILES_OF_OPIS = ["comparisons.csv", "metrics.json", "tradeoff.png", "utility_curves.png"]
+FILES = sorted([*TABLES, *PLOTS, "report.html"])
+FILES_OF_OPIS = ["comparisons.csv", "metrics.json", "report.html", "tradeoff.png", "utility_curves.png"]
 SMALL = AggregateConfig(figure=FigureConfig(dots_per_inch=50))
 HOSTILE = (
     "<script>alert(1)</script>",

@@ -1,0 +1,183 @@
+"""The first screen: what was asked, and the answer in two sentences made from the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from dmlcore.report.html.text import rounded
+from dmlcore.report.names import METRICS, label, number, percent, short_arm
+from dmlcore.report.paired_tests import overall_test
+from dmlcore.report.study import OFF
+from dmlcore.report.verdict import judgement, verdict
+
+Row = Mapping[str, Any]
+MOST_ARMS = 4
+"""Arms that get sentences of their own; more are counted together."""
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Score:
+    """What became of one metric over the comparisons of an arm."""
+
+    metric: str
+    comparisons: int
+    better: int
+    relative: tuple[float, float, float] | None
+    """Smallest, median and largest relative change."""
+    change: tuple[float, float, float]
+    sure_better: int
+    sure_worse: int
+    corrected: int | None
+    """Comparisons with p < 0.05 after Holm's correction."""
+    overall: str
+
+    @property
+    def name(self) -> str:
+        return "accuracy" if METRICS[self.metric] else "inconsistency"
+
+    @property
+    def label(self) -> str:
+        return label(self.metric)
+
+    @property
+    def direction(self) -> str:
+        return "higher is better" if METRICS[self.metric] else "lower is better"
+
+    @property
+    def size(self) -> str:
+        """The median change, as a share where there is one."""
+        return _share(self.relative[1]) if self.relative else number(self.change[1], self.metric, signed=True)
+
+    @property
+    def span(self) -> str:
+        """The smallest and the largest change."""
+        if self.relative:
+            low, _, high = (_share(value) for value in self.relative)
+        else:
+            low, _, high = (number(value, self.metric, signed=True) for value in self.change)
+        return low if low == high else f"{low} to {high}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Of one arm, or of all together."""
+
+    headline: str
+    sentences: tuple[str, str]
+    scores: tuple[Score, Score]
+
+
+def question(rows: Sequence[Row]) -> str:
+    """What was asked."""
+    who = _name([row["arm"] for row in rows if row["arm"] != OFF])
+    if not who:
+        return "How evenly does one distance threshold serve every class, and how accurate is the search?"
+    verb = "Does" if who.startswith("TCM") else "Do"
+    return f"{verb} {who} make one distance threshold serve every class, and what does it cost in accuracy?"
+
+
+def inconsistency(rows: Sequence[Row]) -> str:
+    """The corrected OPIS, or the raw one where none was measured."""
+    known = any(row["test/opis_corrected/off/mean"] is not None for row in rows)
+    return "opis_corrected" if known else "opis"
+
+
+def answers(rows: Sequence[Row], confidence: float) -> list[Answer]:
+    """An answer an arm; one for all arms together where they are many; none without a comparison."""
+    metrics = (inconsistency(rows), "map_at_r")
+    compared = [row for row in rows if all(row[f"test/{m}/difference/mean"] is not None for m in metrics)]
+    arms = list(dict.fromkeys(row["arm"] for row in compared))
+    groups = [[row for row in compared if row["arm"] == arm] for arm in arms]
+    return [
+        _answer(group, metrics, confidence) for group in (groups if len(arms) <= MOST_ARMS else [compared])
+    ]
+
+
+def no_answer(rows: Sequence[Row], confidence: float) -> str:
+    """Why there is no answer."""
+    return verdict(rows, confidence)
+
+
+def _answer(rows: Sequence[Row], metrics: Sequence[str], confidence: float) -> Answer:
+    name = _name([row["arm"] for row in rows])
+    first, second = (_score(rows, metric) for metric in metrics)
+    return Answer(
+        _headline(name, first, second),
+        (_sentence(first, name, confidence), _sentence(second, name, confidence)),
+        (first, second),
+    )
+
+
+def _score(rows: Sequence[Row], metric: str) -> Score:
+    means = [row[f"test/{metric}/difference/mean"] for row in rows]
+    shares = [row[f"test/{metric}/difference/relative"] for row in rows]
+    words = [judgement(row, metric) for row in rows]
+    known = [share for share in shares if share is not None]
+    return Score(
+        metric=metric,
+        comparisons=len(rows),
+        better=sum((mean > 0) == METRICS[metric] for mean in means if mean != 0),
+        relative=_range(known) if len(known) == len(rows) else None,
+        change=_range(means),
+        sure_better=words.count("better"),
+        sure_worse=words.count("worse"),
+        corrected=_below_level(rows, metric),
+        overall=_overall(means),
+    )
+
+
+def _range(values: Sequence[float]) -> tuple[float, float, float]:
+    return min(values), median(values), max(values)
+
+
+def _below_level(rows: Sequence[Row], metric: str) -> int | None:
+    p_values = [row[f"test/{metric}/difference/p_holm"] for row in rows]
+    known = [p for p in p_values if p is not None]
+    return sum(p < LEVEL for p in known) if known else None
+
+
+def _overall(means: Sequence[float]) -> str:
+    found = overall_test(means)
+    if found.p_value is None:
+        return found.note or "-"
+    return f"p = {found.p_value:.2g}"
+
+
+def _headline(name: str, even: Score, accurate: Score) -> str:
+    first = f"one threshold serves the classes more evenly in {even.better} of {even.comparisons} comparisons"
+    return f"{_capital(name)}: {first}, accuracy is higher in {accurate.better} of {accurate.comparisons}"
+
+
+def _sentence(score: Score, name: str, confidence: float) -> str:
+    n, verb = score.comparisons, "raised" if METRICS[score.metric] else "lowered"
+    text = f"{_capital(name)} {verb} {score.name} ({score.label}) in {score.better} of {n} comparisons, "
+    text += f"with a median change of {score.size}" + (
+        f" (from {score.span})" if " to " in score.span else ""
+    )
+    return f"{text}; sure, by its {percent(confidence)} interval, in {_certainty(score)}."
+
+
+def _certainty(score: Score) -> str:
+    sure = score.sure_better + score.sure_worse
+    notes = [f"{score.sure_worse} of them worse"] if score.sure_worse else []
+    notes += [] if score.corrected is None else [f"{score.corrected} after Holm's correction"]
+    return f"{sure} of {score.comparisons}" + (f" ({', '.join(notes)})" if notes else "")
+
+
+def _capital(name: str) -> str:
+    return name[0].upper() + name[1:]
+
+
+def _name(arms: Sequence[str]) -> str:
+    kinds = list(dict.fromkeys(arm.partition("(")[0] for arm in arms))
+    if kinds == ["tcm"]:
+        return "TCM"
+    return short_arm(kinds[0]).replace("_", " ") if len(kinds) == 1 else ("the regularisers" if kinds else "")
+
+
+def _share(value: float) -> str:
+    return f"{100 * (rounded(value) or 0.0):+.0f}\N{NO-BREAK SPACE}%".replace("-", "\N{MINUS SIGN}")

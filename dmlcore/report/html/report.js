@@ -1,0 +1,244 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const MOST_PANELS = 6; // utility panels at once: each costs the browser about 50 ms
+  const OFF = "#0072B2", ON = "#D55E00";
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const narrow = () => window.innerWidth < 640;
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+  const shade = (name) => (name === "#000000" ? colour("--ink") : name); // black is no colour on a dark page
+
+  function chosen(form) {
+    return all(`select[form=${form}]`).filter((s) => s.value).map((s) => [s.dataset.filter, s.value]);
+  }
+  const fits = (names, wanted) => wanted.every(([name, value]) => !(name in names) || names[name] === value);
+
+  function layout(extra) {
+    const size = narrow() ? 11 : 12;
+    const axis = { title: { font: { size } }, gridcolor: colour("--line"), zerolinecolor: colour("--line"), automargin: true };
+    const base = {
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false, hovermode: "closest",
+      font: { color: colour("--ink"), family: "inherit", size }, dragmode: narrow() ? false : "zoom",
+      margin: { l: 10, r: 10, t: 30, b: 10 }, xaxis: axis, yaxis: axis,
+      hoverlabel: { align: "left", bgcolor: colour("--card"), bordercolor: colour("--line"), font: { color: colour("--ink") } },
+    };
+    for (const [key, value] of Object.entries(extra)) base[key] = key.match(/axis/) ? { ...axis, ...value, title: { ...axis.title, ...value.title } } : value;
+    return base;
+  }
+  const draw = (el, traces, extra) =>
+    Plotly.react(el, traces, layout(extra), { responsive: true, displaylogo: false, displayModeBar: false });
+
+  const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  const hover = (mark) => mark.lines.map((line, i) => (i ? escaped(line) : `<b>${escaped(line)}</b>`)).join("<br>");
+
+  function traces(marks) {
+    const groups = new Map();
+    for (const mark of marks) {
+      const key = mark.colour + mark.symbol;
+      groups.set(key, [...(groups.get(key) || []), mark]);
+    }
+    return [...groups.values()].map((group) => ({
+      type: "scatter", mode: "markers", x: group.map((m) => m.x), y: group.map((m) => m.y),
+      error_x: bars(group, "dx"), error_y: bars(group, "dy"), customdata: group.map((m) => data.tradeoff.marks.indexOf(m)),
+      hovertext: group.map(hover), hoverinfo: "text",
+      marker: { color: shade(group[0].colour), symbol: group[0].symbol, size: 11, line: { width: 2, color: shade(group[0].colour) } },
+    }));
+  }
+  const bars = (group, name) => ({
+    type: "data", array: group.map((m) => m[name] || 0), color: shade(group[0].colour), thickness: 1, width: 3, opacity: 0.6,
+  });
+
+  function front(marks) {
+    const best = marks.filter((m) => m.front).sort((a, b) => a.x - b.x);
+    return {
+      type: "scatter", mode: "lines+markers", x: best.map((m) => m.x), y: best.map((m) => m.y), hoverinfo: "skip",
+      line: { color: "rgba(128,128,128,0.35)", width: 7 }, marker: { color: "rgba(128,128,128,0.35)", size: 26 },
+    };
+  }
+
+  function arrows(marks) {
+    const bases = new Map(marks.filter((m) => m.off).map((m) => [m.cell, m]));
+    return marks.filter((m) => !m.off && bases.has(m.cell)).map((m) => ({
+      x: m.x, y: m.y, ax: bases.get(m.cell).x, ay: bases.get(m.cell).y, xref: "x", yref: "y", axref: "x", ayref: "y",
+      text: "", showarrow: true, arrowhead: 2, arrowsize: 1.3, arrowwidth: 1.6, arrowcolor: shade(m.colour), standoff: 8, startstandoff: 8,
+    }));
+  }
+
+  function detail(mark) {
+    const box = document.getElementById("detail");
+    box.replaceChildren(...mark.lines.map((line) => Object.assign(document.createElement("div"), { textContent: line })));
+    for (const [name, address] of mark.runs) {
+      const link = Object.assign(document.createElement("a"), { textContent: `MLflow run, ${name}`, href: address, rel: "noreferrer" });
+      box.append(link, " ");
+    }
+  }
+
+  function drawTradeoff(wanted) {
+    for (const figure of all("figure.tradeoff")) {
+      const here = data.tradeoff.marks.filter((m) => m.dataset === figure.dataset.dataset && fits(m, wanted));
+      figure.hidden = !fits(figure.dataset, wanted) || (here.length === 0 && wanted.length > 0);
+      if (figure.hidden) continue;
+      const el = figure.querySelector(".plot"), axes = data.tradeoff.axes;
+      const several = all("figure.tradeoff").length > 1;
+      draw(el, [front(here), ...traces(here)], {
+        annotations: arrows(here), margin: { l: 10, r: 15, t: several ? 30 : 8, b: 10 },
+        title: several ? { text: escaped(figure.dataset.dataset), font: { size: 14 } } : undefined,
+        xaxis: { title: { text: `← more even: inconsistency between classes, ${axes.x}` } },
+        yaxis: { title: { text: `accuracy, ${axes.y}: better →` } },
+      });
+      if (!el.dataset.ready) {
+        el.dataset.ready = "yes";
+        el.on("plotly_click", (event) => {
+          const point = event.points.find((p) => p.customdata !== undefined);
+          if (point) detail(data.tradeoff.marks[point.customdata]);
+        });
+      }
+    }
+  }
+
+  function panel(arm, i) {
+    const x = `x${i ? i + 1 : ""}`, y = `y${i ? i + 1 : ""}`, ink = arm.off ? OFF : ON;
+    if (arm.missing) return [];
+    const edge = { type: "scatter", mode: "lines", x: arm.thresholds, xaxis: x, yaxis: y, line: { width: 0, color: ink } };
+    return [
+      { ...edge, y: arm.low, hoverinfo: "skip" },
+      { ...edge, y: arm.high, fill: "tonexty", fillcolor: ink + "4d", hoverinfo: "skip" },
+      {
+        ...edge, y: arm.mean, line: { width: 2, color: ink }, hoverinfo: "text",
+        hovertext: arm.thresholds.map((t, k) => `threshold ${t.toFixed(3)}<br>utility ${arm.mean[k].toFixed(3)}<br>` +
+          `10 % to 90 % of classes: ${arm.low[k].toFixed(3)} to ${arm.high[k].toFixed(3)}`),
+      },
+    ];
+  }
+
+  function drawUtility(wanted) {
+    const cells = data.utility.filter((cell) => fits(cell, wanted));
+    const box = document.getElementById("utility");
+    all(".plot", box).forEach((el) => Plotly.purge(el));
+    box.replaceChildren(...cells.slice(0, MOST_PANELS).map((cell) => {
+      const figure = Object.assign(document.createElement("figure"), { className: "panel" });
+      const heading = Object.assign(document.createElement("h3"), { textContent: cell.title });
+      figure.append(heading, Object.assign(document.createElement("div"), { className: "plot" }));
+      return figure;
+    }));
+    all(".plot", box).forEach((el, i) => drawCell(el, cells[i]));
+    const rest = cells.length - MOST_PANELS;
+    document.getElementById("more").textContent = rest > 0 ? `${rest} more: choose a data set, backbone or loss above.` : "";
+  }
+
+  function drawCell(el, cell) {
+    const columns = narrow() ? 1 : Math.min(2, cell.arms.length), rows = Math.ceil(cell.arms.length / columns);
+    el.style.height = `${17 * rows}rem`;
+    el.setAttribute("role", "img");
+    el.setAttribute("aria-label", `utility against threshold, ${cell.title}`);
+    const extra = { grid: { rows, columns, pattern: "independent", ygap: 0.35 }, shapes: [], annotations: [] };
+    const ends = cell.arms.flatMap((a) => (a.missing ? [] : [a.thresholds[0], a.thresholds.at(-1)]));
+    cell.arms.forEach((arm, i) => {
+      const n = i ? i + 1 : "", place = { xref: `x${n} domain`, yref: `y${n} domain`, showarrow: false };
+      extra[`xaxis${n}`] = { range: [Math.min(...ends), Math.max(...ends)], title: { text: "distance threshold" } };
+      extra[`yaxis${n}`] = { range: [0, 1.02], title: { text: i % columns ? "" : "utility" } };
+      extra.annotations.push({ ...place, x: 0, y: 1.13, xanchor: "left", text: `<b>${arm.heading}</b> ${arm.note || ""}` });
+      if (arm.missing) extra.annotations.push({ ...place, x: 0.5, y: 0.5, text: arm.missing });
+      else extra.shapes.push({
+        type: "rect", xref: `x${n}`, yref: `y${n} domain`, x0: arm.span[0], x1: arm.span[1], y0: 0, y1: 1,
+        fillcolor: "rgba(128,128,128,0.15)", line: { width: 0 }, layer: "below",
+      });
+    });
+    draw(el, cell.arms.flatMap(panel), extra);
+  }
+
+  function drawGrids(wanted) {
+    const box = document.getElementById("grids");
+    if (!box) return;
+    const shown = data.grids.filter((grid) => fits(grid, wanted));
+    box.replaceChildren(...shown.map(() => Object.assign(document.createElement("div"), { className: "plot" })));
+    all(".plot", box).forEach((el, i) => drawGrid(el, shown[i]));
+  }
+
+  function drawGrid(el, grid) {
+    el.setAttribute("role", "img");
+    el.setAttribute("aria-label", grid.title);
+    const frame = grid.chosen && {
+      type: "rect", x0: grid.chosen[0] - 0.5, x1: grid.chosen[0] + 0.5, y0: grid.chosen[1] - 0.5, y1: grid.chosen[1] + 0.5,
+      line: { color: ON, width: 4 },
+    };
+    draw(el, [{
+      type: "heatmap", x: grid.x, y: grid.y, z: grid.z, text: grid.text, texttemplate: "%{text}", hoverinfo: "x+y+text",
+      colorscale: "Cividis", reversescale: grid.low_is_good, showscale: false,
+    }], {
+      title: { text: `${escaped(grid.title)}<br>${grid.base}`, font: { size: 12 } }, margin: { l: 10, r: 5, t: 45, b: 10 },
+      shapes: frame ? [frame] : [],
+      xaxis: { type: "category", title: { text: "positive margin" } }, yaxis: { type: "category", title: { text: "negative margin" } },
+    });
+  }
+
+  function drawMap() {
+    const el = document.getElementById("map");
+    if (!el || !data.map) return;
+    const columns = narrow() ? 1 : 2, rows = 2 / columns;
+    const extra = { grid: { rows, columns, pattern: "independent", ygap: 0.25 }, annotations: [], margin: { l: 10, r: 10, t: 50, b: 10 } };
+    const points = data.map.sides.flatMap((side, i) => {
+      const n = i ? 2 : "", axes = { type: "scatter", mode: "markers", xaxis: `x${n}`, yaxis: `y${n}`, hoverinfo: "text" };
+      extra[`yaxis${n}`] = { scaleanchor: `x${n}` };
+      extra.annotations.push({
+        xref: `x${n} domain`, yref: `y${n} domain`, x: 0, y: 1.02, yanchor: "bottom", xanchor: "left", showarrow: false, align: "left", text: side.heading,
+      });
+      const rest = { ...axes, ...side.others, hoverinfo: "skip", marker: { size: 3, color: "rgba(128,128,128,0.45)" } };
+      return [rest, ...side.groups.map((group) => ({
+        ...axes, x: group.x, y: group.y, hovertext: group.name,
+        marker: { size: 8, symbol: group.symbol, color: group.kind === "worst" ? ON : OFF, line: { width: 0.5, color: colour("--paper") } },
+      }))];
+    });
+    draw(el, points, extra);
+  }
+
+  function filterRows() {
+    const wanted = chosen("filters");
+    for (const [table, form] of [["comparisons", "metrics"], ["trials", "statuses"]]) {
+      const here = [...wanted, ...chosen(form)];
+      all(`#${table} tbody tr`).forEach((row) => { row.hidden = !fits(row.dataset, here); });
+    }
+    const marks = data.tradeoff.marks, shown = marks.filter((m) => fits(m, wanted)).length;
+    document.getElementById("shown").textContent = `${shown} of ${marks.length} configurations shown`;
+    return wanted;
+  }
+
+  function update() {
+    const wanted = filterRows();
+    drawTradeoff(wanted);
+    drawUtility(wanted);
+    drawGrids(wanted);
+  }
+
+  function sortBy(table, column, heading) {
+    const down = heading.getAttribute("aria-sort") === "ascending";
+    all("th", table).forEach((th) => th.removeAttribute("aria-sort"));
+    heading.setAttribute("aria-sort", down ? "descending" : "ascending");
+    const key = (row) => row.cells[column].dataset.value;
+    const order = (a, b) => {
+      const [x, y] = [key(a), key(b)];
+      if (x === undefined || y === undefined) return (x === undefined) - (y === undefined);
+      const numbers = x !== "" && y !== "" && !isNaN(x) && !isNaN(y);
+      return (down ? -1 : 1) * (numbers ? x - y : x < y ? -1 : x > y ? 1 : 0);
+    };
+    const body = table.tBodies[0];
+    body.append(...[...body.rows].sort(order));
+  }
+
+  for (const table of all("table.sortable")) {
+    all("thead th", table).forEach((heading, i) => {
+      heading.querySelector("button").addEventListener("click", () => sortBy(table, i, heading));
+    });
+  }
+  const form = document.getElementById("filters");
+  all("select[form=filters]").forEach((select) => select.addEventListener("change", update));
+  form.addEventListener("reset", () => setTimeout(update));
+  form.addEventListener("submit", (event) => event.preventDefault());
+  all("select[form=metrics], select[form=statuses]").forEach((select) => select.addEventListener("change", filterRows));
+  const redraw = () => { update(); drawMap(); };
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  matchMedia("(max-width: 640px)").addEventListener("change", redraw);
+  redraw();
+  document.documentElement.dataset.ready = "yes";
+})();

@@ -1,0 +1,132 @@
+"""The tables of trials: comparisons, one row a comparison and metric; and every trial of the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dmlcore.report.convergence import COLUMN, mark, still_rising
+from dmlcore.report.html.table import Row, Table, Value, interval, measured, text, whole
+from dmlcore.report.html.text import rounded
+from dmlcore.report.names import METRICS, label, one_line, percent, short_arm
+from dmlcore.report.study import CELL, OFF, Study, swept_axes
+from dmlcore.report.verdict import judgement
+
+STATUSES = {
+    "finished": "finished",
+    "failed": "\N{CROSS MARK} failed",
+    "stopped": "\N{BLACK SCISSORS} cut short",
+    "missing": "\N{WHITE QUESTION MARK ORNAMENT} missing",
+}
+WORDS = {
+    "better": "\N{BLACK UP-POINTING SMALL TRIANGLE} better",
+    "worse": "\N{BLACK DOWN-POINTING SMALL TRIANGLE} worse",
+}
+TESTS = {
+    "p_value": "p",
+    "p_holm": "p (Holm)",
+    "effect_size": "effect size g",
+    "seeds_needed": "seeds needed",
+}
+"""Columns of `test/M/difference/...` that are shown where a comparison has them."""
+
+
+def comparison_table(rows: Sequence[Mapping[str, Any]], confidence: float) -> Table:
+    """One row a (comparison, metric): both means, the paired difference and its tests."""
+    tests = [name for name in TESTS if rows and f"test/map_at_r/difference/{name}" in rows[0]]
+    columns = [
+        "data set",
+        "backbone",
+        "loss",
+        "regulariser",
+        "metric",
+        "pairs",
+        "off",
+        "on",
+        "on \N{MINUS SIGN} off",
+    ]
+    columns += ["change", "judged", *(TESTS[name] for name in tests), "missing"]
+    level = percent(confidence)
+    return Table(
+        "comparisons",
+        f"Means and {level} t-intervals over seeds on the test classes; differences paired by seed. Judged: better or "
+        "worse where the interval of the difference leaves out 0.",
+        columns,
+        [_comparison(row, metric, tests) for row in rows for metric in METRICS],
+    )
+
+
+def trial_table(study: Study, run_link: str | None) -> Table:
+    """One row a trial of the plan, those without a result first."""
+    axes = swept_axes(study.trials)
+    columns = ["data set", "backbone", "loss", *axes.values(), "regulariser", "seed", "status"]
+    columns += [*(label(m) for m in METRICS), "best epoch", "converged", "trial", "what is wrong"]
+    order = [*CELL, "arm", "seed"]
+    trials = study.trials.sort(order, nulls_last=True).to_dicts()
+    trials.sort(key=lambda trial: trial["status"] == "finished")
+    return Table(
+        "trials",
+        "Every trial of the plan; failed, cut short and missing ones first. They are in no mean.",
+        columns,
+        [_trial(trial, list(axes), run_link) for trial in trials],
+    )
+
+
+def _comparison(row: Mapping[str, Any], metric: str, tests: Sequence[str]) -> Row:
+    name, off_alone = f"test/{metric}", row["arm"] == OFF
+    axes = [f"{key.removeprefix('axis/')}={value}" for key, value in row.items() if key.startswith("axis/")]
+    counted = row["seeds/off" if off_alone else "seeds/paired"]
+    pairs = Value(f"{counted} of {row['seeds/planned']}", counted, mark(row))
+    relative = row[f"{name}/difference/relative"]
+    cells = [
+        text(row["dataset"]),
+        text(row["backbone"]),
+        text(", ".join([row["loss"], *axes])),
+        text("off alone" if off_alone else short_arm(row["arm"])),
+        text(label(metric)),
+        pairs,
+        interval(row, f"{name}/off", metric),
+        Value("-") if off_alone else interval(row, f"{name}/arm", metric),
+        interval(row, f"{name}/difference", metric, signed=True),
+        Value("-" if relative is None else f"{100 * relative:+.1f} %", rounded(relative)),
+        _judged(judgement(row, metric)),
+        *(_tested(test, row[f"{name}/difference/{test}"]) for test in tests),
+        text(row["status"]),
+    ]
+    return Row(cells, _names(row) | {"metric": metric})
+
+
+def _judged(word: str) -> Value:
+    return Value(WORDS.get(word, word), word, word=word)
+
+
+def _tested(test: str, value: float | None) -> Value:
+    if value is None:
+        return Value("-")
+    shown = {"seeds_needed": f"{value:,.0f}", "effect_size": f"{value:+.2f}"}.get(test, f"{value:.3g}")
+    return Value(shown, rounded(value))
+
+
+def _trial(trial: Mapping[str, Any], axes: Sequence[str], run_link: str | None) -> Row:
+    status, key = trial["status"], trial["trial_key"]
+    rising = still_rising(trial.get(COLUMN) or [])
+    best = trial.get("validation/best_epoch")
+    cells = [
+        text(trial["dataset"]),
+        text(trial["backbone"]),
+        text(trial["loss"]),
+        *(text(trial[axis]) for axis in axes),
+        text(short_arm(trial["arm"])),
+        whole(trial["seed"]),
+        Value(STATUSES.get(status, status), status, word=status),
+        *(measured(trial.get(f"test/{metric}"), metric) for metric in METRICS),
+        whole(None if best is None else int(best)),
+        text("-" if rising is None else ("\N{DAGGER} no" if rising else "yes")),
+        Value(key, key, link=None if run_link is None else run_link.replace("{trial_key}", key)),
+        text(one_line(trial["error"] or "", 300)),
+    ]
+    return Row(cells, _names(trial) | {"status": status})
+
+
+def _names(row: Mapping[str, Any]) -> dict[str, str]:
+    return {name: row[name] for name in CELL}
