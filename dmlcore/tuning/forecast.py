@@ -16,8 +16,8 @@ from torch import nn
 from dmlcore.config import ModelConfig, ResourcesConfig, TrainConfig, TrialConfig
 from dmlcore.data.packed import PreparedDataset
 from dmlcore.records import TrialRecord
-from dmlcore.training.build import build_model, build_objective
-from dmlcore.tuning.plan import PlannedTrial
+from dmlcore.training.build import build_objective
+from dmlcore.tuning.plan import PlannedTrial, weightless_model
 
 MOMENTS = {"sgd": 1, "adam": 2, "adamw": 2}
 """Values of the size of the parameters that an optimiser keeps."""
@@ -96,9 +96,7 @@ def _counts(folder: Path) -> tuple[int, int, int]:
 def _model_bytes(settings: str, channels: int) -> tuple[int, int]:
     """Bytes of the model's state, and of the parameters in it; `settings` is a ModelConfig as JSON."""
     config = ModelConfig.model_validate_json(settings)
-    plain = config.model_copy(update={"backbone": config.backbone.model_copy(update={"weights": None})})
-    with torch.device("meta"):
-        model: nn.Module = build_model(plain, in_channels=channels, seed=0)
+    model: nn.Module = weightless_model(config, in_channels=channels)
     if config.trunk == "frozen":
         model = nn.ModuleDict(
             {name: part for name, part in model.named_children() if name in ("normalization", "projection")}

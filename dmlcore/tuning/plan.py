@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from dmlcore.config import ConfigError, SweepConfig, TrialConfig, canonical
+from dmlcore.config import ConfigError, ModelConfig, SweepConfig, TrialConfig, canonical
 from dmlcore.data.packed import PreparedDataset
+from dmlcore.models import Embedder
 from dmlcore.models.weights import local_file
 from dmlcore.records import RecordFolder, TrialRecord
 from dmlcore.training.build import build_model, build_objective
@@ -150,8 +151,12 @@ def _check_model(config: TrialConfig) -> None:
     """The network without memory for its weights, and the settings that it must suit."""
     if config.model.trunk == "frozen":
         check_frozen(config)
-    backbone = config.model.backbone
-    local_file(backbone.weights)
-    plain = config.model.model_copy(update={"backbone": backbone.model_copy(update={"weights": None})})
+    local_file(config.model.backbone.weights)
+    check_chunks(weightless_model(config.model, in_channels=3), config.train.chunk_size)
+
+
+def weightless_model(config: ModelConfig, *, in_channels: int) -> Embedder:
+    """The network without memory for its weights: names, shapes and layers are those of the real one."""
+    backbone = config.backbone.model_copy(update={"weights": None})
     with torch.device("meta"):
-        check_chunks(build_model(plain, in_channels=3, seed=0), config.train.chunk_size)
+        return build_model(config.model_copy(update={"backbone": backbone}), in_channels=in_channels, seed=0)

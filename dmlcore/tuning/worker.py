@@ -93,8 +93,8 @@ def execute(trial: PlannedTrial, place: Workplace, report: Callable[[EpochReport
 
 
 def _release_memory() -> None:
-    """Give freed memory back to the system: the C library keeps it for each thread that ever asked for some, and a
-    reused worker grew from 2.8 to 4.4 GB over twelve trials of a network whose batches take 1 GB.
+    """Give freed memory back to the system: the C library keeps it for each thread that ever asked for some, so that a
+    reused worker would only grow (a record's `peak_memory_bytes` shows it).
     """
     gc.collect()
     with suppress(OSError, AttributeError):  # glibc alone has it
