@@ -319,6 +319,15 @@ class GridConfig(Strict):
     seeds: tuple[Annotated[int, Field(ge=0)], ...] | None = None
 
 
+class ClusterConfig(Strict):
+    address: str | None = None
+    """`HOST:PORT` of a Ray cluster's head, or `auto` on one of its nodes; RAY_ADDRESS goes before it. None: Ray is
+    started on this machine."""
+    storage: str | None = None
+    """fsspec address (`s3://`, `gs://`, `file:///mounted/folder`) by which nodes and driver pass data, checkpoints and
+    records. None: every node has this checkout, on a shared folder, under the same path."""
+
+
 class SweepConfig(Strict):
     study: Name
     trial: dict[str, Any] = {}
@@ -342,6 +351,7 @@ class SweepConfig(Strict):
     disk_budget_bytes: PositiveInt | None = None
     """Largest size of the storage folder: trials that would go beyond it are not started and fail. None: no limit."""
     resources: ResourcesConfig = ResourcesConfig()
+    cluster: ClusterConfig = ClusterConfig()
     attempts: PositiveInt = 2
     """How often a trial is tried in one run of the stage before it is recorded as failed."""
 

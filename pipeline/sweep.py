@@ -10,6 +10,7 @@ from pathlib import Path
 from dmlcore.config import ConfigError, load_study
 from dmlcore.data.errors import DataError
 from dmlcore.tracking import MlflowTracker
+from dmlcore.tuning.exchange import ClusterError
 from dmlcore.tuning.lock import SweepBusyError
 from dmlcore.tuning.plan import make_plan
 from dmlcore.tuning.preview import preview
@@ -43,5 +44,5 @@ if __name__ == "__main__":
     arguments = [argument for argument in sys.argv[1:] if argument != "--dry-run"]
     try:
         sys.exit(main(Path(arguments[0] if arguments else ".").resolve(), "--dry-run" in sys.argv))
-    except (ConfigError, DataError, SweepBusyError) as error:
+    except (ClusterError, ConfigError, DataError, SweepBusyError) as error:
         sys.exit(f"sweep: {error}")

@@ -73,6 +73,11 @@ class MlflowTracker:
         return self.__dict__ | {"_client": None, "_resting_until": 0.0}
 
     @property
+    def local(self) -> bool:
+        """Whether the store is a file of this machine."""
+        return self.uri.startswith("sqlite")
+
+    @property
     def client(self) -> MlflowClient:
         if self._client is None:
             from mlflow import MlflowClient

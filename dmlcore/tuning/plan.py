@@ -30,6 +30,17 @@ class PlannedTrial:
     keys: TrialKeys
     data_folder: Path
     store_folder: Path
+    weights: Path | None = None
+    """Where this machine has the local weights; None: where the config says."""
+
+    @property
+    def config_here(self) -> TrialConfig:
+        """The config with the path of the weights on this machine."""
+        config = self.cell.config
+        if self.weights is None:
+            return config
+        backbone = config.model.backbone.model_copy(update={"weights": str(self.weights)})
+        return config.model_copy(update={"model": config.model.model_copy(update={"backbone": backbone})})
 
     @property
     def key(self) -> str:

@@ -49,6 +49,7 @@ def run_sweep(sweep: SweepConfig, folders: SweepFolders, tracker: Tracker) -> Pl
 
     Raises:
         SweepBusyError: another process holds the sweep's lock.
+        ClusterError: the Ray cluster cannot run it.
         ConfigError: the sweep cannot be planned.
     """
     folders.records.mkdir(parents=True, exist_ok=True)
@@ -87,8 +88,14 @@ def _run_missing(sweep: SweepConfig, plan: Plan, folders: SweepFolders, tracker:
     if waiting:
         from dmlcore.tuning.ray_tune import run_trials
 
-        scratch = folders.state / "tune"
-        lost |= run_trials(waiting, place, resources=resources, attempts=sweep.attempts, scratch=scratch)
+        lost |= run_trials(
+            waiting,
+            place,
+            resources=resources,
+            cluster=sweep.cluster,
+            attempts=sweep.attempts,
+            state=folders.state,
+        )
     record_lost([trial for trial in plan.missing if trial.key in lost], lost, place)
 
 

@@ -36,6 +36,10 @@ ATTEMPTS = "attempts"
 class Tracker(Protocol):
     """Where a trial's course is shown; `pipeline` hands the sweep one of dmlcore.tracking."""
 
+    @property
+    def local(self) -> bool:
+        """Whether only processes of this machine reach it: workers elsewhere then log nothing, the driver does."""
+
     def prepare(self) -> None: ...
 
     def start(
@@ -49,6 +53,25 @@ class Tracker(Protocol):
     def sync(self, records: Iterable[TrialRecord]) -> int: ...
 
 
+class NoTracker:
+    """Shows nothing."""
+
+    local = False
+
+    def prepare(self) -> None: ...
+
+    def start(
+        self, trial_key: str, name: str, labels: Mapping[str, Any], config: Mapping[str, Any]
+    ) -> None: ...
+
+    def epoch(self, trial_key: str, epoch: int, metrics: Mapping[str, float]) -> None: ...
+
+    def finish(self, record: TrialRecord, name: str) -> None: ...
+
+    def sync(self, records: Iterable[TrialRecord]) -> int:
+        return 0
+
+
 @dataclass(frozen=True)
 class Workplace:
     """Where a worker finds locks and leaves records; all paths absolute."""
@@ -58,6 +81,8 @@ class Workplace:
     gpus: float
     tracker: Tracker
     limits: Limits = NO_LIMITS
+    run: Callable[..., TrialResult] = run_trial
+    """What trains and evaluates: a benchmark of the sweep itself has another."""
 
     def reason_file(self, trial_key: str) -> Path:
         """Where the watchdog says why it ended an attempt."""
@@ -121,7 +146,7 @@ def _attempt(trial: PlannedTrial, place: Workplace, report: Callable[[EpochRepor
         store = TrialStore(trial.store_folder)
         device = select_device(place.gpus)
         outcome: dict[str, Any] = finished(
-            run_trial(trial.cell.config, data, store=store, report=on_epoch, device=device)
+            place.run(trial.config_here, data, store=store, report=on_epoch, device=device)
         )
     except Exception as error:
         outcome = {
