@@ -8,15 +8,16 @@ import polars as pl
 
 from dmlcore.report.convergence import converged
 from dmlcore.report.names import METRICS, one_line
-from dmlcore.report.paired_tests import add_holm, paired_columns
+from dmlcore.report.paired_tests import add_holm, add_seeds_needed, paired_columns
 from dmlcore.report.protocol import protocol_line
 from dmlcore.report.statistics import Estimate, paired_difference, t_interval
-from dmlcore.report.study import CELL, OFF, Cell, Study
+from dmlcore.report.study import CELL, OFF, Cell, Study, once_a_study
 
 JUDGED = ("map_at_r", "recall_at_1")
 """What a configuration must raise above raw pixels and its own untrained network, to count as having learned."""
 
 
+@once_a_study
 def comparisons(study: Study) -> pl.DataFrame:
     """One row a (cell, arm) against arm `off` of the same cell; a cell whose only arm is `off` has one row for it.
 
@@ -36,7 +37,7 @@ def comparisons(study: Study) -> pl.DataFrame:
         `protocol`. Means are null without a seed, intervals below 2 seeds.
     """
     rows = [comparison(study, cell, arm) for cell in study.cells for arm in compared_arms(cell)]
-    rows = add_holm(rows, tuple(METRICS))
+    rows = add_seeds_needed(add_holm(rows, tuple(METRICS)), tuple(METRICS))
     texts = dict.fromkeys((*CELL, "arm", "status", "protocol"), pl.String)
     counts = dict.fromkeys(("off/converged", "arm/converged"), pl.Int64)
     return pl.DataFrame(rows, infer_schema_length=None, schema_overrides={**texts, **counts})
@@ -70,7 +71,7 @@ def status_note(cell: Cell, arm: str) -> str | None:
 
 
 def _unfinished(cell: Cell, arm: str) -> list[str]:
-    if arm not in cell.arms:
+    if arm not in cell.arms or cell.finished[arm].height == cell.arms[arm].height:
         return []
     lost = cell.arms[arm].filter(pl.col("status") != "finished").select("seed", "status", "error")
     return [
@@ -86,9 +87,7 @@ def _valueless(cell: Cell, arm: str) -> list[str]:
 
 
 def _finished(cell: Cell, arm: str) -> set[int]:
-    if arm not in cell.arms:
-        return set()
-    return set(cell.arms[arm].filter(pl.col("status") == "finished")["seed"])
+    return set(cell.finished[arm]["seed"]) if arm in cell.arms else set()
 
 
 def _seed_counts(cell: Cell, arm: str) -> dict[str, int]:

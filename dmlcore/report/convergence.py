@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import polars as pl
-
 from dmlcore.records import CURVE
 from dmlcore.report.names import percent
 from dmlcore.report.study import OFF, Cell, Study
@@ -44,11 +42,11 @@ def still_rising(curve: Sequence[float | None]) -> bool | None:
 
 def curves(cell: Cell, arm: str) -> dict[int, list[float | None]]:
     """Seed -> validation MAP@R by epoch, of the finished trials of `arm` that have it."""
-    trials = cell.arms.get(arm)
-    if trials is None or COLUMN not in trials.columns:
+    done = cell.finished.get(arm)
+    if done is None or COLUMN not in done.columns:
         return {}
-    done = trials.filter((pl.col("status") == "finished") & pl.col(COLUMN).is_not_null())
-    return dict(done.select("seed", COLUMN).iter_rows())
+    found = zip(done["seed"].to_list(), done[COLUMN].to_list(), strict=True)
+    return {seed: curve for seed, curve in found if curve is not None}
 
 
 def converged(cell: Cell, arm: str) -> int | None:

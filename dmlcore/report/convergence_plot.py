@@ -1,7 +1,8 @@
-"""Validation MAP@R by epoch: one panel a (data set, backbone, loss), one line a trial."""
+"""Validation MAP@R by epoch: a panel a (data set, backbone, loss), a data set where those are many; a line a trial."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from dmlcore.report.convergence import RULE, curves, still_rising
 from dmlcore.report.figures import add_footer, colours, house_style, new_figure
@@ -17,18 +19,19 @@ from dmlcore.report.settings import REGULARIZERS, family
 from dmlcore.report.study import Cell, Study
 
 COLUMNS, PANEL_INCHES, WIDE_INCHES, LEAST_INCHES = 4, 2.1, 2.4, 5.5
+MOST_PANELS = 24
+"""Beyond which a panel is a data set."""
 MANY = 30
 """Lines in a panel beyond which they are drawn thinner."""
 LINE_STYLES = ("-", "--", ":", "-.")
 NOTE = "One line a trial (seeds and settings of one colour alike). Ring at its end: not converged. Epoch 0: untrained."
-Place = tuple[str, str, str]
+Place = tuple[str, ...]
+Floats = NDArray[np.float64]
 
 
 def convergence_figure(study: Study) -> Figure:
     """Small multiples with the arms' families as colours; the rule of convergence stands below."""
-    places: dict[Place, list[Cell]] = {}
-    for cell in study.cells:
-        places.setdefault((cell.dataset, cell.backbone, cell.loss), []).append(cell)
+    places = _places(study)
     shades, strokes = colours(_families(study)), _strokes(study)
     columns = min(COLUMNS, len(places))
     rows = -(-len(places) // columns)
@@ -53,6 +56,16 @@ def convergence_figure(study: Study) -> Figure:
     return figure
 
 
+def _places(study: Study) -> dict[Place, list[Cell]]:
+    """The cells of each panel."""
+    fine: dict[Place, list[Cell]] = {}
+    coarse: dict[Place, list[Cell]] = {}
+    for cell in study.cells:
+        fine.setdefault((cell.dataset, cell.backbone, cell.loss), []).append(cell)
+        coarse.setdefault((cell.dataset,), []).append(cell)
+    return fine if len(fine) <= MOST_PANELS else coarse
+
+
 def _families(study: Study) -> list[str]:
     if REGULARIZERS not in study.trials.columns:
         return study.arms
@@ -69,17 +82,21 @@ def _strokes(study: Study) -> dict[str, str]:
 def _panel(
     ax: Axes, place: Place, cells: Sequence[Cell], shades: Mapping[str, str], strokes: Mapping[str, str]
 ) -> None:
-    judged: list[bool] = []
-    width = 0.8 if sum(trials.height for cell in cells for trials in cell.arms.values()) <= MANY else 0.45
+    drawn: dict[tuple[str, str], list[list[float | None]]] = {}
     for cell in cells:
         for arm in cell.arms:
-            judged += _lines(
-                ax, cell, arm, shades[_shade(cell, arm)], strokes.get(cell.axes_text, "-"), width
-            )
+            look = (shades[_shade(cell, arm)], strokes.get(cell.axes_text, "-"))
+            drawn.setdefault(look, []).extend(curves(cell, arm).values())
+    width = 0.8 if sum(map(len, drawn.values())) <= MANY else 0.45
+    judged = [rising for look, found in drawn.items() for rising in _lines(ax, found, *look, width)]
     count = (
         f"{judged.count(False)} of {len(judged)} converged" if judged else "no finished trial with a curve"
     )
-    head = [one_line(" ".join(place[:2]), 30), wrapped(one_line(place[2], 44), 30), count]
+    head = [
+        one_line(" ".join(place[:2]), 30),
+        *(wrapped(one_line(name, 44), 30) for name in place[2:]),
+        count,
+    ]
     ax.set_title("\n".join(head), fontsize=7.5)
     ax.locator_params(axis="x", integer=True, nbins=5)
     ax.locator_params(axis="y", nbins=5)
@@ -91,16 +108,21 @@ def _shade(cell: Cell, arm: str) -> str:
     return family(trials[REGULARIZERS][0]) if REGULARIZERS in trials.columns else arm
 
 
-def _lines(ax: Axes, cell: Cell, arm: str, colour: str, stroke: str, width: float) -> list[bool]:
-    judged = []
-    for curve in curves(cell, arm).values():
-        values = np.array(curve, dtype=np.float64)
-        ax.plot(values, stroke, color=colour, linewidth=width, alpha=0.75)
-        if (rising := still_rising(curve)) is not None:
-            judged.append(rising)
-        if rising:
-            ax.plot(len(values) - 1, values[-1], "o", color=colour, fillstyle="none", markersize=4.5)
-    return judged
+def _lines(
+    ax: Axes, found: Sequence[list[float | None]], colour: str, stroke: str, width: float
+) -> list[bool]:
+    """All curves of one look as one artist (thousands would take minutes), a ring at each end that is still rising."""
+    if not found:
+        return []
+    gap = [math.nan]
+    values = np.concatenate([np.array([*curve, *gap], dtype=np.float64) for curve in found])
+    epochs = np.concatenate([[*range(len(curve)), *gap] for curve in found])
+    ax.plot(epochs, values, stroke, color=colour, linewidth=width, alpha=0.75)
+    judged = [(curve, rising) for curve in found if (rising := still_rising(curve)) is not None]
+    ends = [(len(curve) - 1, curve[-1]) for curve, rising in judged if rising]
+    if ends:
+        ax.plot(*zip(*ends, strict=True), "o", color=colour, fillstyle="none", markersize=4.5)
+    return [rising for _, rising in judged]
 
 
 def _share_heights(axes: Sequence[Axes], places: Sequence[Place]) -> None:

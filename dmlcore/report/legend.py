@@ -48,7 +48,7 @@ def draw_legend(figure: Figure, legend: Legend, bars: str, axes: Sequence[str]) 
     parts += [_entry("Regulariser (fill)"), *_fills(legend)]
     parts += [_entry("Reading"), _entry("Pareto front of the means", **FRONT)]
     parts += [_entry("mark: mean over seeds"), _entry(f"bar: {bars}")]
-    parts += [_entry("arrow: from off to on, same loss and backbone")]
+    parts += [_entry("arrow or line: from off to on, same loss and backbone")]
     if axes:
         parts += [_entry("beside a mark: " + ", ".join(axes))]
     drawn = figure.legend(handles=parts, loc="outside right upper", fontsize=7.5, frameon=False)

@@ -10,11 +10,11 @@ a data set are not fully independent, so its p-value is a summary and no proof.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special, stats
 from statsmodels.stats.power import TTestPower
 
@@ -23,6 +23,7 @@ FEWEST_COMPARISONS = 6
 TOO_FEW = "too few for a test"
 POWER, ALPHA = 0.8, 0.05
 FEWEST_SEEDS, MOST_SEEDS = 3, 10_000
+COHEN_D = "cohen_d"
 
 
 @dataclass(frozen=True)
@@ -52,19 +53,24 @@ def paired_test(differences: Sequence[float]) -> PairedTest:
     d = cohen_d(differences)
     if d is None:
         return PairedTest(None, None, None)
-    p_value = float(stats.ttest_1samp(differences, 0.0).pvalue)
-    return PairedTest(p_value, hedges_g(d, len(differences)), seeds_needed(d))
+    return PairedTest(p_value(d, len(differences)), hedges_g(d, len(differences)), seeds_needed([d])[0])
 
 
 def paired_columns(differences: Sequence[float]) -> dict[str, float | int | None]:
-    """`paired_test` as the columns of a comparison; `p_holm` is filled in once all comparisons are known."""
-    found = paired_test(differences)
+    """`paired_test` as the columns of a comparison; `add_seeds_needed` and `add_holm` take all comparisons at once."""
+    d, pairs = cohen_d(differences), len(differences)
     return {
-        "p_value": found.p_value,
+        "p_value": None if d is None else p_value(d, pairs),
         "p_holm": None,
-        "effect_size": found.effect_size,
-        "seeds_needed": found.seeds_needed,
+        "effect_size": None if d is None else hedges_g(d, pairs),
+        "seeds_needed": None,
+        COHEN_D: d,
     }
+
+
+def p_value(d: float, pairs: int) -> float:
+    """Two-sided p-value of the paired t-test, whose statistic is d times the root of the number of pairs."""
+    return float(2.0 * special.stdtr(pairs - 1, -abs(d) * math.sqrt(pairs)))
 
 
 def cohen_d(differences: Sequence[float]) -> float | None:
@@ -86,21 +92,46 @@ def hedges_g(d: float, pairs: int) -> float | None:
     return d * math.exp(special.gammaln(v / 2) - special.gammaln((v - 1) / 2)) / math.sqrt(v / 2)
 
 
-def seeds_needed(d: float) -> int | None:
-    """The smallest n >= 3 at which a two-sided paired t-test sees effect size d with power 0.8 at level 0.05.
+def seeds_needed(effects: Sequence[float | None]) -> list[int | None]:
+    """The smallest n >= 3 at which a two-sided paired t-test sees each effect size with power 0.8 at level 0.05.
 
     Args:
-        d: Cohen's d; from few seeds it is itself uncertain, and so is this number.
+        effects: Cohen's d, [m]; from few seeds it is itself uncertain, and so is this number.
+
+    Returns:
+        [m]; None over 10,000 and where there is no d.
     """
-    effect, power = abs(d), TTestPower()
+    known = [place for place, effect in enumerate(effects) if effect is not None]
+    sizes = np.abs(np.array([effects[place] for place in known], dtype=np.float64))
+    low, high = np.full(len(known), FEWEST_SEEDS - 1), np.full(len(known), MOST_SEEDS)
+    while np.any(
+        high - low > 1
+    ):  # the power rises with n: halve the gap between too few and enough, for all at once
+        middle = (low + high + 1) // 2
+        reached = _reached(sizes, middle)
+        low, high = np.where(reached, low, middle), np.where(reached, middle, high)
+    found: list[int | None] = [None] * len(effects)
+    for place, pairs, enough in zip(known, high, _reached(sizes, high), strict=True):
+        found[place] = int(pairs) if enough else None
+    return found
 
-    def reached(pairs: int) -> bool:
-        # not a number where the far tail underflows, which it does only where the power is near 1
-        return not power.power(effect, pairs, ALPHA) < POWER
 
-    if not reached(MOST_SEEDS):
-        return None
-    return FEWEST_SEEDS + bisect_left(range(FEWEST_SEEDS, MOST_SEEDS), True, key=reached)
+def _reached(sizes: NDArray[np.float64], pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether each effect size, [m], is seen with that many pairs, [m]."""
+    # not a number where the far tail underflows, which it does only where the power is near 1
+    missed: NDArray[np.bool_] = TTestPower().power(sizes, pairs, ALPHA) < POWER
+    return ~missed
+
+
+def add_seeds_needed(rows: Sequence[Mapping[str, object]], metrics: Sequence[str]) -> list[dict[str, object]]:
+    """The rows of `comparisons` with `test/M/difference/seeds_needed` in place of Cohen's d."""
+    changed = [dict(row) for row in rows]
+    for metric in metrics:
+        name = f"test/{metric}/difference"
+        effects = [row.pop(f"{name}/{COHEN_D}") for row in changed]
+        for row, value in zip(changed, seeds_needed(effects), strict=True):  # type: ignore[arg-type]
+            row[f"{name}/seeds_needed"] = value
+    return changed
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,9 @@ def t_interval(values: Sequence[float], confidence: float) -> Estimate:
     mean = float(np.mean(values))
     if n == 1:
         return Estimate(mean, None, None, None, 1)
-    error = float(stats.sem(values))
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error
+    error = float(np.std(values, ddof=1)) / math.sqrt(n)
+    # Student's quantile itself: `stats.t.ppf` takes a hundred times as long for one number
+    half = float(special.stdtrit(n - 1, (1 + confidence) / 2)) * error
     return Estimate(mean, mean - half, mean + half, error, n)
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
 from dmlcore.config import AggregateConfig
 
+T = TypeVar("T")
 OFF = "off"
 CELL = ("dataset", "backbone", "loss")
 REQUIRED = ("trial_key", "status", "error", *CELL, "arm", "seed")
@@ -43,11 +44,16 @@ class Cell:
 
     def values(self, arm: str, metric: str) -> dict[int, float]:
         """Seed -> finite value of `metric` (a column) over the finished trials of `arm`."""
-        trials = self.arms.get(arm)
-        if trials is None or metric not in trials.columns:
+        done = self.finished.get(arm)
+        if done is None or metric not in done.columns:
             return {}
-        done = trials.filter(pl.col("status") == "finished").select("seed", metric)
-        return {s: float(v) for s, v in done.iter_rows() if v is not None and math.isfinite(v)}
+        pairs = zip(done["seed"].to_list(), done[metric].to_list(), strict=True)
+        return {s: float(v) for s, v in pairs if v is not None and math.isfinite(v)}
+
+    @cached_property
+    def finished(self) -> dict[str, pl.DataFrame]:
+        """The finished trials of each arm."""
+        return {arm: _finished(trials) for arm, trials in self.arms.items()}
 
     def pooled(self, metric: str) -> dict[int, float]:
         """Seed -> value of a `metric` that does not depend on the arm (`untrained/...`), from whichever arm has it."""
@@ -81,9 +87,12 @@ class Study:
         axes = swept_axes(self.trials)
         keys = [*CELL, *axes]
         parts = self.trials.sort([*keys, "arm", "seed"], nulls_last=True).partition_by(
-            keys, maintain_order=True
+            [*keys, "arm"], maintain_order=True
         )
-        return [_cell(part, axes) for part in parts]
+        places: dict[tuple[Any, ...], list[pl.DataFrame]] = {}
+        for part in parts:
+            places.setdefault(part.select(keys).row(0), []).append(part)
+        return [_cell(place, axes) for place in places.values()]
 
     @property
     def arms(self) -> list[str]:
@@ -93,6 +102,20 @@ class Study:
     def raw_pixels(self, dataset: str, metric: str) -> float | None:
         """`metric` (such as `opis`) of the raw pixels of `dataset` on its test split, where it was measured."""
         return self.datasets[dataset].get("raw_pixels", {}).get(f"test/{metric}")
+
+
+def once_a_study(function: Callable[[Study], T]) -> Callable[[Study], T]:
+    """Keep what `function` gives with the study, which does not change."""
+
+    @wraps(function)
+    def kept(study: Study) -> T:
+        found: dict[Callable[[Study], Any], Any] = study.__dict__.setdefault("_kept", {})
+        if function not in found:
+            found[function] = function(study)
+        result: T = found[function]
+        return result
+
+    return kept
 
 
 def read_study(
@@ -125,9 +148,11 @@ def swept_axes(trials: pl.DataFrame) -> dict[str, str]:
     return {c: c.removeprefix("config/") for c in columns if (counts[c] > 1).any()}
 
 
-def _cell(trials: pl.DataFrame, axes: Mapping[str, str]) -> Cell:
-    first = trials.row(0, named=True)
-    arms = {arm: trials.filter(pl.col("arm") == arm) for arm in _off_first(trials["arm"].unique().to_list())}
+def _cell(parts: list[pl.DataFrame], axes: Mapping[str, str]) -> Cell:
+    """The cell of the trials of each of its arms."""
+    first = parts[0].select(*CELL, *axes).row(0, named=True)
+    by_arm = {part["arm"][0]: part for part in parts}
+    arms = {arm: by_arm[arm] for arm in _off_first(list(by_arm))}
     for arm, rows in arms.items():
         if rows["seed"].n_unique() < rows.height:
             raise ValueError(
@@ -136,6 +161,11 @@ def _cell(trials: pl.DataFrame, axes: Mapping[str, str]) -> Cell:
             )
     values = {path: first[c] for c, path in axes.items()}
     return Cell(first["dataset"], first["backbone"], first["loss"], values, arms)
+
+
+def _finished(trials: pl.DataFrame) -> pl.DataFrame:
+    done = trials["status"] == "finished"
+    return trials if done.all() else trials.filter(done)
 
 
 def _off_first(arms: list[str]) -> list[str]:

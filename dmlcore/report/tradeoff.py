@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from dmlcore.report.direct_labels import place_labels
@@ -22,6 +23,9 @@ from dmlcore.report.study import OFF, Cell, Study
 READABLE = 0.25
 """Bars are t-intervals unless their median half-width exceeds this share of the span of the marks; then they are
 standard errors. (With 3 seeds the 95 % interval reaches 4.3 standard errors to each side.)"""
+
+MOST_ARROWS, MOST_NAMES = 60, 40
+"""In a facet; more arrows are drawn as thin lines from `off` to on."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +88,15 @@ def tradeoff_figure(study: Study) -> Figure:
 
 
 def _name_losses(figure: Figure, ax: Axes, found: Sequence[Mark], legend: Legend) -> None:
-    """So many losses that their colours are hard to tell apart are named beside their most accurate mark."""
+    """So many losses that their colours are hard to tell apart are named beside their most accurate mark.
+
+    Of a facet's (backbone, loss) the most accurate MOST_NAMES.
+    """
     best: dict[tuple[str, str], Mark] = {}
     for mark in sorted(found, key=lambda mark: mark.xy[1]):
         best[mark.cell.backbone, mark.cell.loss] = mark
+    for place in sorted(best, key=lambda place: best[place].xy[1], reverse=True)[MOST_NAMES:]:
+        del best[place]
     if best:
         names = [one_line(loss, 32) for _, loss in best]
         where, marks_at = (np.array([mark.xy for mark in group]) for group in (best.values(), found))
@@ -128,8 +137,12 @@ def _facet(ax: Axes, name: str, found: Sequence[Mark], legend: Legend, whole: bo
         return
     _draw_front(ax, found)
     _draw_arrows(ax, found, legend)
+    looks: dict[tuple[str, str, str], list[Mark]] = {}
     for mark in found:
-        _draw_mark(ax, mark, legend, whole)
+        looks.setdefault((mark.cell.loss, mark.cell.backbone, mark.arm), []).append(mark)
+    for alike in looks.values():
+        _draw_marks(ax, alike, legend)
+    _draw_bars(ax, found, legend, whole)
 
 
 def _heading(study: Study, name: str) -> str:
@@ -150,27 +163,42 @@ def _draw_front(ax: Axes, found: Sequence[Mark]) -> None:
 
 def _draw_arrows(ax: Axes, found: Sequence[Mark], legend: Legend) -> None:
     starts = {id(mark.cell): mark for mark in found if mark.arm == OFF}
+    pairs = [(starts[id(mark.cell)], mark) for mark in found if mark.arm != OFF and id(mark.cell) in starts]
+    shades = [legend.colours[mark.cell.loss] for _, mark in pairs]
+    if len(pairs) > MOST_ARROWS:
+        lines = [[start.xy, mark.xy] for start, mark in pairs]
+        ax.add_collection(LineCollection(lines, colors=shades, linewidths=0.8, alpha=0.4, zorder=1))
+        return
     style = {"arrowstyle": "-|>", "shrinkA": 5, "shrinkB": 5, "linewidth": 1.2, "alpha": 0.75}
+    for (start, mark), colour in zip(pairs, shades, strict=True):
+        ax.annotate("", xy=mark.xy, xytext=start.xy, arrowprops={**style, "color": colour}, zorder=3)
+
+
+def _draw_bars(ax: Axes, found: Sequence[Mark], legend: Legend, whole: bool) -> None:
+    segments: list[Any] = []
+    shades: list[str] = []
     for mark in found:
-        start = starts.get(id(mark.cell))
-        if start is not None and mark.arm != OFF:
-            colour = legend.colours[mark.cell.loss]
-            ax.annotate("", xy=mark.xy, xytext=start.xy, arrowprops={**style, "color": colour}, zorder=3)
+        (x, y), right, up = mark.xy, bar(mark.x, whole), bar(mark.y, whole)
+        segments += [[(x - right, y), (x + right, y)]] if right else []
+        segments += [[(x, y - up), (x, y + up)]] if up else []
+        shades += [legend.colours[mark.cell.loss]] * (len(segments) - len(shades))
+    ax.add_collection(LineCollection(segments, colors=shades, linewidths=0.9, alpha=0.55, zorder=2))
+    ax.autoscale_view()
 
 
-def _draw_mark(ax: Axes, mark: Mark, legend: Legend, whole: bool) -> None:
-    colour = legend.colours[mark.cell.loss]
-    x, y = mark.xy
-    xerr, yerr = bar(mark.x, whole), bar(mark.y, whole)
-    ax.errorbar(x, y, yerr, xerr, fmt="none", ecolor=colour, elinewidth=0.9, alpha=0.55, capsize=2, zorder=2)
+def _draw_marks(ax: Axes, alike: Sequence[Mark], legend: Legend) -> None:
+    """Marks of one loss, backbone and arm."""
+    first, (x, y) = alike[0], zip(*(mark.xy for mark in alike), strict=True)
+    colour = legend.colours[first.cell.loss]
     shape: dict[str, Any] = {
-        "marker": legend.markers[mark.cell.backbone],
-        "fillstyle": legend.fills[mark.arm],
+        "marker": legend.markers[first.cell.backbone],
+        "fillstyle": legend.fills[first.arm],
     }
     ax.plot(x, y, linestyle="", color=colour, markersize=8, markeredgewidth=1.6, zorder=4, **shape)
-    if mark.cell.axes and mark.arm == OFF and len(legend.colours) <= len(COLOURS):
-        text = ", ".join(str(value) for value in mark.cell.axes.values())
-        ax.annotate(text, (x, y), (7, -9), textcoords="offset points", fontsize=6.5, color=colour)
+    if first.cell.axes and first.arm == OFF and len(legend.colours) <= len(COLOURS):
+        for mark in alike:
+            text = ", ".join(str(value) for value in mark.cell.axes.values())
+            ax.annotate(text, mark.xy, (7, -9), textcoords="offset points", fontsize=6.5, color=colour)
 
 
 def bar(estimate: Estimate, whole: bool) -> float | None:

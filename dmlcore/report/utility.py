@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from dmlcore.atomic import write_atomically
 from dmlcore.config import FigureConfig
+from dmlcore.records import CURVE
 from dmlcore.report.figures import COLOURS, add_footer, house_style, new_figure, png_bytes
 from dmlcore.report.names import number, one_line, short_arm, wrapped
 from dmlcore.report.protocol import protocol_text
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from dmlcore.metrics import Evaluation
 
 ROW_INCHES = 1.9
+MOST_ROWS, MOST_PANELS = 12, 40
+"""Beyond which not every configuration is drawn: rows of panels, panels of one arm."""
 COLUMNS = 4
 """Panels in a row where a study has one arm."""
 PARTS = ("thresholds", "mean", "low", "high")
@@ -55,10 +59,10 @@ def utility_curve(cell: Cell, arm: str) -> Curve | None:
     seed. For equal ranges that is the plain mean at each threshold.
     """
     columns = [f"utility/{part}" for part in PARTS]
-    trials = cell.arms.get(arm)
-    if trials is None or not set(columns) <= set(trials.columns):
+    finished = cell.finished.get(arm)
+    if finished is None or not set(columns) <= set(finished.columns):
         return None
-    done = trials.filter((pl.col("status") == "finished") & pl.col("utility/thresholds").is_not_null())
+    done = finished.filter(pl.col("utility/thresholds").is_not_null())
     if done.is_empty():
         return None
     thresholds, mean, low, high = (
@@ -68,8 +72,12 @@ def utility_curve(cell: Cell, arm: str) -> Curve | None:
 
 
 def utility_figure(study: Study) -> Figure:
-    """One row a cell, one column an arm, `off` first; rows share their axis. One arm alone: side by side."""
-    cells, arms = study.cells, study.arms
+    """One row a cell, one column an arm, `off` first; rows share their axis. One arm alone: side by side.
+
+    Where there are too many, those that are most accurate on validation.
+    """
+    arms = study.arms
+    cells, cut = _shown(study)
     if len(arms) == 1:
         return _side_by_side(study)
     with house_style():
@@ -87,13 +95,30 @@ def utility_figure(study: Study) -> Figure:
             ax.set_title(wrapped(heading, width) + "\n", fontsize=10)
         for ax in grid[-1]:
             ax.set_xlabel("distance threshold (L2)")
-        figure.suptitle("Utility of one threshold for the test classes", fontsize=11)
+        figure.suptitle(f"Utility of one threshold for the test classes{cut}", fontsize=11)
         add_footer(figure, f"{LINES} {SEEDS}\n" + protocol_text(study))
     return figure
 
 
+def _shown(study: Study) -> tuple[list[Cell], str]:
+    """The cells to draw, in their order, and what the title says of the others."""
+    most = MOST_ROWS if len(study.arms) > 1 else MOST_PANELS
+    if len(study.cells) <= most:
+        return study.cells, ""
+    best = sorted(study.cells, key=_validation_accuracy, reverse=True)[:most]
+    return (
+        [cell for cell in study.cells if cell in best],
+        f"\nthe {most} of {len(study.cells)} configurations that are most accurate on validation",
+    )
+
+
+def _validation_accuracy(cell: Cell) -> float:
+    found = [cell.values(arm, CURVE).values() for arm in cell.arms]
+    return max((float(np.mean(list(values))) for values in found if values), default=-math.inf)
+
+
 def _side_by_side(study: Study) -> Figure:
-    cells, (arm,) = study.cells, study.arms
+    (cells, cut), (arm,) = _shown(study), study.arms
     columns = min(COLUMNS, len(cells))
     rows = -(-len(cells) // columns)
     with house_style():
@@ -110,7 +135,7 @@ def _side_by_side(study: Study) -> Figure:
             ax.set_title("", loc="right")
             ax.tick_params(labelsize=7)
         figure.supylabel("utility", fontsize=9)
-        figure.suptitle(f"Utility of one threshold for the test classes, {short_arm(arm)}", fontsize=11)
+        figure.suptitle(f"Utility of one threshold for the test classes, {short_arm(arm)}{cut}", fontsize=11)
         add_footer(figure, f"{LINES} {SEEDS} Across: distance threshold (L2).\n" + protocol_text(study))
     return figure
 

@@ -88,7 +88,9 @@ class Meeting:
     def remedy(self) -> str:
         if self.exchange:
             return "it must reach this address with the same credentials"
-        return "mount the checkout there under the same path, or set `sweep.cluster.storage` to what all reach"
+        return (
+            "mount the checkout there under the same path, or set `sweep.cluster.storage` to what all reach"
+        )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from dmlcore.report.comparisons import comparisons
@@ -80,10 +81,18 @@ def test_the_figure_has_a_panel_a_loss_and_a_ring_at_each_rising_end() -> None:
     figure = convergence_figure(study(with_rising(4)))
     (panel,) = (ax for ax in figure.axes if ax.lines)
     rings = [line for line in panel.lines if line.get_marker() == "o"]
-    assert len(panel.lines) - len(rings) == 6
-    assert [tuple(map(float, *line.get_data()[:1])) for line in rings] == [(10.0,)] * 4
+    ends = [np.isnan(line.get_ydata()).sum() for line in panel.lines if line not in rings]
+    assert sum(ends) == 6  # a gap after each trial
+    assert [list(line.get_xdata()) for line in rings] == [[10] * 3, [10]]
     assert "2 of 6 converged" in texts(figure)
     assert sum(bool(ax.lines) for ax in convergence_figure(losses_study(0.05)).axes) == 12
+
+
+def test_many_configurations_are_a_panel_a_data_set() -> None:
+    found = rows(("birds", "cars"), ("vit",), tuple(f"loss {number}" for number in range(13)), seeds=(0,))
+    figure = convergence_figure(study(found))
+    assert sum(bool(ax.lines) for ax in figure.axes) == 2
+    assert "26 of 26 converged" in texts(figure)
 
 
 def test_arms_of_one_family_have_one_colour() -> None:
