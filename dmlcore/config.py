@@ -295,6 +295,8 @@ class ResourcesConfig(Strict):
     """Memory of a trial's process: reserved for it, and a trial that takes more is ended and fails. None: no limit."""
     time_limit_seconds: Rate | None = None
     """A trial that runs longer is ended and fails; run again, it goes on from its checkpoint. None: no limit."""
+    reuse_workers: bool = True
+    """Whether a worker process runs one trial after another; a new one each costs some seconds a trial."""
     max_concurrent: PositiveInt | None = None
     """None: as many as the machine's (or cluster's) CPUs and GPUs carry."""
 

@@ -98,7 +98,9 @@ def _tune(
             _bundle(trials, resources),
         ),
         param_space={"trial_key": tune.grid_search([trial.key for trial in trials])},
-        tune_config=TuneConfig(max_concurrent_trials=resources.max_concurrent, reuse_actors=True),
+        tune_config=TuneConfig(
+            max_concurrent_trials=resources.max_concurrent, reuse_actors=resources.reuse_workers
+        ),
         run_config=RunConfig(
             name="tune",
             storage_path=str(scratch),
