@@ -122,7 +122,8 @@ def _release_memory() -> None:
     reused worker would only grow (a record's `peak_memory_bytes` shows it).
     """
     gc.collect()
-    gc.freeze()  # what is left, the libraries above all, need not be walked through after every trial
+    if gc.get_freeze_count() == 0:
+        gc.freeze()  # the libraries, a million objects, need not be walked through after every trial
     with suppress(OSError, AttributeError):  # glibc alone has it
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
