@@ -23,6 +23,12 @@ BENCHMARKS = {
         "-m",
         "benchmarks.packed",
     ],
+    "the sweep stage against plain loops of its trials": ["-m", "benchmarks.sweep"],
+    "the sweep stage by the number of trials": ["-m", "benchmarks.sweep", "--counts", "10", "100", "1000"],
+    "sleeping trials on 1 to 4 Ray nodes": ["-m", "benchmarks.nodes"],
+    "from records to results": ["-m", "benchmarks.aggregate"],
+    "epochs to MLflow": ["-m", "benchmarks.tracking"],
+    "dvc repro without a change": ["-m", "benchmarks.no_change"],
 }
 
 
