@@ -1,0 +1,27 @@
+"""The sweep that nothing befalls, run once, and a study to put a fault into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.faults.study import Study
+
+
+@pytest.fixture(scope="session")
+def reference(small_data, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    study = Study(tmp_path_factory.mktemp("reference"), small_data.folder.parent)
+    study.run_plainly()
+    return study
+
+
+@pytest.fixture
+def make_study(small_data, tmp_path) -> Callable[..., Study]:
+    """A study in the test's folder; arguments as those of Study after the folders."""
+
+    def make(**changes: Any) -> Study:
+        return Study(tmp_path / "study", small_data.folder.parent, **changes)
+
+    return make

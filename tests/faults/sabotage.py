@@ -1,0 +1,106 @@
+"""Faults that a test puts into the workers of a sweep: a tracker that, at an epoch of a trial, lets something happen."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dmlcore.tracking import MlflowTracker
+from dmlcore.training.run import run_trial
+
+PATIENCE_SECONDS = 120.0
+HOARD_BYTES = 3_000_000_000
+"""Where a hoarder stops, for the sake of the machine, if nothing has ended it."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens in the worker when a trial has ended `epoch`, before the checkpoint of that epoch."""
+
+    epoch: int
+    action: Callable[[], None]
+    always: bool = False
+    """At each attempt, not at the first alone."""
+
+
+class Saboteur(MlflowTracker):
+    """The study's tracker with faults by trial key. Trials are tiny, so a checkpoint is written at every epoch."""
+
+    def __init__(self, *arguments: Any, marks: Path, faults: Mapping[str, tuple[Fault, ...]]) -> None:
+        super().__init__(*arguments)
+        self.marks, self.faults = marks, faults
+
+    def start(self, trial_key: str, *arguments: Any) -> None:
+        assert run_trial.__kwdefaults__ is not None
+        run_trial.__kwdefaults__["checkpoint_seconds"] = 0.0
+        super().start(trial_key, *arguments)
+
+    def epoch(self, trial_key: str, epoch: int, metrics: Mapping[str, float]) -> None:
+        super().epoch(trial_key, epoch, metrics)
+        for fault in self.faults.get(trial_key, ()):
+            mark = self.marks / f"{trial_key}-{epoch}"
+            if fault.epoch == epoch and (fault.always or not mark.exists()):
+                mark.touch()
+                fault.action()
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A worker that calls it says its process id and waits until the test opens the gate."""
+
+    path: Path
+
+    def __call__(self) -> None:
+        temporary = self.path.with_suffix(".part")
+        temporary.write_text(str(os.getpid()))
+        temporary.replace(self.path.with_suffix(".pid"))
+        wait_for(self.path.with_suffix(".open").exists)
+
+    def pid(self) -> int:
+        """Of the worker that waits; waits for it."""
+        wait_for(self.path.with_suffix(".pid").exists)
+        return int(self.path.with_suffix(".pid").read_text())
+
+    def open(self) -> None:
+        self.path.with_suffix(".open").touch()
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "what the test waits for did not happen"
+        time.sleep(0.02)
+
+
+@contextmanager
+def meanwhile(action: Callable[[], None]):
+    """Do `action` in a thread beside the block; its error is raised at the end."""
+    with ThreadPoolExecutor(1) as pool:
+        beside = pool.submit(action)
+        yield
+        beside.result(PATIENCE_SECONDS)
+
+
+def segfault() -> None:
+    ctypes.string_at(0)
+
+
+def hang() -> None:
+    """In C, as a defect of a library would: no signal handler and no other thread of Python runs."""
+    re.match(r"(a+)+$", "a" * 60 + "b")
+
+
+def hoard() -> None:
+    """Take memory until something ends this process."""
+    blocks = []
+    while len(blocks) * 20_000_000 < HOARD_BYTES:
+        blocks.append(bytearray(b"\1" * 20_000_000))
+    raise AssertionError(f"nothing ended a process that took {HOARD_BYTES} bytes")

@@ -1,0 +1,113 @@
+"""A study of four tiny trials that a fault is put into, and what must hold after every fault."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from mlflow import MlflowClient
+
+from dmlcore.config import SweepConfig
+from dmlcore.records import RecordFolder
+from dmlcore.tracking import MemoryTracker
+from dmlcore.tuning.plan import Plan, PlannedTrial
+from dmlcore.tuning.sweep import SweepFolders, publish, run_sweep
+from tests.faults.sabotage import Fault, Saboteur
+from tests.small import TRIAL
+from tests.tuning.sweeps import plan_of, run_here, sweep_config
+
+EPOCHS = 4
+STATUS = {"finished": "FINISHED", "failed": "FAILED"}
+
+
+class Study:
+    """The study in a folder of its own.
+
+    Args:
+        folder: of the study.
+        prepared: the folder of prepared data sets.
+        uri: of the MLflow store; None: the study's own SQLite file.
+        changes: laid over the sweep's config.
+    """
+
+    def __init__(self, folder: Path, prepared: Path, uri: str | None = None, **changes: Any) -> None:
+        self.folders = SweepFolders(folder, prepared)
+        self.uri = uri or f"sqlite:///{folder / 'state' / 'mlflow.db'}"
+        self.config = study_config(**changes)
+
+    @property
+    def trials(self) -> list[PlannedTrial]:
+        return plan_of(self.config, self.folders).trials
+
+    @property
+    def marks(self) -> Path:
+        return self.folders.study / "marks"
+
+    def tracker(self, faults: dict[str, tuple[Fault, ...]]) -> Saboteur:
+        self.marks.mkdir(parents=True, exist_ok=True)
+        artifacts = self.folders.state / "mlflow-artifacts" if self.uri.startswith("sqlite") else None
+        return Saboteur(self.uri, "dmlcore/t", artifacts, {}, marks=self.marks, faults=faults)
+
+    def run(self, faults: dict[str, tuple[Fault, ...]] | None = None) -> Plan:
+        """The sweep stage through Ray."""
+        return run_sweep(self.config, self.folders, self.tracker(faults or {}))
+
+    def run_plainly(self) -> None:
+        """One trial after the other in this process, without MLflow: what the table is compared with."""
+        run_here(self.config, self.folders, MemoryTracker())
+        publish(plan_of(self.config, self.folders), self.folders)
+
+    def table(self) -> pl.DataFrame:
+        return pl.read_parquet(self.folders.results / "trials.parquet")
+
+    def check(self, reference: Study, failed: Iterable[PlannedTrial] = ()) -> None:
+        """Nothing lost, repeated or doubled: records, MLflow and table are those of a sweep that nothing befell.
+
+        Args:
+            reference: the same sweep, run plainly.
+            failed: trials that the fault must have made fail; they are compared with nothing.
+        """
+        keys = {trial.key for trial in failed}
+        status = {trial.key: "failed" if trial.key in keys else "finished" for trial in self.trials}
+        self._check_records(status)
+        self._check_runs(status)
+        expected = reference.table().filter(~pl.col("trial_key").is_in(keys))
+        assert self.table()["status"].to_list() == [status[key] for key in sorted(status)]
+        assert self.table().filter(~pl.col("trial_key").is_in(keys)).equals(expected)
+
+    def _check_records(self, status: dict[str, str]) -> None:
+        assert sorted(path.name for path in self.folders.records.glob("*.json")) == sorted(
+            f"{key}.json" for key in status
+        )
+        records = {record.trial_key: record for record in RecordFolder(self.folders.records).all()}
+        assert {key: record.status for key, record in records.items()} == status
+
+    def _check_runs(self, status: dict[str, str]) -> None:
+        client = MlflowClient(self.uri)
+        experiment = client.get_experiment_by_name("dmlcore/t")
+        runs = client.search_runs([experiment.experiment_id])
+        assert sorted(run.data.tags["trial_key"] for run in runs) == sorted(status)
+        for run in runs:
+            ended = status[run.data.tags["trial_key"]]
+            assert run.info.status == STATUS[ended]
+            points = [
+                (key, point.step)
+                for key in run.data.metrics
+                for point in client.get_metric_history(run.info.run_id, key)
+            ]
+            assert {point: count for point, count in Counter(points).items() if count > 1} == {}
+            steps = {step for key, step in points if key == "validation/map_at_r"}
+            assert ended == "failed" or steps == set(range(EPOCHS + 1))
+
+
+def study_config(**changes: Any) -> SweepConfig:
+    trial = {key: value for key, value in TRIAL.items() if key not in ("dataset", "loss")}
+    values = {
+        "trial": trial | {"train": TRIAL["train"] | {"epochs": EPOCHS}},
+        "seeds": [0, 1],
+        "resources": {"max_concurrent": 2},
+    }
+    return sweep_config(**(values | changes))
