@@ -7,21 +7,22 @@ from typing import Any
 
 import pytest
 
-from tests.faults.study import Study
+from dmlcore.tracking import MemoryTracker
+from tests.faults.study import Study, study_config
 
 
 @pytest.fixture(scope="session")
 def reference(small_data, tmp_path_factory: pytest.TempPathFactory) -> Study:
-    study = Study(tmp_path_factory.mktemp("reference"), small_data.folder.parent)
-    study.run_plainly()
+    study = Study(tmp_path_factory.mktemp("reference"), small_data.folder.parent, study_config())
+    study.run_here(MemoryTracker())
     return study
 
 
 @pytest.fixture
 def make_study(small_data, tmp_path) -> Callable[..., Study]:
-    """A study in the test's folder; arguments as those of Study after the folders."""
+    """A study in the test's folder: the address of its MLflow store or None, changes of its sweep."""
 
-    def make(**changes: Any) -> Study:
-        return Study(tmp_path / "study", small_data.folder.parent, **changes)
+    def make(uri: str | None = None, **changes: Any) -> Study:
+        return Study(tmp_path / "study", small_data.folder.parent, study_config(**changes), uri)
 
     return make

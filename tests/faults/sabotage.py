@@ -1,4 +1,4 @@
-"""Faults that a test puts into the workers of a sweep: a tracker that, at an epoch of a trial, lets something happen."""
+"""Faults that a test puts into the workers of a sweep: a tracker that lets one happen at an epoch of a trial."""
 
 from __future__ import annotations
 

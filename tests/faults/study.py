@@ -12,9 +12,9 @@ from mlflow import MlflowClient
 
 from dmlcore.config import SweepConfig
 from dmlcore.records import RecordFolder
-from dmlcore.tracking import MemoryTracker
 from dmlcore.tuning.plan import Plan, PlannedTrial
 from dmlcore.tuning.sweep import SweepFolders, publish, run_sweep
+from dmlcore.tuning.worker import Tracker
 from tests.faults.sabotage import Fault, Saboteur
 from tests.small import TRIAL
 from tests.tuning.sweeps import plan_of, run_here, sweep_config
@@ -29,14 +29,14 @@ class Study:
     Args:
         folder: of the study.
         prepared: the folder of prepared data sets.
+        config: its sweep.
         uri: of the MLflow store; None: the study's own SQLite file.
-        changes: laid over the sweep's config.
     """
 
-    def __init__(self, folder: Path, prepared: Path, uri: str | None = None, **changes: Any) -> None:
-        self.folders = SweepFolders(folder, prepared)
+    def __init__(self, folder: Path, prepared: Path, config: SweepConfig, uri: str | None = None) -> None:
+        self.folders, self.config = SweepFolders(folder, prepared), config
         self.uri = uri or f"sqlite:///{folder / 'state' / 'mlflow.db'}"
-        self.config = study_config(**changes)
+        self.experiment = f"dmlcore/{config.study}"
 
     @property
     def trials(self) -> list[PlannedTrial]:
@@ -49,15 +49,17 @@ class Study:
     def tracker(self, faults: dict[str, tuple[Fault, ...]]) -> Saboteur:
         self.marks.mkdir(parents=True, exist_ok=True)
         artifacts = self.folders.state / "mlflow-artifacts" if self.uri.startswith("sqlite") else None
-        return Saboteur(self.uri, "dmlcore/t", artifacts, {}, marks=self.marks, faults=faults)
+        return Saboteur(self.uri, self.experiment, artifacts, {}, marks=self.marks, faults=faults)
 
     def run(self, faults: dict[str, tuple[Fault, ...]] | None = None) -> Plan:
         """The sweep stage through Ray."""
         return run_sweep(self.config, self.folders, self.tracker(faults or {}))
 
-    def run_plainly(self) -> None:
-        """One trial after the other in this process, without MLflow: what the table is compared with."""
-        run_here(self.config, self.folders, MemoryTracker())
+    def run_here(self, tracker: Tracker | None = None) -> None:
+        """The missing trials one after the other in this process; None: the study's tracker."""
+        used = tracker or self.tracker({})
+        used.prepare()
+        run_here(self.config, self.folders, used)
         publish(plan_of(self.config, self.folders), self.folders)
 
     def table(self) -> pl.DataFrame:
@@ -67,16 +69,16 @@ class Study:
         """Nothing lost, repeated or doubled: records, MLflow and table are those of a sweep that nothing befell.
 
         Args:
-            reference: the same sweep, run plainly.
+            reference: a sweep of the same trials, or more of them, that nothing befell.
             failed: trials that the fault must have made fail; they are compared with nothing.
         """
         keys = {trial.key for trial in failed}
         status = {trial.key: "failed" if trial.key in keys else "finished" for trial in self.trials}
         self._check_records(status)
         self._check_runs(status)
-        expected = reference.table().filter(~pl.col("trial_key").is_in(keys))
         assert self.table()["status"].to_list() == [status[key] for key in sorted(status)]
-        assert self.table().filter(~pl.col("trial_key").is_in(keys)).equals(expected)
+        whole = pl.col("trial_key").is_in(sorted(set(status) - keys))
+        assert self.table().filter(whole).equals(reference.table().filter(whole))
 
     def _check_records(self, status: dict[str, str]) -> None:
         assert sorted(path.name for path in self.folders.records.glob("*.json")) == sorted(
@@ -87,7 +89,7 @@ class Study:
 
     def _check_runs(self, status: dict[str, str]) -> None:
         client = MlflowClient(self.uri)
-        experiment = client.get_experiment_by_name("dmlcore/t")
+        experiment = client.get_experiment_by_name(self.experiment)
         runs = client.search_runs([experiment.experiment_id])
         assert sorted(run.data.tags["trial_key"] for run in runs) == sorted(status)
         for run in runs:

@@ -1,4 +1,4 @@
-"""Worker processes that die in mid-trial: the trial goes on from its checkpoint, the others do not notice."""
+"""Worker processes that die in mid-trial: their trials go on from their checkpoints, the others do not notice."""
 
 from __future__ import annotations
 
@@ -12,36 +12,29 @@ from tests.faults.sabotage import Fault, Gate, meanwhile, segfault
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
-def test_a_killed_worker_and_a_damaged_checkpoint_cost_nothing_but_time(make_study, reference):
+def test_kill_nine_a_damaged_checkpoint_and_segmentation_faults_in_one_sweep(make_study, reference):
     study = make_study()
-    killed, damaged = study.trials[:2]
-    gates = [Gate(study.folders.study / name) for name in ("killed", "damaged")]
+    killed, damaged, segfault_once, segfault_always = study.trials
+    gates = {trial.key: Gate(study.folders.study / trial.key) for trial in (killed, damaged)}
 
     def act():
-        for gate, trial in zip(gates, (killed, damaged), strict=True):
-            pid = gate.pid()
-            checkpoint = trial.store_folder / "last.safetensors"
-            assert checkpoint.is_file()
-            if trial is damaged:
-                checkpoint.write_bytes(checkpoint.read_bytes()[:-7])
-            os.kill(pid, signal.SIGKILL)
+        pid = gates[killed.key].pid()
+        assert (killed.store_folder / "last.safetensors").is_file()
+        os.kill(pid, signal.SIGKILL)
+        pid = gates[damaged.key].pid()
+        checkpoint = damaged.store_folder / "last.safetensors"
+        checkpoint.write_bytes(checkpoint.read_bytes()[:-7])
+        os.kill(pid, signal.SIGKILL)
 
+    faults = {key: (Fault(3, gate),) for key, gate in gates.items()}
+    faults |= {segfault_once.key: (Fault(3, segfault),)}
+    faults |= {segfault_always.key: (Fault(3, segfault, always=True),)}
     with meanwhile(act):
-        plan = study.run({trial.key: (Fault(3, gate),) for trial, gate in zip((killed, damaged), gates, strict=True)})
-    assert plan.records[killed.key].attempts == 2
-    assert plan.records[damaged.key].attempts == 2
+        plan = study.run(faults)
+    assert {record.attempts for record in plan.records.values()} == {2}
     assert (damaged.store_folder / "last.safetensors.corrupt").is_file()
     assert not (killed.store_folder / "last.safetensors.corrupt").exists()
-    study.check(reference)
-
-
-def test_a_segmentation_fault_costs_an_attempt_and_one_at_each_attempt_its_own_trial(make_study, reference):
-    study = make_study()
-    once, each_time = study.trials[:2]
-    plan = study.run({once.key: (Fault(3, segfault),), each_time.key: (Fault(3, segfault, always=True),)})
-    assert plan.records[once.key].attempts == 2
-    assert plan.records[each_time.key].attempts == 2
-    assert "process died" in plan.records[each_time.key].error
-    study.check(reference, failed=[each_time])
-    study.run()
+    assert plan.records[segfault_always.key].error.startswith("process died")
+    study.check(reference, failed=[segfault_always])
+    study.run_here()
     study.check(reference)

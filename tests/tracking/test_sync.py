@@ -2,14 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-
 import pytest
 import yaml
 from filelock import FileLock
@@ -18,6 +10,7 @@ from typer.testing import CliRunner
 
 from dmlcore.cli import app
 from dmlcore.records import RecordFolder
+from tests.servers import MlflowServer
 from tests.tracking.test_mlflow import record
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -66,59 +59,22 @@ def test_it_waits_for_no_sweep(study):
     assert "another process runs the sweep" in done.output
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def answers(uri):
-    try:
-        with urllib.request.urlopen(f"{uri}/health", timeout=2) as response:
-            return response.status == 200
-    except (urllib.error.URLError, OSError):
-        return False
-
-
 @pytest.fixture
 def server(tmp_path):
-    """An address, and a way to start a server there."""
-    port = free_port()
-    uri = f"http://127.0.0.1:{port}"
-    started = []
-
-    def start():
-        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
-        store = ["--port", str(port), "--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}"]
-        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        with (tmp_path / "server.log").open("ab") as log:
-            started.append(
-                subprocess.Popen(
-                    [*command, *store, "--default-artifact-root", str(tmp_path / "artifacts")],
-                    env=environment, stdout=log, stderr=log,
-                )
-            )  # fmt: skip
-        deadline = time.monotonic() + 180
-        while not answers(uri):
-            assert started[-1].poll() is None, (tmp_path / "server.log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
-
-    yield uri, start
-    for process in started:
-        process.terminate()
-        process.wait(timeout=60)
+    made = MlflowServer(tmp_path)
+    yield made
+    made.stop()
 
 
 @pytest.mark.slow
 def test_what_a_server_missed_while_it_was_down_is_delivered_once_it_is_up(study, server, monkeypatch):
-    uri, start = server
+    uri = server.uri
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     down = sync(study)
     assert down.exit_code == 1
     assert f"MLflow at {uri} must answer" in down.output
     assert "Traceback" not in down.output
-    start()
+    server.start()
     assert "2 runs brought up to date" in sync(study).output
     assert runs(uri) == {"a": "FINISHED", "b": "FAILED"}
     again = sync(study)

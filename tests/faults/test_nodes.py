@@ -1,0 +1,45 @@
+"""One of three Ray nodes is lost in mid-trial: its trial goes on from its checkpoint on another."""
+
+from __future__ import annotations
+
+import psutil
+import pytest
+
+from tests.faults.sabotage import Fault, Gate, meanwhile
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A head and two nodes of one CPU each, every one a raylet of its own, at RAY_ADDRESS."""
+    from ray.cluster_utils import Cluster
+
+    import dmlcore.tuning.ray_tune  # noqa: F401 (its settings of Ray are for the nodes too)
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    for _ in range(2):
+        made.add_node(num_cpus=1)
+    monkeypatch.setenv("RAY_ADDRESS", made.address)
+    yield made
+    made.shutdown()
+
+
+def raylet_of(worker: int) -> psutil.Process:
+    return next(parent for parent in psutil.Process(worker).parents() if parent.name() == "raylet")
+
+
+def test_a_trial_of_a_node_that_is_lost_goes_on_elsewhere(cluster, make_study, reference):
+    study = make_study()
+    lost = study.trials[0]
+    gate = Gate(study.folders.study / "gate")
+
+    def act():
+        raylet = raylet_of(gate.pid())
+        for process in [raylet, *raylet.children(recursive=True)]:
+            process.kill()
+
+    with meanwhile(act):
+        plan = study.run({lost.key: (Fault(3, gate),)})
+    assert plan.records[lost.key].attempts == 2
+    study.check(reference)

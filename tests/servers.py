@@ -1,0 +1,119 @@
+"""Servers that a test starts, stops and starts again: MLflow's, PostgreSQL's. Each ends by its own process id."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+
+START_SECONDS = 180.0
+POSTGRES = "postgres"
+"""The user of Debian's package, since PostgreSQL refuses to run as root."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=2) as response:
+            return response.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+class MlflowServer:
+    """An MLflow server at one address over one store.
+
+    Args:
+        folder: for its log and its artifacts.
+        store: the address of its database; None: a SQLite file in `folder`.
+    """
+
+    def __init__(self, folder: Path, store: str | None = None) -> None:
+        self.folder, self.store = folder, store or f"sqlite:///{folder / 'server.db'}"
+        self.port = free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
+        places = [
+            "--backend-store-uri",
+            self.store,
+            "--artifacts-destination",
+            str(self.folder / "artifacts"),
+        ]
+        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, "--port", str(self.port), *places], env=environment, stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not answers(f"{self.uri}/health"):
+            assert self.process.poll() is None, (self.folder / "server.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        """Kill -9 of the server and the processes that it started."""
+        if self.process is not None:
+            for child in [*psutil.Process(self.process.pid).children(recursive=True), self.process]:
+                child.kill()
+            self.process.wait(timeout=60)
+            self.process = None
+
+
+class PostgresServer:
+    """A PostgreSQL server of Debian's package on a database of its own; skips the test where it is not installed."""
+
+    def __init__(self) -> None:
+        found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+        if not found or (os.getuid() == 0 and shutil.which("runuser") is None):
+            pytest.skip("PostgreSQL is not installed")
+        self.programs = found[-1]
+        self.folder = Path(tempfile.mkdtemp(prefix="dmlcore-postgres-"))
+        if os.getuid() == 0:
+            shutil.chown(self.folder, POSTGRES, POSTGRES)
+        self.port = free_port()
+        self.uri = f"postgresql+psycopg2://mlflow@127.0.0.1:{self.port}/postgres"
+        self._run("initdb", "--auth=trust", "--username=mlflow", "--no-sync", "-D", self.data)
+
+    @property
+    def data(self) -> str:
+        return str(self.folder / "data")
+
+    def start(self) -> None:
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories=''"
+        log = str(self.folder / "log")
+        self._run("pg_ctl", "-D", self.data, "-o", options, "-l", log, "-w", "start")
+
+    def stop(self) -> None:
+        self._run("pg_ctl", "-D", self.data, "-m", "immediate", "-w", "stop")
+
+    def remove(self) -> None:
+        self.stop()
+        shutil.rmtree(self.folder)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = self._as_user([str(self.programs / program), *arguments])
+        done = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    @staticmethod
+    def _as_user(command: Sequence[str]) -> list[str]:
+        return ["runuser", "-u", POSTGRES, "--", *command] if os.getuid() == 0 else list(command)
