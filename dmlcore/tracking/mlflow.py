@@ -220,6 +220,11 @@ class MlflowTracker:
         values = {key: value for key, value in metrics.items() if value is not None and math.isfinite(value)}
         self.client.log_batch(run_id, [Metric(key, value, now, step) for key, value in values.items()])
 
+    def _log_new(self, run_id: str, metrics: Mapping[str, float | None], step: int) -> None:
+        """As `_log`, without what the run has already: a record is delivered again where a kill cut that short."""
+        known = self.client.get_run(run_id).data.metrics
+        self._log(run_id, {key: value for key, value in metrics.items() if known.get(key) != value}, step)
+
     def _complete(self, record: TrialRecord, name: str) -> None:
         run_id = self._runs.get(record.trial_key) or self._open(
             record.trial_key, name, record.labels, record.config
@@ -232,7 +237,8 @@ class MlflowTracker:
             key: value for key, value in record.metrics.items() if key.startswith(("test/", "untrained/"))
         }
         facts = {"seconds": record.seconds, "peak_memory_bytes": float(record.peak_memory_bytes)}
-        self._log(run_id, final | facts, len(record.curve))
+        self._log_new(run_id, final, len(record.curve))
+        self._log_new(run_id, facts, record.attempts)
         for key, text in _record_tags(record).items():
             self.client.set_tag(run_id, key, text)
         if record.utility:

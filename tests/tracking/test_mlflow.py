@@ -128,6 +128,17 @@ def test_sync_delivers_what_is_missing_and_ends_what_was_killed(tracker):
     assert len(runs(tracker)) == 2
 
 
+def test_a_record_that_is_delivered_again_is_not_logged_again(tracker):
+    tracker.finish(record(), "a name")
+    (run,) = runs(tracker)
+    tracker.client.update_run(run.info.run_id, status="RUNNING")  # as a kill just before the end leaves it
+    assert tracker.deliver([record()]) == 1
+    (run,) = runs(tracker)
+    assert run.info.status == "FINISHED"
+    for key in run.data.metrics:
+        assert len(steps(tracker, run, key)) == len(set(steps(tracker, run, key))), key
+
+
 def test_runs_of_two_values_of_an_axis_are_two(tracker):
     labels = [record(trial_key=key).labels for key in ("a", "b")]
     assert labels[0] == labels[1]
