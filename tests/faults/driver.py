@@ -1,4 +1,4 @@
-"""A driver to kill: runs a study's sweep whose first trial waits at a gate. Arguments: the study's folder, the data's."""
+"""A driver to kill: runs a study's sweep whose first trial waits at a gate. Arguments: folders of study and data."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -39,7 +40,8 @@ def orphans():
     found: list[psutil.Process] = []
     yield found
     for process in found:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def test_the_orphan_of_a_killed_driver_doubles_nothing(make_study, reference, driver, orphans):
