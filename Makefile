@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := true
 
-.PHONY: help install repro study plan ui test readme lint bench docs validate clean
+.PHONY: help install repro study plan ui test readme lint bench native docs validate clean
 
 help:
 	@echo "make repro   set up, run the default study, print the trade-off table"
@@ -19,6 +19,7 @@ help:
 	@echo "make ui      MLflow's UI on http://127.0.0.1:5000"
 	@echo "make lint    ruff, mypy, import layers"
 	@echo "make bench   benchmarks, as ratios within one run"
+	@echo "make native  the services of docker/compose.yaml without containers, and a study on them"
 	@echo "make docs    this documentation as a site in build/site"
 	@echo "make validate  the statistics on simulated data of known truth, into docs/validation.md"
 
@@ -77,6 +78,10 @@ bench: $(STAMP)
 
 validate: $(STAMP)
 	python -m benchmarks.validate
+
+native: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cluster,native]"
+	pytest tests/docker
 
 docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -79,7 +80,7 @@ class MlflowServer:
 
 
 class PostgresServer:
-    """A PostgreSQL server of Debian's package on a database of its own; skips the test where it is not installed."""
+    """A PostgreSQL server of Debian's package with a database `mlflow`; skips the test where it is not installed."""
 
     def __init__(self) -> None:
         found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
@@ -89,9 +90,17 @@ class PostgresServer:
         self.folder = Path(tempfile.mkdtemp(prefix="dmlcore-postgres-"))
         if os.getuid() == 0:
             shutil.chown(self.folder, POSTGRES, POSTGRES)
-        self.port = free_port()
-        self.uri = f"postgresql+psycopg2://mlflow@127.0.0.1:{self.port}/postgres"
-        self._run("initdb", "--auth=trust", "--username=mlflow", "--no-sync", "-D", self.data)
+        self.port, self.password = free_port(), secrets.token_hex(16)
+        self.uri = f"postgresql+psycopg2://mlflow:{self.password}@127.0.0.1:{self.port}/mlflow"
+        (self.folder / "password").write_text(self.password)
+        login = ["--username=mlflow", f"--pwfile={self.folder / 'password'}", "--auth=scram-sha-256"]
+        self._run("initdb", *login, "--no-sync", "-D", self.data)
+        self.start()
+        self._run("createdb", *self.address, "--username=mlflow", "mlflow")
+
+    @property
+    def address(self) -> list[str]:
+        return ["--host=127.0.0.1", f"--port={self.port}"]
 
     @property
     def data(self) -> str:
@@ -111,7 +120,10 @@ class PostgresServer:
 
     def _run(self, program: str, *arguments: str) -> None:
         command = self._as_user([str(self.programs / program), *arguments])
-        done = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=120, check=False)
+        environment = os.environ | {"PGPASSWORD": self.password}
+        done = subprocess.run(
+            command, cwd="/", env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
         assert done.returncode == 0, done.stdout + done.stderr
 
     @staticmethod

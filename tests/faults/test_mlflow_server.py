@@ -13,7 +13,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 @pytest.fixture
 def postgres():
     server = PostgresServer()
-    server.start()
     yield server
     server.remove()
 
