@@ -94,7 +94,7 @@ def test_the_study_runs_on_the_cluster_and_then_as_a_job(services, checkout, tmp
     reference = Study(tmp_path / "reference", prepared, config)
     reference.run_here(MemoryTracker())
     uri = f"http://127.0.0.1:{services.ports['mlflow']}"
-    Study(checkout.folder, prepared, config, uri).check(reference)
+    Study(checkout.folder, prepared, config, uri).check(reference, attempts={})
 
 
 def test_the_figures_lie_in_the_object_store(services):

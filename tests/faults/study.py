@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,10 @@ class Study:
         return plan_of(self.config, self.folders).trials
 
     @property
+    def records(self) -> RecordFolder:
+        return RecordFolder(self.folders.records)
+
+    @property
     def marks(self) -> Path:
         return self.folders.study / "marks"
 
@@ -65,16 +69,25 @@ class Study:
     def table(self) -> pl.DataFrame:
         return pl.read_parquet(self.folders.results / "trials.parquet")
 
-    def check(self, reference: Study, failed: Iterable[PlannedTrial] = ()) -> None:
+    def check(
+        self,
+        reference: Study,
+        failed: Iterable[PlannedTrial] = (),
+        attempts: Mapping[str, int] | None = None,
+    ) -> None:
         """Nothing lost, repeated or doubled: records, MLflow and table are those of a sweep that nothing befell.
 
         Args:
             reference: a sweep of the same trials, or more of them, that nothing befell.
             failed: trials that the fault must have made fail; they are compared with nothing.
+            attempts: trial key -> how often it must have been begun, once where it is not named; None: not compared.
         """
         keys = {trial.key for trial in failed}
         status = {trial.key: "failed" if trial.key in keys else "finished" for trial in self.trials}
         self._check_records(status)
+        if attempts is not None:
+            found = {record.trial_key: record.attempts for record in self.records.all()}
+            assert found == dict.fromkeys(status, 1) | dict(attempts)
         self._check_runs(status)
         assert self.table()["status"].to_list() == [status[key] for key in sorted(status)]
         whole = pl.col("trial_key").is_in(sorted(set(status) - keys))
@@ -84,8 +97,7 @@ class Study:
         assert sorted(path.name for path in self.folders.records.glob("*.json")) == sorted(
             f"{key}.json" for key in status
         )
-        records = {record.trial_key: record for record in RecordFolder(self.folders.records).all()}
-        assert {key: record.status for key, record in records.items()} == status
+        assert {record.trial_key: record.status for record in self.records.all()} == status
 
     def _check_runs(self, status: dict[str, str]) -> None:
         client = MlflowClient(self.uri)

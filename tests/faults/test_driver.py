@@ -12,7 +12,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dmlcore.records import RecordFolder
 from tests.faults.sabotage import Gate, meanwhile, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -47,7 +46,7 @@ def orphans():
 def test_the_orphan_of_a_killed_driver_doubles_nothing(make_study, reference, driver, orphans):
     study = make_study()
     trial = study.trials[0]
-    records = RecordFolder(study.folders.records)
+    records = study.records
     orphan = psutil.Process(Gate(study.folders.study / "gate").pid())
     orphans.append(orphan)
     orphan.suspend()  # it would end within moments of its driver: now it holds the trial's lock

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from dmlcore.records import RecordFolder
-
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"\0" * 4096])
-def test_a_damaged_record_costs_its_own_trial(make_study, reference, damage):
-    study = make_study(regularizers=[[]])
+def test_damaged_records_cost_their_own_trials(make_study, reference):
+    study = make_study()
     study.run_here()
-    study.check(reference)
-    damaged, whole = study.trials
-    records = RecordFolder(study.folders.records)
-    before = records.read(whole.key)
-    records.path(damaged.key).write_bytes(damage)
+    study.check(reference, attempts={})
+    *whole, cut, empty = study.trials
+    before = {trial.key: study.records.read(trial.key) for trial in whole}
+    damages = {cut.key: b'{"trial_key": "', empty.key: b"\0" * 4096}
+    for key, damage in damages.items():
+        study.records.path(key).write_bytes(damage)
     study.run_here()
-    assert records.read(whole.key) == before
-    assert records.path(damaged.key).with_suffix(".json.corrupt").read_bytes() == damage
-    study.check(reference)
+    for key, damage in damages.items():
+        assert study.records.path(key).with_suffix(".json.corrupt").read_bytes() == damage
+    assert {trial.key: study.records.read(trial.key) for trial in whole} == before
+    study.check(reference, attempts={cut.key: 2, empty.key: 2})

@@ -35,4 +35,4 @@ def test_two_repros_at_once_run_each_trial_once(checkout, tmp_path):
     prepared = checkout.folder / "data" / "prepared"
     reference = Study(tmp_path / "reference", prepared, config)
     reference.run_here(MemoryTracker())
-    Study(checkout.folder, prepared, config).check(reference)
+    Study(checkout.folder, prepared, config).check(reference, attempts={})

@@ -17,12 +17,12 @@ from dmlcore.tuning.limits import NO_LIMITS, Limits, over_budget, take_reason, w
 from dmlcore.tuning.preview import preview
 from dmlcore.tuning.sweep import SweepFolders, record_lost, run_sweep
 from dmlcore.tuning.worker import Workplace, execute
+from tests.disks import fill, mounted
 from tests.small import TRIAL
 from tests.tuning.sweeps import plan_of, run_here, sweep_config
 
 SPAWN = multiprocessing.get_context("spawn")
 ENDLESS = TRIAL["train"] | {"epochs": 100_000}
-TINY_BYTES = 1_000_000
 
 
 @pytest.fixture
@@ -149,33 +149,8 @@ def test_a_sweep_without_room_records_why_and_starts_nothing(folders):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 1 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={TINY_BYTES}", "tmpfs", str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip("this machine lets no test mount a file system")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-def fill(folder: Path, free: int) -> Path:
-    """Leave `free` bytes of a small disk."""
-    path = folder / "filler"
-    with path.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError:
-            pass
-    with path.open("r+b") as file:
-        file.truncate(max(0, path.stat().st_size - free))
-    return path
+    with mounted(tmp_path / "disk", 1_000_000) as folder:
+        yield folder
 
 
 @pytest.mark.parametrize("free", [0, 40_000])
