@@ -2,62 +2,57 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-
 import psutil
 import pytest
 
-from dmlcore.config import ResourcesConfig
+from dmlcore.config import ClusterConfig
 from tests.faults.sabotage import Fault, Gate, meanwhile
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    """A head and two nodes of one CPU each, every one a raylet of its own."""
-    from ray.cluster_utils import Cluster
+def three_nodes():
+    """A head and two other nodes of one CPU each, every one a raylet of its own, at RAY_ADDRESS."""
+    import dmlcore.tuning.cluster  # noqa: F401 (its settings of Ray are for the nodes too)
+    from tests.tuning.clusters import ray_cluster
 
-    import dmlcore.tuning.ray_tune  # noqa: F401 (its settings of Ray are for the nodes too)
-
-    folder = tempfile.mkdtemp(
-        prefix="dml-"
-    )  # short, for sockets; no other program's Ray finds this cluster there
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TMPDIR", folder)
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-        for _ in range(2):
-            made.add_node(num_cpus=1)
+    with ray_cluster(3) as made:
         yield made
-        made.shutdown()
-    shutil.rmtree(folder)
 
 
 def raylet_of(worker: int) -> psutil.Process:
     return next(parent for parent in psutil.Process(worker).parents() if parent.name() == "raylet")
 
 
-def test_a_sweep_without_an_address_joins_no_cluster_that_happens_to_be_there(cluster):
-    import ray
-
-    from dmlcore.tuning.ray_tune import _ray
-
-    with _ray(ResourcesConfig()):
-        assert ray.get_runtime_context().gcs_address != cluster.address
-
-
-def test_a_trial_of_a_node_that_is_lost_goes_on_elsewhere(cluster, make_study, reference, monkeypatch):
-    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+def test_a_trial_of_a_node_that_is_lost_goes_on_elsewhere(three_nodes, make_study, reference):
     study = make_study()
-    lost = study.trials[0]
-    gate = Gate(study.folders.study / "gate")
+    trials = study.trials[:2]
+    gates = [Gate(study.folders.study / name) for name in ("first", "second")]
+    head = three_nodes.head_node.all_processes["raylet"][0].process.pid
+    lost = []
 
     def act():
-        raylet = raylet_of(gate.pid())
+        raylets = [raylet_of(gate.pid()) for gate in gates]
+        assert raylets[0] != raylets[1], "each trial must have a node of its own"
+        raylet = next(raylet for raylet in raylets if raylet.pid != head)
+        lost.append(trials[raylets.index(raylet)])
         for process in [raylet, *raylet.children(recursive=True)]:
             process.kill()
+        gates[1 - raylets.index(raylet)].open()
 
     with meanwhile(act):
-        study.run({lost.key: (Fault(3, gate),)})
-    study.check(reference, attempts={lost.key: 2})
+        study.run({trial.key: (Fault(3, gate),) for trial, gate in zip(trials, gates, strict=True)})
+    study.check(reference, attempts={lost[0].key: 2})
+
+
+def test_a_sweep_without_an_address_joins_no_cluster_that_happens_to_be_there(
+    three_nodes, tmp_path, monkeypatch
+):
+    import ray
+
+    from dmlcore.tuning.cluster import connected
+
+    monkeypatch.delenv("RAY_ADDRESS")
+    with connected(ClusterConfig(), tmp_path, []):
+        assert ray.get_runtime_context().gcs_address != three_nodes.address
