@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any, Literal
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dmlcore.atomic import replaced_file, write_atomically
+from dmlcore.atomic import write_atomically
 
 Metrics = dict[str, float | None]
 
@@ -179,5 +180,6 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def write_table(table: pl.DataFrame, path: Path) -> None:
     """Write a parquet file whole or not at all."""
-    with replaced_file(path) as temporary:
-        table.write_parquet(temporary)
+    content = io.BytesIO()  # polars itself calls a full disk a file out of specification
+    table.write_parquet(content)
+    write_atomically(path, content.getvalue())
