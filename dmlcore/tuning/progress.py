@@ -74,6 +74,10 @@ class Progress:
         if not self.console.is_terminal:
             self.console.print(f"    {self.summary()}", markup=False, soft_wrap=True)
 
+    @property
+    def all_ended(self) -> bool:
+        return self.finished + self.failed == self.total
+
     def summary(self) -> str:
         """`12 finished, 2 running, 0 failed, about 5 min left`."""
         counts = f"{self.finished} finished, {len(self.running)} running, {self.failed} failed"

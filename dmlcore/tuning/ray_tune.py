@@ -111,6 +111,11 @@ def _tune(
     )
     try:
         tuner.fit()
+    except Exception as error:
+        if not watcher.progress.all_ended:
+            raise
+        # Tune reads its own files back in the end, which a full disk has cut short; the records are the truth.
+        print(f"sweep: all trials have ended, Ray Tune's own end failed: {type(error).__name__}: {error}")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -192,7 +197,6 @@ class _Watcher(Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         planned = self.trials[trial.config["trial_key"]]
         error = trial.get_error()
-        self.died[planned.key] = (
-            f"process died: {type(error).__name__}: {str(error).strip().splitlines()[-1] if error else ''}"
-        )
+        lines = str(error or "").strip().splitlines() or ["Ray kept no reason"]
+        self.died[planned.key] = f"process died: {type(error).__name__}: {lines[-1]}"
         self.progress.end(planned.key, planned.name, None)
