@@ -13,7 +13,7 @@ import pytest
 @contextmanager
 def mounted(folder: Path, size_bytes: int) -> Iterator[Path]:
     """A file system of its own at `folder`; skips the test where none may be mounted."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(folder)],
         capture_output=True,

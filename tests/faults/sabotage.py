@@ -16,7 +16,7 @@ from typing import Any
 from dmlcore.tracking import MlflowTracker
 from dmlcore.training.run import run_trial
 
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 300.0
 HOARD_BYTES = 3_000_000_000
 """Where a hoarder stops, for the sake of the machine, if nothing has ended it."""
 
