@@ -63,14 +63,22 @@ def test_a_record_under_another_key_is_refused(tmp_path):
         folder.read("b")
 
 
-def test_a_full_disk_leaves_the_old_content(tmp_path):
+@pytest.mark.parametrize(
+    "write",
+    [
+        "from dmlcore.atomic import write_atomically; write_atomically(path, 'x' * 100_000)",
+        "import polars as pl; from dmlcore.records import write_table;"
+        "write_table(pl.DataFrame({'a': range(100_000)}), path)",
+    ],
+)
+def test_a_full_disk_is_told_and_leaves_the_old_content(tmp_path, write):
     # a file size limit in a process of its own does what a full disk does: the write fails half-way
     path = tmp_path / "record.json"
     path.write_text("old")
     code = (
-        "import resource, signal, sys; from pathlib import Path; from dmlcore.atomic import write_atomically;"
+        "import resource, signal, sys; from pathlib import Path; path = Path(sys.argv[1]);"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
-        "write_atomically(Path(sys.argv[1]), 'x' * 100_000)"
+        + write
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False
