@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from dmlcore.tracking import MlflowTracker
 from dmlcore.training.run import run_trial
 
@@ -73,6 +75,16 @@ class Gate:
         self.path.with_suffix(".open").touch()
 
 
+@dataclass(frozen=True)
+class LonelyGate(Gate):
+    """A gate for a worker that is to be stopped and orphaned: in its node's session the kernel would wake it then."""
+
+    def __call__(self) -> None:
+        os.setpgid(0, os.getpgid(os.getppid()))
+        os.setsid()
+        super().__call__()
+
+
 def wait_for(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
@@ -87,6 +99,11 @@ def meanwhile(action: Callable[[], None]):
         beside = pool.submit(action)
         yield
         beside.result(PATIENCE_SECONDS)
+
+
+def raylet_of(worker: int) -> psutil.Process:
+    """The process of the Ray node that started a worker."""
+    return next(parent for parent in psutil.Process(worker).parents() if parent.name() == "raylet")
 
 
 def segfault() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -12,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.faults.sabotage import Gate, meanwhile, wait_for
+from tests.faults.sabotage import Gate, meanwhile, raylet_of, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,9 +48,10 @@ def test_the_orphan_of_a_killed_driver_doubles_nothing(make_study, reference, dr
     records = study.records
     orphan = psutil.Process(Gate(study.folders.study / "gate").pid())
     orphans.append(orphan)
-    orphan.suspend()  # it would end within moments of its driver: now it holds the trial's lock
-    wait_for(lambda: len(records.all()) == 1)
-    os.kill(driver.pid, signal.SIGKILL)
+    orphan.suspend()  # it would end within moments of its node: now it goes on holding the trial's lock
+    wait_for(records.all)
+    raylet_of(orphan.pid).kill()  # it would take its workers along
+    driver.kill()
     driver.wait(timeout=60)
     before = {record.trial_key: record for record in records.all()}
     assert 1 <= len(before) < 4, "the kill must come in mid-sweep"

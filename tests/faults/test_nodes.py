@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import psutil
 import pytest
 
 from dmlcore.config import ClusterConfig
-from tests.faults.sabotage import Fault, Gate, meanwhile
+from tests.faults.sabotage import Fault, Gate, meanwhile, raylet_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -19,10 +18,6 @@ def three_nodes():
 
     with ray_cluster(3) as made:
         yield made
-
-
-def raylet_of(worker: int) -> psutil.Process:
-    return next(parent for parent in psutil.Process(worker).parents() if parent.name() == "raylet")
 
 
 def test_a_trial_of_a_node_that_is_lost_goes_on_elsewhere(three_nodes, make_study, reference):
