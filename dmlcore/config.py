@@ -330,6 +330,97 @@ class ClusterConfig(Strict):
     records. None: every node has this checkout, on a shared folder, under the same path."""
 
 
+class ParameterConfig(Strict):
+    """Where a search may look for one setting: in a range, or among values."""
+
+    low: int | float | None = None
+    """Smallest value; `low` and `high` without a decimal point: whole numbers alone."""
+    high: int | float | None = None
+    log: bool = False
+    """Even over the magnitudes, as suits a learning rate."""
+    values: tuple[bool | int | float | str, ...] = ()
+
+    @model_validator(mode="after")
+    def _range_or_values(self) -> ParameterConfig:
+        if (self.low is None, self.high is None) != (bool(self.values),) * 2:
+            raise ValueError("give `low` and `high`, or `values`")
+        if self.low is not None and self.high is not None:
+            if not self.low < self.high:
+                raise ValueError(f"`low` must be below `high`, got {self.low} and {self.high}")
+            if self.log and self.low <= 0:
+                raise ValueError(f"`low` must be above 0 where `log` is true, got {self.low}")
+        elif self.log:
+            raise ValueError("`log` belongs to a range, not to `values`")
+        return self
+
+
+OBJECTIVES: dict[str, Literal["maximize", "minimize"]] = {
+    "validation/map_at_r": "maximize",
+    "validation/r_precision": "maximize",
+    "validation/mean_utility": "maximize",
+    "validation/opis": "minimize",
+    "validation/opis_corrected": "minimize",
+    "validation/epsilon_opis": "minimize",
+    "validation/equal_error_rate": "minimize",
+}
+"""What a search can look for, and which way is better."""
+
+
+def _objective(metric: str) -> str:
+    if not metric.startswith("validation/"):
+        raise ValueError(f"must start with `validation/`: nothing is chosen on test classes, got {metric!r}")
+    if metric not in OBJECTIVES:
+        raise ValueError(f"must be one of {sorted(OBJECTIVES)}, got {metric!r}")
+    return metric
+
+
+NOT_SEARCHED = ("dataset", "seed", "evaluation", "threads")
+Objective = Annotated[str, AfterValidator(_objective)]
+
+
+class SearchConfig(Strict):
+    """A search in place of a grid: each data set x backbone x loss x arm looks for its best setting by validation, at
+    the first of its seeds; the setting chosen is then run at all of them."""
+
+    space: Annotated[dict[str, ParameterConfig], Field(min_length=1)]
+    """Dotted config path -> where to look. A regulariser is named by its place or name,
+    `regularizers.tcm.params.positive_margin`: searched in the arms that have it."""
+    trials: PositiveInt
+    """Settings to try in each data set x backbone x loss x arm. Raised, the search goes on where it was."""
+    objectives: Annotated[tuple[Objective, ...], Field(min_length=1, max_length=2)] = ("validation/map_at_r",)
+    """One or two of OBJECTIVES. With two, the setting chosen is the best by `choose` among those that none beats in
+    both."""
+    choose: str | None = None
+    """The objective that chooses; None: the first."""
+    sampler: Literal["tpe", "nsga2", "random"] = "tpe"
+    """Optuna's: tree-structured Parzen estimator, genetic algorithm, or independent draws."""
+    startup: Annotated[int, Field(ge=2)] = 10
+    """Settings drawn at random before `tpe` learns from them; the population of `nsga2`."""
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SearchConfig:
+        fixed = sorted(path for path in self.space if path.split(".")[0] in NOT_SEARCHED)
+        if fixed:
+            raise ValueError(
+                f"`space` must leave {NOT_SEARCHED} alone: they would change what is compared, got {fixed}"
+            )
+        if len(set(self.objectives)) < len(self.objectives):
+            raise ValueError(f"`objectives` must be two different metrics, got {self.objectives}")
+        if self.choose is not None and self.choose not in self.objectives:
+            raise ValueError(f"`choose` must be one of the objectives {self.objectives}, got {self.choose!r}")
+        return self
+
+
+class StopEarlyConfig(Strict):
+    """Asynchronous successive halving (ASHA): at epochs grace x factor^0, x factor^1, ... (the rungs) a trial goes on
+    only if its validation MAP@R is among the best 1/factor of its rivals that came so far."""
+
+    grace_epochs: PositiveInt = 1
+    """The first rung."""
+    reduction_factor: Annotated[int, Field(ge=2)] = 3
+
+
 class SweepConfig(Strict):
     study: Name
     trial: dict[str, Any] = {}
@@ -348,6 +439,11 @@ class SweepConfig(Strict):
     grids: tuple[GridConfig, ...] = ()
     """Several grids in place of one: the sweep is their union, a cell that stands in two is run once."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    search: SearchConfig | None = None
+    """None: the whole grid is run."""
+    stop_early: StopEarlyConfig | None = None
+    """Ends weak trials before their last epoch: those of a search among its data set x backbone x loss x arm; those of
+    a grid among the same data set, backbone, loss, regularisers (whatever their parameters) and seed. None: never."""
     storage: str = "state/storage"
     """Where checkpoints and embeddings go, relative to the study's folder."""
     disk_budget_bytes: PositiveInt | None = None

@@ -36,7 +36,8 @@ class TrialRecord(BaseModel):
     eval_key: str
     status: Literal["finished", "failed", "stopped"]
     error: str | None = None
-    """Why it failed: the type and message of the exception; `details` has the traceback."""
+    """Why it failed: the type and message of the exception; `details` has the traceback. Or at which epoch and rung it
+    was stopped."""
     details: str | None = None
     config: dict[str, Any]
     """The canonical TrialConfig."""

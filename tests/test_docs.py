@@ -22,7 +22,7 @@ from dmlcore.report.insert import markers
 from dmlcore.report.study import read_study
 from dmlcore.report.tables import markdown_table
 from dmlcore.tuning.cells import expand, merge
-from dmlcore.tuning.plan import check_cells
+from dmlcore.tuning.checks import check_cells
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"

@@ -82,7 +82,7 @@ def _take(
     record: TrialRecord, trial: PlannedTrial, exchange: Exchange, records: RecordFolder
 ) -> TrialRecord | None:
     folder = f"storage/{trial.keys.train[:16]}"
-    if record.done:
+    if record.status == "finished":
         for name in exchange.names(folder):
             if name in SENT:
                 exchange.get(f"{folder}/{name}", trial.store_folder / name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
@@ -18,6 +18,10 @@ class Cell:
 
     labels: dict[str, Any]
     config: TrialConfig
+    searched: dict[str, Any] = field(default_factory=dict)
+    """Dotted path -> value, of what a search varies."""
+    rivals: str | None = None
+    """Those among whom early stopping ranks it share this name; None: it runs to its last epoch."""
 
     @property
     def name(self) -> str:
@@ -110,7 +114,14 @@ def _cell(
         values, {"dataset": dataset, "seed": seed, "regularizers": [part.model_dump() for part in arm]}
     )
     where = "sweep cell " + " ".join(str(label) for label in labels.values())
-    return Cell(labels, parse(TrialConfig, values, where))
+    rivals = None if sweep.stop_early is None else _rivals(labels, arm)
+    return Cell(labels, parse(TrialConfig, values, where), rivals=rivals)
+
+
+def _rivals(labels: Mapping[str, Any], arm: tuple[ComponentConfig, ...]) -> str:
+    """Arms are not set against each other, nor seeds: which of them end whole must not depend on what is compared."""
+    shared = {name: value for name, value in labels.items() if name != "arm"}
+    return trial_name({"family": "+".join(part.name for part in arm), **shared})
 
 
 def arm_label(arm: tuple[ComponentConfig, ...]) -> str:

@@ -17,7 +17,8 @@ from dmlcore.config import ModelConfig, ResourcesConfig, TrainConfig, TrialConfi
 from dmlcore.data.packed import PreparedDataset
 from dmlcore.records import TrialRecord
 from dmlcore.training.build import build_objective
-from dmlcore.tuning.plan import PlannedTrial, weightless_model
+from dmlcore.tuning.checks import weightless_model
+from dmlcore.tuning.plan import PlannedTrial
 
 MOMENTS = {"sgd": 1, "adam": 2, "adamw": 2}
 """Values of the size of the parameters that an optimiser keeps."""

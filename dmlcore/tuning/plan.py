@@ -7,18 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from dmlcore.config import ConfigError, ModelConfig, SweepConfig, TrialConfig, canonical
+from dmlcore.config import SweepConfig, TrialConfig, canonical
 from dmlcore.data.packed import PreparedDataset
-from dmlcore.models import Embedder
-from dmlcore.models.weights import local_file
 from dmlcore.records import RecordFolder, TrialRecord
-from dmlcore.training.build import build_model, build_objective
-from dmlcore.training.features import check_frozen
-from dmlcore.training.replay import check_chunks
 from dmlcore.training.store import TrialStore
 from dmlcore.tuning.cells import Cell, check_distinct, expand
+from dmlcore.tuning.checks import check_cells
 from dmlcore.tuning.keys import TrialKeys, trial_keys
 
 
@@ -50,6 +44,26 @@ class PlannedTrial:
     def name(self) -> str:
         return self.cell.name
 
+    def __str__(self) -> str:
+        return self.key
+
+    def settled_by(self, record: TrialRecord) -> bool:
+        """Whether nothing is left to run: a trial that may not be stopped early is not settled by a stopped one."""
+        return record.done and (record.status == "finished" or self.cell.rivals is not None)
+
+
+@dataclass(frozen=True)
+class SearchState:
+    """How far the search of a data set x backbone x loss x arm has come."""
+
+    name: str
+    asked: int
+    to_ask: int
+    seeds: int
+    """At how many the chosen setting is run."""
+    example: PlannedTrial
+    """One of its settings."""
+
 
 @dataclass
 class Plan:
@@ -62,6 +76,7 @@ class Plan:
     """Trained under the same train_key, evaluated under another eval_key."""
     others: list[TrialRecord] = field(default_factory=list)
     """Records of the study that are of none of these trials: of cells since changed or dropped."""
+    searches: list[SearchState] = field(default_factory=list)
 
     @property
     def missing(self) -> list[PlannedTrial]:
@@ -75,20 +90,36 @@ class Plan:
     def counts(self) -> dict[str, int]:
         """How many trials are done, failed, to re-evaluate, and to run in all."""
         status = Counter(record.status for record in self.records.values())
+        to_ask = {"to ask": self.to_ask} if self.searches else {}
         return {
             "planned": len(self.trials),
             "done": status["finished"] + status["stopped"],
             "failed before": status["failed"],
             "to evaluate again": len(self.reevaluate),
             "to run": len(self.missing),
+            **to_ask,
         }
+
+    @property
+    def recorded(self) -> list[TrialRecord]:
+        """Every record of the study."""
+        return [*self.records.values(), *self.others]
+
+    @property
+    def to_ask(self) -> int:
+        """Settings that the searches have still to try."""
+        return sum(search.to_ask for search in self.searches)
 
     def rows(self) -> list[tuple[str, dict[str, Any], dict[str, Any], TrialRecord | None]]:
         """What `records.trials_table` takes."""
         return [
-            (trial.key, trial.cell.labels, canonical(trial.cell.config), self.records.get(trial.key))
+            (trial.key, _columns(trial.cell), canonical(trial.cell.config), self.records.get(trial.key))
             for trial in self.trials
         ]
+
+
+def _columns(cell: Cell) -> dict[str, Any]:
+    return cell.labels | {f"search/{path}": value for path, value in cell.searched.items()}
 
 
 def make_plan(sweep: SweepConfig, *, study: Path, prepared: Path) -> Plan:
@@ -102,25 +133,41 @@ def make_plan(sweep: SweepConfig, *, study: Path, prepared: Path) -> Plan:
     Raises:
         ConfigError: a cell that cannot be built, two cells that are one trial.
     """
+    if sweep.search is not None:
+        from dmlcore.tuning.search.plan import search_plan
+
+        return _look_up(search_plan(sweep, sweep.search, study=study, prepared=prepared), study)
     cells = expand(sweep)
     check_cells(cells)
-    hashes = {
-        name: PreparedDataset.open(prepared / name).data_hash
-        for name in sorted({cell.config.dataset for cell in cells})
-    }
-    storage = study / sweep.storage
-    trials = []
-    for cell in cells:
-        keys = trial_keys(cell.config, hashes[cell.config.dataset])
-        trials.append(PlannedTrial(cell, keys, prepared / cell.config.dataset, storage / keys.train[:16]))
+    planner = Planner(sweep, study, prepared)
+    trials = [planner(cell) for cell in cells]
     check_distinct([trial.key for trial in trials], cells)
-    return _look_up(Plan(trials), RecordFolder(study / "state" / "records"))
+    return _look_up(Plan(trials), study)
 
 
-def _look_up(plan: Plan, folder: RecordFolder) -> Plan:
+class Planner:
+    """Gives a cell its keys and the places of its files."""
+
+    def __init__(self, sweep: SweepConfig, study: Path, prepared: Path) -> None:
+        self.prepared, self.storage = prepared, study / sweep.storage
+        self._hashes: dict[str, str] = {}
+
+    def data_hash(self, dataset: str) -> str:
+        if dataset not in self._hashes:
+            self._hashes[dataset] = PreparedDataset.open(self.prepared / dataset).data_hash
+        return self._hashes[dataset]
+
+    def __call__(self, cell: Cell) -> PlannedTrial:
+        dataset = cell.config.dataset
+        keys = trial_keys(cell.config, self.data_hash(dataset))
+        return PlannedTrial(cell, keys, self.prepared / dataset, self.storage / keys.train[:16])
+
+
+def _look_up(plan: Plan, study: Path) -> Plan:
+    folder = RecordFolder(study / "state" / "records")
     for trial in plan.trials:
         record = folder.read_or_set_aside(trial.key)
-        if record is not None:
+        if record is not None and (trial.settled_by(record) or not record.done):
             plan.records[trial.key] = record
     recorded = folder.all()
     planned = {trial.key for trial in plan.trials}
@@ -135,39 +182,3 @@ def _look_up(plan: Plan, folder: RecordFolder) -> Plan:
         ):
             plan.reevaluate.append((trial, earlier))
     return plan
-
-
-def check_cells(cells: list[Cell]) -> None:
-    """Build every distinct loss and backbone of the sweep, without memory for weights, before anything runs.
-
-    Raises:
-        ConfigError: names the cell and what is wrong with it.
-    """
-    seen: set[str] = set()
-    for cell in cells:
-        config = cell.config
-        objective = repr((config.loss, config.regularizers, config.model.embedding_dim))
-        model = repr((config.model, config.input, config.train.chunk_size, config.train.augmentation))
-        if {objective, model} <= seen:
-            continue
-        try:
-            build_objective(config, num_classes=2)
-            _check_model(config)
-        except ValueError as error:
-            raise ConfigError(f"sweep cell [{cell.name}]: {error}") from error
-        seen |= {objective, model}
-
-
-def _check_model(config: TrialConfig) -> None:
-    """The network without memory for its weights, and the settings that it must suit."""
-    if config.model.trunk == "frozen":
-        check_frozen(config)
-    local_file(config.model.backbone.weights)
-    check_chunks(weightless_model(config.model, in_channels=3), config.train.chunk_size)
-
-
-def weightless_model(config: ModelConfig, *, in_channels: int) -> Embedder:
-    """The network without memory for its weights: names, shapes and layers are those of the real one."""
-    backbone = config.backbone.model_copy(update={"weights": None})
-    with torch.device("meta"):
-        return build_model(config.model_copy(update={"backbone": backbone}), in_channels=in_channels, seed=0)

@@ -32,8 +32,33 @@ def preview(plan: Plan, sweep: SweepConfig, storage: Path) -> Iterator[str]:
     yield f"{len(plan.trials)} cells: " + ", ".join(
         f"{counts[name]} {name}" for name in ("cached", "new", "stale", "failed")
     )
+    yield from _searches(plan, sweep)
     if plan.missing:
         yield from _needs(plan, sweep, storage)
+
+
+def _searches(plan: Plan, sweep: SweepConfig) -> Iterator[str]:
+    for search in plan.searches:
+        then = f", then the chosen setting at {search.seeds} seeds" if search.to_ask else ""
+        yield f"search of [{search.name}]: {search.asked} asked, {search.to_ask} to ask{then}"
+    if plan.to_ask:
+        yield _search_time(plan, sweep)
+
+
+def _search_time(plan: Plan, sweep: SweepConfig) -> str:
+    """Of the asks and of the chosen settings' further seeds, none of them stopped early."""
+    left = [
+        (search.to_ask + search.seeds - 1, trial_seconds(search.example, plan.recorded))
+        for search in plan.searches
+        if search.to_ask
+    ]
+    seconds = sum(count * each for count, each in left if each is not None)
+    if not seconds:
+        return "time of the searches: unknown, no trial of these data sets and backbones has finished yet"
+    concurrent = at_a_time([search.example for search in plan.searches], sweep.resources)
+    return (
+        f"time of the searches: about {duration(seconds / concurrent)}, {duration(seconds)} of trials at most"
+    )
 
 
 def _remark(state: CellState, record: TrialRecord | None) -> str:
@@ -45,7 +70,7 @@ def _remark(state: CellState, record: TrialRecord | None) -> str:
 def _needs(plan: Plan, sweep: SweepConfig, storage: Path) -> Iterator[str]:
     concurrent = min(len(plan.missing), at_a_time(plan.missing, sweep.resources))
     yield f"to run: {len(plan.missing)} trials, {concurrent} at a time on this machine"
-    past = [*plan.records.values(), *plan.others]
+    past = plan.recorded
     yield _time(plan, past, concurrent)
     yield _memory(plan, past, concurrent)
     needs = [disk_need(trial) for trial in plan.missing]

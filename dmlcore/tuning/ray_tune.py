@@ -6,7 +6,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
@@ -16,15 +16,21 @@ from dmlcore.tuning.cluster import Connection, connected
 
 # isort: split
 from ray import tune
-from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
+from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
 
 from dmlcore.config import ClusterConfig, ResourcesConfig
-from dmlcore.records import RecordFolder, TrialRecord
+from dmlcore.records import RecordFolder
 from dmlcore.training.run import EpochReport
-from dmlcore.tuning.away import execute_away, offer, take_over, weights_file
+from dmlcore.tuning.away import execute_away, weights_file
 from dmlcore.tuning.plan import PlannedTrial
 from dmlcore.tuning.progress import Progress
-from dmlcore.tuning.worker import NoTracker, Workplace, execute
+from dmlcore.tuning.verdicts import Verdicts
+from dmlcore.tuning.watcher import Watcher, left_by_nodes
+from dmlcore.tuning.worker import Workplace, execute
+
+if TYPE_CHECKING:
+    from dmlcore.tuning.search.course import Search
+    from dmlcore.tuning.search.halving import Halving
 
 
 def run_trials(
@@ -35,16 +41,20 @@ def run_trials(
     cluster: ClusterConfig,
     attempts: int,
     state: Path,
+    halving: Halving | None = None,
+    search: Search | None = None,
 ) -> dict[str, str]:
     """Run `trials`; each leaves its record.
 
     Args:
-        trials: what to run; an empty list runs nothing.
+        trials: what to run; of a search, an example of each kind of trial that it will run.
         place: handed to the workers.
         resources: of each trial.
         cluster: where they run.
         attempts: how often a trial whose process dies is tried.
         state: the study's folder for what passes; Tune's own files lie there while it runs.
+        halving: ends trials before their last epoch; None: each runs whole.
+        search: gives the trials one after the other; None: they are `trials`.
 
     Returns:
         Trial key -> what Ray says of a trial whose process died every time.
@@ -54,12 +64,12 @@ def run_trials(
     """
     trials = [replace(trial, weights=weights_file(trial)) for trial in trials]
     with connected(cluster, state, _needs(trials)) as connection:
-        left = _left_by_nodes(trials, connection, RecordFolder(place.records))
+        left = [] if search else left_by_nodes(trials, connection, RecordFolder(place.records))
         concurrent = resources.max_concurrent or connection.concurrent
-        with Progress(len(left), concurrent) as progress:
-            watcher = _Watcher(left, place, connection, progress)
-            if left:
-                _tune(left, watcher, resources, attempts, state / "tune")
+        with Progress(search.left() if search else len(left), concurrent) as progress:
+            watcher = Watcher(left, place, connection, progress, halving)
+            if left or search:
+                _tune(trials, watcher, resources, attempts, state / "tune", search)
     return watcher.died
 
 
@@ -69,24 +79,21 @@ def _needs(trials: list[PlannedTrial]) -> list[Path]:
     return sorted({trial.data_folder for trial in trials} | weights)
 
 
-def _left_by_nodes(
-    trials: list[PlannedTrial], connection: Connection, records: RecordFolder
-) -> list[PlannedTrial]:
-    """Take over what ended while no driver was there, put into the exchange what the other trials need; gives these."""
-    if connection.exchange is None:
-        return trials
-    left = []
-    for trial in trials:
-        record = take_over(trial, connection.exchange, records)
-        if record is None or not record.done:
-            left.append(trial)
-    offer(left, connection.exchange)
-    return left
-
-
 def _tune(
-    trials: list[PlannedTrial], watcher: _Watcher, resources: ResourcesConfig, attempts: int, scratch: Path
+    trials: list[PlannedTrial],
+    watcher: Watcher,
+    resources: ResourcesConfig,
+    attempts: int,
+    scratch: Path,
+    search: Search | None,
 ) -> None:
+    bundle = _bundle(trials, resources)
+    config = TuneConfig(max_concurrent_trials=resources.max_concurrent, reuse_actors=resources.reuse_workers)
+    space: dict[str, Any] = {"trial_key": tune.grid_search(list(watcher.trials))}
+    if search is not None:
+        from dmlcore.tuning.search.suggest import searching
+
+        config, space = searching(search, watcher, bundle, resources), {}
     tuner = Tuner(
         tune.with_resources(
             tune.with_parameters(
@@ -94,13 +101,12 @@ def _tune(
                 trials=watcher.trials,
                 place=watcher.workers_place(),
                 connection=watcher.connection,
+                verdicts=watcher.verdicts,
             ),
-            _bundle(trials, resources),
+            bundle,
         ),
-        param_space={"trial_key": tune.grid_search([trial.key for trial in trials])},
-        tune_config=TuneConfig(
-            max_concurrent_trials=resources.max_concurrent, reuse_actors=resources.reuse_workers
-        ),
+        param_space=space,
+        tune_config=config,
         run_config=RunConfig(
             name="tune",
             storage_path=str(scratch),
@@ -121,15 +127,21 @@ def _tune(
 
 
 def _trainable(
-    config: dict[str, Any], trials: dict[str, PlannedTrial], place: Workplace, connection: Connection
+    config: dict[str, Any],
+    trials: dict[str, PlannedTrial],
+    place: Workplace,
+    connection: Connection,
+    verdicts: Verdicts,
 ) -> None:
-    trial = trials[config["trial_key"]]
+    trial = config.get("trial") or trials[config["trial_key"]]
 
     def report(epoch: EpochReport) -> None:
         tune.report(
             {"epoch": epoch.epoch, "map_at_r": epoch.metrics.get("validation/map_at_r"), "status": "running"}
         )
+        verdicts.obey(trial)
 
+    verdicts.clear(trial)
     if connection.meeting is not None:
         connection.meeting.check()
     if connection.exchange is None:
@@ -147,56 +159,3 @@ def _bundle(trials: list[PlannedTrial], resources: ResourcesConfig) -> dict[str,
     if resources.memory_bytes is not None:
         bundle["memory"] = resources.memory_bytes
     return bundle
-
-
-class _Watcher(Callback):
-    """Passes what Tune sees on to the progress display."""
-
-    def __init__(
-        self, trials: list[PlannedTrial], place: Workplace, connection: Connection, progress: Progress
-    ) -> None:
-        self.trials = {trial.key: trial for trial in trials}
-        self.place, self.connection, self.progress = place, connection, progress
-        self.died: dict[str, str] = {}
-
-    def workers_place(self) -> Workplace:
-        """As `place`; workers on other machines do not reach a tracker of this one."""
-        return replace(self.place, tracker=NoTracker()) if self._logs_here else self.place
-
-    @property
-    def _logs_here(self) -> bool:
-        return self.connection.elsewhere and self.place.tracker.local
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its callbacks for a restore that this project never does (the records are the truth)."""
-        return {}
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        planned = self.trials[trial.config["trial_key"]]
-        self.progress.start(planned.key, planned.name, planned.cell.config.train.epochs)
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        if "epoch" in result:
-            self.progress.epoch(trial.config["trial_key"], result["epoch"], result.get("map_at_r"))
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        planned = self.trials[trial.config["trial_key"]]
-        record = self._record(planned)
-        if record is not None and self._logs_here:
-            self.place.tracker.finish(record, planned.name)
-        self.progress.end(planned.key, planned.name, record)
-
-    def _record(self, trial: PlannedTrial) -> TrialRecord | None:
-        records = RecordFolder(self.place.records)
-        if self.connection.exchange is not None:
-            take_over(trial, self.connection.exchange, records)
-        return records.read_or_set_aside(trial.key)
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        planned = self.trials[trial.config["trial_key"]]
-        error = trial.get_error()
-        lines = str(error or "").strip().splitlines() or ["Ray kept no reason"]
-        self.died[planned.key] = f"process died: {type(error).__name__}: {lines[-1]}"
-        self.progress.end(planned.key, planned.name, None)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dmlcore.atomic import write_atomically
 from dmlcore.config import SweepConfig
 from dmlcore.data.packed import PreparedDataset
-from dmlcore.records import RecordFolder, TrialRecord, finite, trials_table, write_table
-from dmlcore.training.run import evaluate_stored
-from dmlcore.training.store import TrialStore
+from dmlcore.records import RecordFolder, trials_table, write_table
 from dmlcore.tuning.forecast import at_a_time
 from dmlcore.tuning.limits import Limits, over_budget, take_reason
 from dmlcore.tuning.lock import sweep_lock
+from dmlcore.tuning.outcomes import record_lost, reevaluate, relabel
 from dmlcore.tuning.plan import Plan, PlannedTrial, make_plan
-from dmlcore.tuning.worker import Tracker, Workplace, attempts_at, make_record
+from dmlcore.tuning.worker import Tracker, Workplace
+
+if TYPE_CHECKING:
+    from dmlcore.tuning.search.course import Search
+    from dmlcore.tuning.search.halving import Halving
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,6 @@ def run_sweep(sweep: SweepConfig, folders: SweepFolders, tracker: Tracker) -> Pl
 
     Raises:
         SweepBusyError: another process holds the sweep's lock.
-        ClusterError: the Ray cluster cannot run it.
         ConfigError: the sweep cannot be planned.
     """
     folders.records.mkdir(parents=True, exist_ok=True)
@@ -59,16 +60,19 @@ def run_sweep(sweep: SweepConfig, folders: SweepFolders, tracker: Tracker) -> Pl
 
 def _locked(sweep: SweepConfig, folders: SweepFolders, tracker: Tracker) -> Plan:
     plan = make_plan(sweep, study=folders.study, prepared=folders.prepared)
+    limits = Limits(sweep.resources.time_limit_seconds, sweep.resources.memory_bytes)
+    place = Workplace(folders.records, folders.state / "locks", sweep.resources.gpus, tracker, limits)
     print("sweep: " + ", ".join(f"{count} {name}" for name, count in plan.counts().items()), flush=True)
     try:
-        if plan.reevaluate or plan.missing:
+        if plan.reevaluate or plan.missing or plan.to_ask:
             tracker.prepare()
         for trial, earlier in plan.reevaluate:
-            _reevaluate(trial, earlier, folders, tracker)
-        if plan.missing:
-            _run_missing(sweep, plan, folders, tracker)
+            reevaluate(trial, earlier, place)
+        if plan.missing or plan.to_ask:
+            _run_missing(sweep, plan, folders, place)
     finally:
         after = make_plan(sweep, study=folders.study, prepared=folders.prepared)
+        relabel(after, RecordFolder(folders.records))
         publish(after, folders)
     late = tracker.sync([*after.records.values(), *after.others])
     if late:
@@ -76,70 +80,49 @@ def _locked(sweep: SweepConfig, folders: SweepFolders, tracker: Tracker) -> Plan
     return after
 
 
-def _run_missing(sweep: SweepConfig, plan: Plan, folders: SweepFolders, tracker: Tracker) -> None:
-    resources = sweep.resources
-    limits = Limits(resources.time_limit_seconds, resources.memory_bytes)
-    place = Workplace(folders.records, folders.state / "locks", resources.gpus, tracker, limits)
-    for trial in plan.missing:
-        take_reason(place.reason_file(trial.key))  # of an earlier run of the stage
-    concurrent = at_a_time(plan.missing, resources)
-    lost = over_budget(plan.missing, folders.study / sweep.storage, sweep.disk_budget_bytes, concurrent)
-    waiting = [trial for trial in plan.missing if trial.key not in lost]
-    if waiting:
-        from dmlcore.tuning.ray_tune import run_trials
+def _run_missing(sweep: SweepConfig, plan: Plan, folders: SweepFolders, place: Workplace) -> None:
+    from dmlcore.tuning.ray_tune import run_trials
 
-        lost |= run_trials(
-            waiting,
+    def run(trials: list[PlannedTrial], search: Search | None = None) -> dict[str, str]:
+        return run_trials(
+            trials,
             place,
-            resources=resources,
+            resources=sweep.resources,
             cluster=sweep.cluster,
             attempts=sweep.attempts,
             state=folders.state,
+            halving=_halving(sweep, plan),
+            search=search,
         )
-    record_lost([trial for trial in plan.missing if trial.key in lost], lost, place)
+
+    def over(trials: list[PlannedTrial]) -> dict[str, str]:
+        return over_budget(trials, folders.study / sweep.storage, sweep.disk_budget_bytes, concurrent)
+
+    examples = [search.example for search in plan.searches]
+    concurrent = at_a_time(examples or plan.missing, sweep.resources)
+    if sweep.search is not None:
+        from dmlcore.tuning.search.course import open_search
+        from dmlcore.tuning.search.plan import group_plans
+
+        plans = group_plans(sweep, sweep.search, study=folders.study, prepared=folders.prepared)
+        course = open_search(plans, plan.recorded, place, over)
+        record_lost(course.given, run(examples, course), place)
+        return
+    for trial in plan.missing:
+        take_reason(place.reason_file(trial.key))  # of an earlier run of the stage
+    lost = over(plan.missing)
+    waiting = [trial for trial in plan.missing if trial.key not in lost]
+    record_lost(plan.missing, lost | (run(waiting) if waiting else {}), place)
 
 
-def record_lost(trials: Iterable[PlannedTrial], reasons: Mapping[str, str], place: Workplace) -> None:
-    """Write the `failed` record of trials that left none: not started, or their process died.
+def _halving(sweep: SweepConfig, plan: Plan) -> Halving | None:
+    if sweep.stop_early is None:
+        return None
+    from dmlcore.tuning.search.halving import Halving
 
-    Args:
-        trials: those of this sweep.
-        reasons: trial key -> what is known of its end, unless the watchdog knows better.
-        place: the workers'.
-    """
-    records = RecordFolder(place.records)
-    for trial in trials:
-        existing = records.read_or_set_aside(trial.key)
-        if existing is not None and existing.done:
-            continue
-        reason = take_reason(place.reason_file(trial.key)) or reasons[trial.key]
-        record = make_record(trial, status="failed", error=reason, attempts=attempts_at(trial.store_folder))
-        try:
-            records.write(record)
-        except OSError as error:
-            print(
-                f"sweep: {trial.name} failed ({reason}) and its record was not written: {error}", flush=True
-            )
-        place.tracker.finish(record, trial.name)
-
-
-def _reevaluate(trial: PlannedTrial, earlier: TrialRecord, folders: SweepFolders, tracker: Tracker) -> None:
-    """A new record from stored embeddings: nothing is trained."""
-    started = time.monotonic()
-    metrics, utility = evaluate_stored(TrialStore(trial.store_folder), trial.cell.config)
-    kept = {key: value for key, value in earlier.metrics.items() if key not in metrics}
-    record = make_record(
-        trial,
-        status="finished",
-        files=earlier.files,
-        curve=earlier.curve,
-        metrics=kept | finite(metrics),
-        utility=asdict(utility),
-        attempts=earlier.attempts,
-        seconds=earlier.seconds + time.monotonic() - started,
-    )
-    RecordFolder(folders.records).write(record)
-    tracker.finish(record, trial.name)
+    halving = Halving(sweep.stop_early)
+    halving.recall((trial, plan.records[trial.key]) for trial in plan.trials if trial.key in plan.records)
+    return halving
 
 
 def publish(plan: Plan, folders: SweepFolders) -> None:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import importlib.metadata
-import os
 import platform
 import resource
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from filelock import FileLock
 
 from dmlcore.atomic import write_atomically
@@ -26,11 +21,16 @@ from dmlcore.records import RecordFolder, TrialRecord, finite
 from dmlcore.training.run import EpochReport, TrialResult, run_trial, select_device
 from dmlcore.training.store import TrialStore
 from dmlcore.tuning.limits import NO_LIMITS, Limits, take_reason, watched
+from dmlcore.tuning.machine import machine_facts, release_memory
 from dmlcore.tuning.plan import PlannedTrial
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "ray", "mlflow", "dvc", "polars")
 
 ATTEMPTS = "attempts"
+
+
+class StoppedEarlyError(Exception):
+    """Raised by `report` in `execute`: the driver ends this trial before its last epoch; says at which rung."""
 
 
 class Tracker(Protocol):
@@ -99,7 +99,7 @@ def execute(trial: PlannedTrial, place: Workplace, report: Callable[[EpochReport
     folder = RecordFolder(place.records)
     with FileLock(place.locks / f"{trial.keys.train[:16]}.lock"):
         earlier = folder.read_or_set_aside(trial.key)
-        if earlier is not None and earlier.done:
+        if earlier is not None and trial.settled_by(earlier):
             return earlier
         reason = take_reason(place.reason_file(trial.key))
         if reason is None:
@@ -113,19 +113,8 @@ def execute(trial: PlannedTrial, place: Workplace, report: Callable[[EpochReport
             )
         folder.write(record)
     place.tracker.finish(record, trial.name)
-    _release_memory()
+    release_memory()
     return record
-
-
-def _release_memory() -> None:
-    """Give freed memory back to the system: the C library keeps it for each thread that ever asked for some, so that a
-    reused worker would only grow (a record's `peak_memory_bytes` shows it).
-    """
-    gc.collect()
-    if gc.get_freeze_count() == 0:
-        gc.freeze()  # the libraries, a million objects, need not be walked through after every trial
-    with suppress(OSError, AttributeError):  # glibc alone has it
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def attempts_at(folder: Path) -> int:
@@ -137,8 +126,10 @@ def attempts_at(folder: Path) -> int:
 def _attempt(trial: PlannedTrial, place: Workplace, report: Callable[[EpochReport], None]) -> TrialRecord:
     started = time.monotonic()
     attempts = attempts_at(trial.store_folder) + 1
+    curve: list[EpochReport] = []
 
     def on_epoch(epoch: EpochReport) -> None:
+        curve.append(epoch)
         place.tracker.epoch(trial.key, epoch.epoch, epoch.metrics)
         report(epoch)
 
@@ -150,6 +141,10 @@ def _attempt(trial: PlannedTrial, place: Workplace, report: Callable[[EpochRepor
         outcome: dict[str, Any] = finished(
             place.run(trial.config_here, data, store=store, report=on_epoch, device=device)
         )
+    except StoppedEarlyError as stop:
+        outcome = stopped(str(stop), curve)
+        for name in ("last", "best"):
+            TrialStore(trial.store_folder).discard(name)
     except Exception as error:
         outcome = {
             "status": "failed",
@@ -170,6 +165,11 @@ def finished(result: TrialResult) -> dict[str, Any]:
     }
 
 
+def stopped(reason: str, curve: list[EpochReport]) -> dict[str, Any]:
+    """The fields of the record of a trial that was stopped early: no metrics, it is in no comparison."""
+    return {"status": "stopped", "error": reason, "curve": [finite(report.metrics) for report in curve]}
+
+
 def make_record(trial: PlannedTrial, **outcome: Any) -> TrialRecord:
     """A record of `trial` with what this process knows of itself."""
     return TrialRecord(
@@ -185,19 +185,3 @@ def make_record(trial: PlannedTrial, **outcome: Any) -> TrialRecord:
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         **outcome,
     )
-
-
-def machine_facts() -> dict[str, Any]:
-    """What decides bits and seconds: processor, cores, GPU."""
-    facts: dict[str, Any] = {"host": platform.node(), "processor": _processor(), "cpus": os.cpu_count()}
-    if torch.cuda.is_available():
-        facts["gpu"] = torch.cuda.get_device_name()
-    return facts
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

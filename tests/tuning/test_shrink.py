@@ -10,7 +10,7 @@ import yaml
 from dmlcore.cli.shrink import shrunk_text
 from dmlcore.config import load_study
 from dmlcore.tuning.cells import expand
-from dmlcore.tuning.plan import check_cells
+from dmlcore.tuning.checks import check_cells
 from dmlcore.tuning.shrink import EPOCHS, shrink
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,0 +1,111 @@
+"""What the driver does as trials start, report and end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from dmlcore.tuning.cluster import Connection
+
+# isort: split
+from ray.tune import Callback
+
+from dmlcore.records import RecordFolder, TrialRecord
+from dmlcore.tuning.away import offer, take_over, weights_file
+from dmlcore.tuning.plan import PlannedTrial
+from dmlcore.tuning.progress import Progress
+from dmlcore.tuning.verdicts import Verdicts
+from dmlcore.tuning.worker import NoTracker, Workplace
+
+if TYPE_CHECKING:
+    from dmlcore.tuning.search.halving import Halving
+
+
+def left_by_nodes(
+    trials: list[PlannedTrial], connection: Connection, records: RecordFolder
+) -> list[PlannedTrial]:
+    """Take over what ended while no driver was there, put into the exchange what the other trials need; gives these."""
+    if connection.exchange is None:
+        return trials
+    left = []
+    for trial in trials:
+        record = take_over(trial, connection.exchange, records)
+        if record is None or not trial.settled_by(record):
+            left.append(trial)
+    offer(left, connection.exchange)
+    return left
+
+
+class Watcher(Callback):
+    """Passes what Tune sees on to the progress display and to early stopping."""
+
+    def __init__(
+        self,
+        trials: list[PlannedTrial],
+        place: Workplace,
+        connection: Connection,
+        progress: Progress,
+        halving: Halving | None,
+    ) -> None:
+        self.trials = {trial.key: trial for trial in trials}
+        self.place, self.connection, self.progress, self.halving = place, connection, progress, halving
+        self.verdicts = Verdicts(place.locks, connection.exchange)
+        self.died: dict[str, str] = {}
+
+    def workers_place(self) -> Workplace:
+        """As `place`; workers on other machines do not reach a tracker of this one."""
+        return replace(self.place, tracker=NoTracker()) if self._logs_here else self.place
+
+    @property
+    def _logs_here(self) -> bool:
+        return self.connection.elsewhere and self.place.tracker.local
+
+    def admit(self, trial: PlannedTrial) -> PlannedTrial | None:
+        """A trial of a search as its worker needs it; None: a node left its record, there is nothing to run."""
+        ready = replace(trial, weights=weights_file(trial))
+        if not left_by_nodes([ready], self.connection, RecordFolder(self.place.records)):
+            return None
+        self.trials[trial.key] = ready
+        return ready
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks for a restore that this project never does (the records are the truth)."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        planned = self.trials[trial.config["trial_key"]]
+        self.progress.start(planned.key, planned.name, planned.cell.config.train.epochs)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        if "epoch" not in result:
+            return
+        planned = self.trials[trial.config["trial_key"]]
+        epoch, score = result["epoch"], result.get("map_at_r")
+        self.progress.epoch(planned.key, epoch, score)
+        reason = self.halving.judge(planned, epoch, score) if self.halving else None
+        if reason:
+            self.verdicts.leave(planned, reason)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        planned = self.trials[trial.config["trial_key"]]
+        record = self.record(planned)
+        if record is not None and self._logs_here:
+            self.place.tracker.finish(record, planned.name)
+        self.progress.end(planned.key, planned.name, record)
+
+    def record(self, trial: PlannedTrial) -> TrialRecord | None:
+        """The record that a trial left, fetched from its node where that is elsewhere."""
+        records = RecordFolder(self.place.records)
+        if self.connection.exchange is not None:
+            take_over(trial, self.connection.exchange, records)
+        return records.read_or_set_aside(trial.key)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        planned = self.trials[trial.config["trial_key"]]
+        error = trial.get_error()
+        self.died[planned.key] = (
+            f"process died: {type(error).__name__}: {str(error).strip().splitlines()[-1] if error else ''}"
+        )
+        self.progress.end(planned.key, planned.name, None)
