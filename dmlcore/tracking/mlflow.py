@@ -29,7 +29,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # MLflow's own defaults hold a trial for minutes at every call while the server is down.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-SHOWN_IN_TAGS = ("dataset", "backbone", "loss", "arm", "seed")
+SHOWN_IN_TAGS = ("dataset", "backbone", "loss", "arm", "role", "ask", "seed")
 STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 CURVES = ("validation/map_at_r", "final/train/loss")
 """By whose steps a reopened run knows which epochs it has."""
@@ -256,6 +256,10 @@ class MlflowTracker:
         ]
         for record in late:
             self._complete(record, record.name)
+        for key, record in records.items():
+            role = record.labels.get("role")  # of a search's trial: known at the end of the search
+            if role and key in runs and runs[key].data.tags.get("role") != role:
+                self.client.set_tag(runs[key].info.run_id, "role", role)
         left = [
             run for key, run in runs.items() if key and key not in records and run.info.status == "RUNNING"
         ]

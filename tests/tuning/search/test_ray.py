@@ -1,0 +1,119 @@
+"""Search and early stopping through Ray: what runs, what MLflow shows, and a kill in mid-search."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from dmlcore.records import RecordFolder, TrialRecord
+from dmlcore.tracking import MemoryTracker, MlflowTracker
+from dmlcore.tuning.search.log import SearchLog
+from dmlcore.tuning.sweep import SweepFolders, run_sweep
+from tests.tuning.search.searches import RATE, searching
+from tests.tuning.sweeps import sweep_config
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+ONE_AT_A_TIME = {"gpus": 0.0, "max_concurrent": 1}
+
+
+@pytest.fixture
+def folders(tmp_path, small_data):
+    return SweepFolders(tmp_path / "study", small_data.folder.parent)
+
+
+def asks(folders):
+    return {
+        path.name: [ask.trial_key for ask in SearchLog(path).asks()]
+        for path in sorted((folders.state / "search").glob("*.jsonl"))
+    }
+
+
+def config_of(**changes):
+    """Two arms x 4 settings, the weaker half stopped at epoch 1, the chosen at two seeds."""
+    return searching({"trials": 4}, stop_early={"grace_epochs": 1, "reduction_factor": 2}, **changes)
+
+
+def test_a_search_through_ray(folders):
+    state = folders.state
+    tracker = MlflowTracker(f"sqlite:///{state / 'mlflow.db'}", "search", state / "artifacts", {})
+    plan = run_sweep(config_of(), folders, tracker)
+    assert not plan.missing
+    assert [len(keys) for keys in asks(folders).values()] == [4, 4]
+    records = plan.records
+    stopped = {key for key, record in records.items() if record.status == "stopped"}
+    assert stopped
+    assert all(len(records[key].curve) == 2 for key in stopped)
+    assert sum(record.labels["role"] == "chosen" for record in records.values()) == 4
+    assert RecordFolder(folders.records).all() == sorted(records.values(), key=lambda r: r.trial_key)
+
+    runs = {run.data.tags["trial_key"]: run for run in tracker._all_runs()}
+    assert runs.keys() == records.keys()
+    for key, run in runs.items():
+        assert run.info.status == ("KILLED" if key in stopped else "FINISHED")
+        assert run.data.tags["role"] == records[key].labels["role"]
+        assert run.data.tags["trial_status"] == records[key].status
+        assert run.data.tags.get("error") == records[key].error
+
+    before = {path.name: path.read_bytes() for path in folders.records.glob("*.json")}
+    silent = MemoryTracker()
+    run_sweep(config_of(), folders, silent)
+    assert silent.started == []
+    assert {path.name: path.read_bytes() for path in folders.records.glob("*.json")} == before
+
+
+def test_early_stopping_works_on_a_grid(folders):
+    rates = [3.0e-2, 1.0e-2, 1.0e-6, 1.0e-7]
+    config = sweep_config(
+        regularizers=[[]],
+        axes={RATE: rates},
+        stop_early={"grace_epochs": 1, "reduction_factor": 2},
+        resources=ONE_AT_A_TIME,
+    )
+    plan = run_sweep(config, folders, MemoryTracker())
+    status = {t.cell.config.train.optimizer.learning_rate: plan.records[t.key].status for t in plan.trials}
+    assert status[rates[0]] == "finished"
+    assert [status[rate] for rate in rates[2:]] == ["stopped", "stopped"]
+    assert not plan.missing
+    table = pl.read_parquet(folders.results / "trials.parquet")
+    assert table.filter(status="stopped")["error"].str.contains("rung 1").all()
+
+
+def sweep(study: str, prepared: str) -> None:
+    run_sweep(config_of(resources=ONE_AT_A_TIME), SweepFolders(Path(study), Path(prepared)), MemoryTracker())
+
+
+def told(record: TrialRecord):
+    return record.status, record.error, record.curve, record.metrics
+
+
+def test_a_search_that_is_killed_goes_on_to_the_same_trials(folders, tmp_path):
+    """SIGKILL of the driver while the search's fourth trial runs; one trial at a time, so that the order is one."""
+    whole = SweepFolders(tmp_path / "whole", folders.prepared)
+    sweep(str(whole.study), str(whole.prepared))
+
+    context = multiprocessing.get_context("spawn")
+    driver = context.Process(target=sweep, args=(str(folders.study), str(folders.prepared)))
+    driver.start()
+    deadline = time.monotonic() + 120
+    while sum(map(len, asks(folders).values())) < 4 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.join()
+    done = len(RecordFolder(folders.records).all())
+    assert 0 < done < 10
+
+    sweep(str(folders.study), str(folders.prepared))
+    assert asks(folders) == asks(whole)
+    expected = {record.trial_key: record for record in RecordFolder(whole.records).all()}
+    found = {record.trial_key: record for record in RecordFolder(folders.records).all()}
+    assert {key: told(record) for key, record in found.items()} == {
+        key: told(record) for key, record in expected.items()
+    }
+    for name in ("trials.parquet", "datasets.json"):
+        assert (folders.results / name).read_bytes() == (whole.results / name).read_bytes()
