@@ -16,6 +16,7 @@ from dmlcore.report.heat_maps import heat_map_figure
 from dmlcore.report.margins import chosen_table, margins_sentences, margins_table
 from dmlcore.report.pareto_plot import pareto_figure
 from dmlcore.report.relations import bend_table, pareto_table, relations
+from dmlcore.report.searches import search_sentences
 from dmlcore.report.settings import chosen_study
 from dmlcore.report.study import Study
 
@@ -34,8 +35,9 @@ def write_parts(study: Study, folder: Path) -> None:
 
 
 def part_sentences(study: Study) -> list[str]:
-    """What the parts of the study found, with the numbers."""
-    return [sentence for part in study.config.parts for sentence in SENTENCES[part](study)]
+    """What the searches and the parts of the study found, with the numbers."""
+    found = [sentence for part in study.config.parts for sentence in SENTENCES[part](study)]
+    return search_sentences(study) + found
 
 
 def shown_study(study: Study) -> Study:

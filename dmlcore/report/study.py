@@ -19,6 +19,8 @@ OFF = "off"
 CELL = ("dataset", "backbone", "loss")
 REQUIRED = ("trial_key", "status", "error", *CELL, "arm", "seed")
 NOT_AXES = ("config/seed", "config/regularizers")
+SEARCH = "search/"
+"""Columns of what a search varied: dotted config path -> value."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ class Study:
     """The folder of prepared data sets, for the page's images."""
     records: Path | None = None
     """The folder of trial records, for the versions that the page names."""
+    searched: pl.DataFrame | None = None
+    """What a search tried and did not choose: in no comparison, as are all trials that were stopped early."""
 
     def __post_init__(self) -> None:
         _check_columns(self.trials, self.config)
@@ -130,20 +134,36 @@ def read_study(
         prepared: the folder of prepared data sets.
     """
     results = folder / "results"
+    trials, searched = _without_searched(pl.read_parquet(results / "trials.parquet"))
     datasets = json.loads((results / "datasets.json").read_text(encoding="utf-8"))
     return Study(
-        pl.read_parquet(results / "trials.parquet"),
+        trials,
         datasets,
         config,
         storage=folder / storage if storage else None,
         prepared=prepared,
         records=folder / "state" / "records",
+        searched=searched,
     )
 
 
+def _without_searched(trials: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame | None]:
+    if "role" not in trials.columns:
+        return trials, None
+    chosen = trials.filter(role="chosen")
+    if chosen.is_empty():
+        raise ValueError(
+            f"a search must have chosen a setting before there is anything to compare; {trials.height} were tried: "
+            "go on with `dvc repro`"
+        )
+    return chosen, trials.filter(pl.col("role") != "chosen")
+
+
 def swept_axes(trials: pl.DataFrame) -> dict[str, str]:
-    """Config column -> dotted path, of what varies within a (data set, backbone, loss) besides the arm and the seed."""
+    """Config column -> dotted path, of what varies within a (data set, backbone, loss) besides arm, seed and search."""
+    searched = {f"config/{c.removeprefix(SEARCH)}" for c in trials.columns if c.startswith(SEARCH)}
     columns = [c for c in trials.columns if c.startswith("config/") and not c.startswith(NOT_AXES)]
+    columns = [c for c in columns if c not in searched]
     counts = trials.group_by(CELL).agg(pl.col(columns).n_unique()) if columns else trials
     return {c: c.removeprefix("config/") for c in columns if (counts[c] > 1).any()}
 

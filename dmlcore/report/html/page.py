@@ -20,6 +20,7 @@ from dmlcore.report.html.grids import heat_map_data
 from dmlcore.report.html.images import open_pictures
 from dmlcore.report.html.projection import map_data
 from dmlcore.report.html.queries import query_table
+from dmlcore.report.html.searches import search_table
 from dmlcore.report.html.stored import stored_pair
 from dmlcore.report.html.text import content_policy, script_json
 from dmlcore.report.html.tradeoff import legend_entries, tradeoff_data
@@ -67,6 +68,7 @@ def _sections(study: Study) -> dict[str, Any]:
         "metrics": {metric: label(metric) for metric in METRICS},
         "comparisons": comparison_table(rows, confidence),
         "trials": trial_table(study, link),
+        "searches": search_table(study, link),
         "caveats": caveats(shown, rows),
         "findings": part_sentences(study),
         "reading": LEGEND,
