@@ -23,6 +23,7 @@ from dmlcore.report.study import read_study
 from dmlcore.report.tables import markdown_table
 from dmlcore.tuning.cells import expand, merge
 from dmlcore.tuning.checks import check_cells
+from dmlcore.tuning.search.groups import check_groups, search_groups
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -82,8 +83,11 @@ def test_a_yaml_block_fits_the_file_that_its_title_names(block):
     if title == "data/params.yaml":
         assert parse(DataParams, values, block.page).datasets
         return
-    cells = expand(parse(StudyParams, values, block.page).sweep)
+    sweep = parse(StudyParams, values, block.page).sweep
+    cells = expand(sweep)
     check_cells(cells)
+    if sweep.search is not None:
+        check_groups(search_groups(sweep, sweep.search), check_cells, lambda cell: repr(cell.config))
     assert {cell.config.dataset for cell in cells} == set(values["sweep"]["datasets"])
 
 

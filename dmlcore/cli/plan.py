@@ -31,7 +31,7 @@ def plan(study: Study = Path()) -> None:
 
 
 def check(study: Study = Path()) -> None:
-    """List the failed and missing trials of a study; exit with 1 if there are any.
+    """List the failed and missing trials of a study; exit with 1 if there are any, or a search is not at its end.
 
     Example: dmlcore check --study .
     """
@@ -45,7 +45,9 @@ def check(study: Study = Path()) -> None:
         )
         typer.echo(reason)
     typer.echo(f"{len(found.trials) - len(found.missing)} of {len(found.trials)} trials are finished")
-    if found.missing:
+    if found.to_ask:
+        typer.echo(f"{found.to_ask} settings are still to be tried by the search")
+    if found.missing or found.to_ask:
         typer.echo("`dvc repro` runs the others again")
         raise typer.Exit(FOUND)
 

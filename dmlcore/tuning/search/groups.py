@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dmlcore.config import ConfigError, SearchConfig, SweepConfig, TrialConfig, canonical, parse
-from dmlcore.tuning.cells import Cell, check_distinct, expand
+from dmlcore.tuning.cells import Cell, arm_label, check_distinct, expand
 from dmlcore.tuning.keys import digest, trial_keys
-from dmlcore.tuning.search.space import Space, applicable, ends, put
+from dmlcore.tuning.search.space import Space, applicable, ends, put, unsearched
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ def _group(cells: list[Cell], search: SearchConfig, stops: bool) -> Group:
     first = cells[0]
     labels = {name: value for name, value in first.labels.items() if name != "seed"}
     space = applicable(search.space, canonical(first.config))
+    labels["arm"] = arm_label(tuple(unsearched(first.config.regularizers, space)))
     return Group(labels, first.config, tuple(cell.seed for cell in cells), space, stops)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from dmlcore.config import ConfigError, ParameterConfig
+from dmlcore.config import ComponentConfig, ConfigError, ParameterConfig
 
 REGULARIZERS = "regularizers"
 Space = Mapping[str, ParameterConfig]
@@ -14,11 +14,14 @@ Space = Mapping[str, ParameterConfig]
 def applicable(space: Space, values: Mapping[str, Any]) -> dict[str, ParameterConfig]:
     """The part of the space that a trial has: paths of a regulariser that it lacks are left out.
 
+    Those of regularisers come last: samplers draw in this order, so that arms draw alike what they share.
+
     Args:
         space: dotted config path -> where to look.
         values: a canonical TrialConfig. Any other path that it lacks is the schema's to judge.
     """
-    return {path: parameter for path, parameter in space.items() if _reachable(values, path.split("."))}
+    found = [path for path in space if _reachable(values, path.split("."))]
+    return {path: space[path] for path in sorted(found, key=lambda path: path.startswith(f"{REGULARIZERS}."))}
 
 
 def _reachable(values: Mapping[str, Any], keys: Sequence[str]) -> bool:
@@ -33,6 +36,17 @@ def _place(parts: Sequence[Any], key: str) -> int | None:
         return int(key) if int(key) < len(parts) else None
     names = [part.get("name") if isinstance(part, Mapping) else None for part in parts]
     return names.index(key) if key in names else None
+
+
+def unsearched(parts: Sequence[ComponentConfig], space: Space) -> Iterator[ComponentConfig]:
+    """An arm's regularisers without the parameters that a search sets: they do not belong into the arm's name."""
+    for number, part in enumerate(parts):
+        prefixes = [f"{REGULARIZERS}.{key}.params." for key in (number, part.name)]
+        set_here = {
+            path.removeprefix(prefix) for path in space for prefix in prefixes if path.startswith(prefix)
+        }
+        kept = {name: value for name, value in part.params.items() if name not in set_here}
+        yield part.model_copy(update={"params": kept})
 
 
 def put(values: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:

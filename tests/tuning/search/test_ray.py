@@ -15,7 +15,7 @@ from dmlcore.records import RecordFolder
 from dmlcore.tracking import MemoryTracker, MlflowTracker
 from dmlcore.tuning.search.log import SearchLog
 from dmlcore.tuning.sweep import SweepFolders, run_sweep
-from tests.tuning.search.searches import RATE, searching
+from tests.tuning.search.searches import RATE, search_here, searching
 from tests.tuning.sweeps import sweep_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import statistics
 
 import numpy as np
@@ -67,12 +66,15 @@ def test_tpe_learns_where_to_look():
     assert distance("tpe") < 0.7 * distance("random")
 
 
-def test_arms_with_the_same_space_begin_with_the_same_settings():
-    first, _ = asked(search_of(), SPACE, 5, good)
-    second, _ = asked(search_of(), SPACE, 5, lambda number, params: record_of(f"k{number}", map_at_r=0.1))
-    assert [ask.params for ask in first] == [ask.params for ask in second]
-    other, _ = asked(search_of(seed=1), SPACE, 5, good)
-    assert all(a.params != b.params for a, b in itertools.pairwise([first[0], other[0]]))
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
+def test_arms_begin_alike_in_what_they_share(sampler):
+    search = search_of(sampler=sampler)
+    more = SPACE | {"regularizers.tcm.params.positive_margin": ParameterConfig(low=0.6, high=0.9)}
+    off, _ = asked(search, SPACE, 6, good)
+    tcm, _ = asked(search, more, 6, lambda number, params: record_of(f"k{number}", map_at_r=0.1, opis=0.1))
+    assert [ask.params for ask in off] == [{k: ask.params[k] for k in SPACE} for ask in tcm]
+    other, _ = asked(search_of(sampler=sampler, seed=1), SPACE, 6, good)
+    assert all(a.params != b.params for a, b in zip(off, other, strict=True))
 
 
 @pytest.mark.parametrize("objectives", [(MAP,), (MAP, OPIS)])

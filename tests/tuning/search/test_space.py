@@ -14,8 +14,12 @@ RANGE = ParameterConfig(low=0.0, high=1.0)
 
 
 def test_a_path_of_a_regulariser_belongs_to_the_arms_that_have_it():
-    space = dict.fromkeys([RATE, MARGIN, "regularizers.0.params.negative_margin"], RANGE)
-    assert list(applicable(space, {"regularizers": [TCM]})) == list(space)
+    space = dict.fromkeys([MARGIN, RATE, "regularizers.0.params.negative_margin"], RANGE)
+    assert list(applicable(space, {"regularizers": [TCM]})) == [
+        RATE,
+        MARGIN,
+        "regularizers.0.params.negative_margin",
+    ]
     assert list(applicable(space, {"regularizers": []})) == [RATE]
     other = {"name": "unified_threshold", "params": {}}
     assert MARGIN not in applicable(space, {"regularizers": [other]})
@@ -65,6 +69,15 @@ def test_a_setting_keeps_the_labels_of_the_grid():
     assert cell.config.seed == 1
     assert cell.config.train.optimizer.learning_rate == 0.02
     assert cell.config.regularizers[0].params == {"positive_margin": 0.7}
+
+
+def test_the_name_of_an_arm_leaves_out_what_is_searched():
+    arms = [[], [{"name": "tcm", "params": {"positive_margin": 0.9, "negative_margin": 0.5}}]]
+    config = searching(regularizers=arms)
+    assert [group.labels["arm"] for group in search_groups(config, config.search)] == [
+        "off",
+        "tcm(negative_margin=0.5)",
+    ]
 
 
 def test_the_identity_changes_with_what_the_asks_rest_on():
