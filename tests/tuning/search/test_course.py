@@ -6,8 +6,14 @@ import shutil
 
 import polars as pl
 import pytest
+import yaml
+from typer.testing import CliRunner
 
+from dmlcore.cli import app
+from dmlcore.config import AggregateConfig
 from dmlcore.records import RecordFolder
+from dmlcore.report.comparisons import comparisons
+from dmlcore.report.study import read_study
 from dmlcore.tracking import MemoryTracker
 from dmlcore.training.store import TrialStore
 from dmlcore.tuning.outcomes import record_lost, relabel
@@ -218,6 +224,37 @@ def test_the_table_and_the_records_say_what_was_chosen(whole):
     assert stopped["test/map_at_r"].is_null().all()
     for key, record in plan_of(stopping(), folders).records.items():
         assert record.labels["role"] == table.filter(trial_key=key)["role"].item()
+
+
+def test_stopped_and_searched_trials_are_out_of_the_comparisons(whole):
+    folders, _ = whole
+    plan = plan_of(stopping(), folders)
+    publish(plan, folders)
+    study = read_study(folders.study, AggregateConfig())
+    (row,) = comparisons(study).to_dicts()
+    assert (row["arm"], row["seeds/planned"], row["seeds/paired"], row["status"]) == ("tcm", 2, 2, None)
+    chosen = [
+        plan.records[trial.key].metrics["test/map_at_r"]
+        for trial in plan.trials
+        if (trial.cell.labels["arm"], trial.cell.labels["role"]) == ("off", "chosen")
+    ]
+    assert row["test/map_at_r/off/mean"] == pytest.approx(sum(chosen) / 2)
+    assert study.searched["status"].to_list().count("stopped") > 0
+
+
+def test_a_search_that_is_not_at_its_end_is_told_apart(whole, folders, monkeypatch):
+    """`dmlcore check` of a study whose search has settings to ask."""
+    monkeypatch.setattr("dmlcore.cli.plan.prepared_folder", lambda study: folders.prepared)
+    values = {"sweep": searching({"trials": 2}).model_dump(mode="json", exclude_none=True)}
+    folders.study.mkdir()
+    (folders.study / "params.yaml").write_text(yaml.safe_dump(values))
+    search_untrained(searching({"trials": 1}), folders)
+    arguments = ["check", "--study", str(folders.study)]
+    unfinished = CliRunner().invoke(app, arguments)
+    assert "2 settings are still to be tried by the search" in unfinished.output
+    assert unfinished.exit_code == 1
+    search_untrained(searching({"trials": 2}), folders)
+    assert CliRunner().invoke(app, arguments).exit_code == 0
 
 
 def test_a_grid_has_no_such_columns(folders):

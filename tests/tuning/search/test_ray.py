@@ -15,7 +15,7 @@ from dmlcore.records import RecordFolder
 from dmlcore.tracking import MemoryTracker, MlflowTracker
 from dmlcore.tuning.search.log import SearchLog
 from dmlcore.tuning.sweep import SweepFolders, run_sweep
-from tests.tuning.search.searches import RATE, search_here, searching
+from tests.tuning.search.searches import RATE, SEARCH, search_here, searching
 from tests.tuning.sweeps import sweep_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -82,6 +82,20 @@ def test_early_stopping_works_on_a_grid(folders):
     assert not plan.missing
     table = pl.read_parquet(folders.results / "trials.parquet")
     assert table.filter(status="stopped")["error"].str.contains("rung 1").all()
+
+
+def test_settings_whose_process_dies_are_failed_and_tried_again(folders):
+    rate = {"space": {RATE: SEARCH["space"][RATE]}, "trials": 2}
+    few = {"regularizers": [[]], "seeds": [0]}
+    strict = ONE_AT_A_TIME | {"time_limit_seconds": 0.01}
+    plan = run_sweep(searching(rate, **few, resources=strict, attempts=1), folders, MemoryTracker())
+    assert [plan.records[trial.key].status for trial in plan.trials] == ["failed", "failed"]
+    assert all(record.error.startswith("time limit") for record in plan.records.values())
+    before = asks(folders)
+    again = run_sweep(searching(rate, **few, resources=ONE_AT_A_TIME), folders, MemoryTracker())
+    assert [again.records[trial.key].status for trial in again.trials] == ["finished", "finished"]
+    assert [trial.key for trial in again.trials] == [trial.key for trial in plan.trials]
+    assert asks(folders) == before
 
 
 def sweep(study: str, prepared: str) -> None:
