@@ -351,6 +351,9 @@ class ParameterConfig(Strict):
                 raise ValueError(f"`low` must be above 0 where `log` is true, got {self.low}")
         elif self.log:
             raise ValueError("`log` belongs to a range, not to `values`")
+        kinds = {float if type(value) is int else type(value) for value in self.values}
+        if len(kinds) > 1:
+            raise ValueError(f"`values` must be all numbers, all texts or all true/false, got {self.values}")
         return self
 
 

@@ -37,7 +37,12 @@ def main(study: Path, dry_run: bool = False) -> int:
     for trial in plan.missing:
         reason = plan.records[trial.key].error if trial.key in plan.records else "no record"
         print(f"sweep: FAILED {trial.name} [{trial.key}]: {reason}", file=sys.stderr)
-    return 1 if plan.missing or plan.to_ask else 0
+    for name in plan.fruitless:
+        print(
+            f"sweep: FAILED search of [{name}]: none of its settings gave a value to choose by",
+            file=sys.stderr,
+        )
+    return 1 if plan.missing or plan.to_ask or plan.fruitless else 0
 
 
 if __name__ == "__main__":

@@ -47,7 +47,9 @@ def check(study: Study = Path()) -> None:
     typer.echo(f"{len(found.trials) - len(found.missing)} of {len(found.trials)} trials are finished")
     if found.to_ask:
         typer.echo(f"{found.to_ask} settings are still to be tried by the search")
-    if found.missing or found.to_ask:
+    for name in found.fruitless:
+        typer.echo(f"FAILED search of [{name}]: none of its settings gave a value to choose by")
+    if found.missing or found.to_ask or found.fruitless:
         typer.echo("`dvc repro` runs the others again")
         raise typer.Exit(FOUND)
 

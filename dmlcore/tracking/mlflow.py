@@ -260,6 +260,7 @@ class MlflowTracker:
             role = record.labels.get("role")  # of a search's trial: known at the end of the search
             if role and key in runs and runs[key].data.tags.get("role") != role:
                 self.client.set_tag(runs[key].info.run_id, "role", role)
+                self.client.set_tag(runs[key].info.run_id, "mlflow.runName", record.name)
         left = [
             run for key, run in runs.items() if key and key not in records and run.info.status == "RUNNING"
         ]

@@ -61,6 +61,8 @@ class SearchState:
     to_ask: int
     seeds: int
     """At how many the chosen setting is run."""
+    chosen: bool
+    """Whether a setting was chosen."""
     example: PlannedTrial
     """One of its settings."""
 
@@ -104,6 +106,11 @@ class Plan:
     def recorded(self) -> list[TrialRecord]:
         """Every record of the study."""
         return [*self.records.values(), *self.others]
+
+    @property
+    def fruitless(self) -> list[str]:
+        """The searches that tried all their settings, none of which gave a value to choose by."""
+        return [search.name for search in self.searches if not search.to_ask and not search.chosen]
 
     @property
     def to_ask(self) -> int:

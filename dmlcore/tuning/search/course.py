@@ -49,6 +49,13 @@ class GroupCourse:
         left = [t for t in self.plan.tried if t.key not in self.started and not self._settled(t)]
         return len(self.plan.asks) - len(left)
 
+    @property
+    def left(self) -> int:
+        """How many trials are still to come; fewer where settings repeat."""
+        waiting = sum(not self._settled(trial) for trial in self._current())
+        searching = self.plan.to_ask or any(not self._settled(trial) for trial in self.plan.tried)
+        return waiting + self.plan.to_ask + (len(self.plan.group.seeds) - 1 if searching else 0)
+
     def tell(self, trial: PlannedTrial) -> None:
         """A trial that `next` gave has ended; its record says how, and without one its process died."""
         record = self.folder.read_or_set_aside(trial.key)
@@ -116,9 +123,8 @@ class Search:
         self._of.pop(trial.key).tell(trial)
 
     def left(self) -> int:
-        """How many trials are still to come, about."""
-        asks = sum(group.plan.to_ask for group in self.groups)
-        return asks + sum(len(group.plan.group.seeds) - 1 for group in self.groups)
+        """How many trials are still to come; fewer where settings repeat."""
+        return sum(group.left for group in self.groups)
 
 
 def open_search(

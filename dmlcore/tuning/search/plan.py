@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dmlcore.config import SearchConfig, SweepConfig
 from dmlcore.records import RecordFolder, TrialRecord
-from dmlcore.tuning.cells import Cell, check_distinct
+from dmlcore.tuning.cells import check_distinct
 from dmlcore.tuning.checks import check_cells
 from dmlcore.tuning.plan import Plan, PlannedTrial, Planner, SearchState
 from dmlcore.tuning.search.groups import Group, check_groups, search_groups
@@ -72,10 +72,16 @@ class GroupPlan:
         ]
         return shown + [self.planner(cell) for cell in cells]
 
-    def state(self) -> SearchState:
-        """What `dmlcore plan` tells of it."""
-        example = self.planner(self.group.cell(ends(self.group.space)[0], "searched", 0))
-        return SearchState(self.group.name, len(self.asks), self.to_ask, len(self.group.seeds), example)
+    def state(self, trials: Sequence[PlannedTrial]) -> SearchState:
+        """What `dmlcore plan` tells of it; `trials` are its own."""
+        return SearchState(
+            self.group.name,
+            asked=len(self.asks),
+            to_ask=self.to_ask,
+            seeds=len(self.group.seeds),
+            chosen=any(trial.cell.labels["role"] == "chosen" for trial in trials),
+            example=self.planner(self.group.cell(ends(self.group.space)[0], "searched", 0)),
+        )
 
 
 def _with_role(trial: PlannedTrial, role: str) -> PlannedTrial:
@@ -104,9 +110,11 @@ def search_plan(sweep: SweepConfig, search: SearchConfig, *, study: Path, prepar
     """As `make_plan`, of a sweep with a search."""
     folder = RecordFolder(study / "state" / "records")
     plans = group_plans(sweep, search, study=study, prepared=prepared)
-    trials = [trial for plan in plans for trial in plan.trials(settled(plan.tried, folder))]
-    check_distinct([trial.key for trial in trials], _cells(trials))
-    return Plan(trials, searches=[plan.state() for plan in plans])
+    of_each = [plan.trials(settled(plan.tried, folder)) for plan in plans]
+    trials = [trial for found in of_each for trial in found]
+    check_distinct([trial.key for trial in trials], [trial.cell for trial in trials])
+    states = [plan.state(found) for plan, found in zip(plans, of_each, strict=True)]
+    return Plan(trials, searches=states)
 
 
 def settled(trials: Sequence[PlannedTrial], folder: RecordFolder) -> dict[str, TrialRecord]:
@@ -117,7 +125,3 @@ def settled(trials: Sequence[PlannedTrial], folder: RecordFolder) -> dict[str, T
         for trial in trials
         if (record := found[trial.key]) is not None and (trial.settled_by(record) or not record.done)
     }
-
-
-def _cells(trials: Sequence[PlannedTrial]) -> list[Cell]:
-    return [trial.cell for trial in trials]

@@ -186,6 +186,17 @@ def test_values_that_do_not_go_together_are_logged_and_not_run(folders):
     assert not plan_of(config, folders).missing
 
 
+def test_a_search_of_which_no_setting_can_run_is_told(folders):
+    space = {
+        "train.images_per_class": {"low": 4, "high": 16}
+    }  # 4 and 16 divide the batch, little between them does
+    config = searching({"space": space, "trials": 1}, regularizers=[[]], seeds=[0])
+    assert search_untrained(config, folders) == []
+    plan = plan_of(config, folders)
+    assert (plan.trials, plan.missing, plan.to_ask) == ([], [], 0)
+    assert plan.fruitless == ["small resnet ms off"]
+
+
 def test_an_arm_without_a_space_has_one_setting(folders):
     config = searching({"space": {MARGIN: SEARCH["space"][MARGIN]}, "trials": 2})
     search_untrained(config, folders)
@@ -242,9 +253,12 @@ def test_stopped_and_searched_trials_are_out_of_the_comparisons(whole):
     assert study.searched["status"].to_list().count("stopped") > 0
 
 
-def test_a_search_that_is_not_at_its_end_is_told_apart(whole, folders, monkeypatch):
+def test_a_search_that_is_not_at_its_end_is_told_apart(folders):
     """`dmlcore check` of a study whose search has settings to ask."""
-    monkeypatch.setattr("dmlcore.cli.plan.prepared_folder", lambda study: folders.prepared)
+    data = folders.study.parent / "data"
+    data.mkdir()
+    (data / "dvc.yaml").touch()
+    (data / "prepared").symlink_to(folders.prepared)
     values = {"sweep": searching({"trials": 2}).model_dump(mode="json", exclude_none=True)}
     folders.study.mkdir()
     (folders.study / "params.yaml").write_text(yaml.safe_dump(values))

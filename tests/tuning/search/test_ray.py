@@ -57,6 +57,7 @@ def test_a_search_through_ray(folders):
     for key, run in runs.items():
         assert run.info.status == ("KILLED" if key in stopped else "FINISHED")
         assert run.data.tags["role"] == records[key].labels["role"]
+        assert run.info.run_name == records[key].name
         assert run.data.tags["trial_status"] == records[key].status
         assert run.data.tags.get("error") == records[key].error
 

@@ -114,6 +114,7 @@ def test_the_identity_changes_with_what_the_asks_rest_on():
         ({"space": {RATE: {"low": 0.1}}}, "give `low` and `high`, or `values`"),
         ({"space": {RATE: {"low": 0.1, "high": 0.2, "values": [1]}}}, "give `low` and `high`, or `values`"),
         ({"space": {RATE: {"low": 0.2, "high": 0.1}}}, "below `high`"),
+        ({"space": {RATE: {"values": [0.1, "a"]}}}, "all numbers"),
         ({"space": {RATE: {"low": 0.0, "high": 0.1, "log": True}}}, "above 0"),
     ],
 )

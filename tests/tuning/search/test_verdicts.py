@@ -6,10 +6,15 @@ from dataclasses import replace
 
 import pytest
 
+from dmlcore.records import RecordFolder
+from dmlcore.tuning.away import execute_away, offer, take_over
 from dmlcore.tuning.exchange import Exchange
+from dmlcore.tuning.sweep import SweepFolders
 from dmlcore.tuning.verdicts import Verdicts
 from dmlcore.tuning.worker import StoppedEarlyError
+from tests.tuning.search.searches import workplace
 from tests.tuning.search.test_halving import trial
+from tests.tuning.sweeps import plan_of, sweep_config
 
 
 @pytest.fixture(params=["disk", "exchange"])
@@ -39,3 +44,30 @@ def test_a_trial_that_runs_whole_does_not_ask(verdicts):
     assert replace(whole, cell=trial(0).cell).key == whole.key
     with pytest.raises(StoppedEarlyError):
         verdicts.obey(trial(0))
+
+
+def test_a_trial_without_the_drivers_disk_is_stopped_too(tmp_path, small_data, monkeypatch):
+    monkeypatch.setenv("DMLCORE_SCRATCH", str(tmp_path / "scratch"))
+    folders = SweepFolders(tmp_path / "study", small_data.folder.parent)
+    config = sweep_config(regularizers=[[]], stop_early={"grace_epochs": 1})
+    (planned,) = plan_of(config, folders).trials
+    exchange = Exchange((tmp_path / "exchange").as_uri())
+    word = Verdicts(folders.state / "locks", exchange)
+    offer([planned], exchange)
+
+    def report(epoch):
+        if epoch.epoch == 1:
+            word.leave(planned, "stopped early at epoch 1, rung 1")
+        word.obey(planned)
+
+    assert execute_away(planned, workplace(folders), report, exchange).status == "stopped"
+    record = take_over(planned, exchange, RecordFolder(folders.records))
+    assert (record.status, record.error, len(record.curve)) == (
+        "stopped",
+        "stopped early at epoch 1, rung 1",
+        2,
+    )
+    assert not plan_of(config, folders).missing
+    assert not list(tmp_path.glob("s*/**/*.safetensors"))
+    assert not exchange.names(f"storage/{planned.keys.train[:16]}")
+    assert not exchange.names("stop")
