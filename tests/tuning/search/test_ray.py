@@ -10,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from mlflow import MlflowClient
 
 from dmlcore.records import RecordFolder
 from dmlcore.tracking import MemoryTracker, MlflowTracker
@@ -40,8 +41,7 @@ def config_of(**changes):
 
 
 def test_a_search_through_ray(folders):
-    state = folders.state
-    tracker = MlflowTracker(f"sqlite:///{state / 'mlflow.db'}", "search", state / "artifacts", {})
+    tracker = MlflowTracker.for_study("search", folders.state, None)
     plan = run_sweep(config_of(), folders, tracker)
     assert not plan.missing
     assert [len(keys) for keys in asks(folders).values()] == [4, 4]
@@ -52,7 +52,9 @@ def test_a_search_through_ray(folders):
     assert sum(record.labels["role"] == "chosen" for record in records.values()) == 4
     assert RecordFolder(folders.records).all() == sorted(records.values(), key=lambda r: r.trial_key)
 
-    runs = {run.data.tags["trial_key"]: run for run in tracker._all_runs()}
+    client = MlflowClient(f"sqlite:///{folders.state / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("dmlcore/search")
+    runs = {run.data.tags["trial_key"]: run for run in client.search_runs([experiment.experiment_id])}
     assert runs.keys() == records.keys()
     for key, run in runs.items():
         assert run.info.status == ("KILLED" if key in stopped else "FINISHED")
