@@ -10,6 +10,7 @@ from typing import Any
 from dmlcore.config import SweepConfig, TrialConfig, canonical
 from dmlcore.data.packed import PreparedDataset
 from dmlcore.records import RecordFolder, TrialRecord
+from dmlcore.training.run import TrainingError
 from dmlcore.training.store import TrialStore
 from dmlcore.tuning.cells import Cell, check_distinct, expand
 from dmlcore.tuning.checks import check_cells
@@ -48,8 +49,15 @@ class PlannedTrial:
         return self.key
 
     def settled_by(self, record: TrialRecord) -> bool:
-        """Whether nothing is left to run: a trial that may not be stopped early is not settled by a stopped one."""
-        return record.done and (record.status == "finished" or self.cell.rivals is not None)
+        """Whether nothing is left to run.
+
+        A trial that may not be stopped early is not settled by a stopped one. A setting of a search that diverged has
+        answered: it would do so again.
+        """
+        if record.status == "failed":
+            diverged = (record.error or "").startswith(TrainingError.__name__)
+            return diverged and self.cell.labels.get("role") == "searched"
+        return record.status == "finished" or self.cell.rivals is not None
 
 
 @dataclass(frozen=True)
@@ -84,10 +92,10 @@ class Plan:
     def missing(self) -> list[PlannedTrial]:
         """Trials to run: those without a record, and the failed ones again."""
         waiting = {trial.key for trial, _ in self.reevaluate}
-        return [trial for trial in self.trials if trial.key not in waiting and not self._done(trial.key)]
+        return [trial for trial in self.trials if trial.key not in waiting and not self._settled(trial)]
 
-    def _done(self, key: str) -> bool:
-        return key in self.records and self.records[key].done
+    def _settled(self, trial: PlannedTrial) -> bool:
+        return trial.key in self.records and trial.settled_by(self.records[trial.key])
 
     def counts(self) -> dict[str, int]:
         """How many trials are done, failed, to re-evaluate, and to run in all."""

@@ -162,6 +162,28 @@ def test_a_failed_trial_is_tried_again_by_the_next_run_alone(folders):
     assert [len(asks) for asks in logs(folders).values()] == [2]
 
 
+def test_a_setting_that_diverges_has_answered(folders):
+    trial = sweep_config().trial
+    trial = trial | {"train": trial["train"] | {"optimizer": {"name": "sgd"}}}
+    losses = {"contrastive": {"loss": {"name": "contrastive"}}}
+    space = {RATE: {"values": [1.0e30, 0.01]}}
+    few = {"trial": trial, "losses": losses, "regularizers": [[]], "seeds": [0]}
+    config = searching({"space": space, "trials": 6}, **few)
+    status = {
+        record.config["train"]["optimizer"]["learning_rate"]: record
+        for record in search_here(config, folders)
+    }
+    assert (status[1.0e30].status, status[0.01].status) == ("failed", "finished")
+    plan = plan_of(config, folders)
+    assert not plan.missing
+    assert {plan.records[trial.key].status for trial in plan.trials} == {"failed", "finished"}
+    assert search_here(config, folders) == []
+    grid = sweep_config(axes={RATE: [1.0e30, 0.01]}, **few)
+    assert [trial.cell.config.train.optimizer.learning_rate for trial in plan_of(grid, folders).missing] == [
+        1.0e30
+    ]
+
+
 def test_settings_that_repeat_are_not_run_again(folders):
     space = {"train.batch_size": {"values": [8, 16]}}
     config = searching({"space": space, "trials": 6}, regularizers=[[]], seeds=[0])

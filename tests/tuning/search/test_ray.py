@@ -46,6 +46,7 @@ def test_a_search_through_ray(folders):
     assert not plan.missing
     assert [len(keys) for keys in asks(folders).values()] == [4, 4]
     records = plan.records
+    assert len(records) == len({key for keys in asks(folders).values() for key in keys}) + 2
     stopped = {key for key, record in records.items() if record.status == "stopped"}
     assert stopped
     assert all(len(records[key].curve) == 2 for key in stopped)
