@@ -83,6 +83,3 @@ class PlannedTrials(Searcher):
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the log and the records are the state."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        raise NotImplementedError("a search goes on from its log and records, never from Tune's files")
