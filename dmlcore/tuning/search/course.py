@@ -65,18 +65,25 @@ class GroupCourse:
 
     def _current(self) -> list[PlannedTrial]:
         if self._trials is None:
-            ended = {key: record for key, record in self.records.items() if key not in self.running}
-            self._trials = self.plan.trials(ended)
-            self.records |= settled([t for t in self._trials if t.key not in self.records], self.folder)
+            self._trials = self.plan.trials(self._ended)
+            self._look_up(self._trials)
         return self._trials
+
+    @property
+    def _ended(self) -> dict[str, TrialRecord]:
+        """Without the records of failed trials that run again."""
+        return {key: record for key, record in self.records.items() if key not in self.running}
+
+    def _look_up(self, trials: Sequence[PlannedTrial]) -> None:
+        """Records that were there before this search came to their trials."""
+        self.records |= settled([trial for trial in trials if trial.key not in self.records], self.folder)
 
     def _settled(self, trial: PlannedTrial) -> bool:
         return trial.key in self.records and trial.settled_by(self.records[trial.key])
 
     def _ask(self) -> None:
         plan, number = self.plan, len(self.plan.asks)
-        ended = {key: record for key, record in self.records.items() if key not in self.running}
-        params, noted = next_setting(plan.group.space, plan.search, plan.asks, ended)
+        params, noted = next_setting(plan.group.space, plan.search, plan.asks, self._ended)
         try:
             cell = plan.group.cell(params, "searched", number)
             check_cells([cell])
@@ -85,7 +92,7 @@ class GroupCourse:
         else:
             key = plan.planner(cell).key
             plan.append(Ask(number=number, params=params, trial_key=key, attributes=noted))
-        self.records |= settled([t for t in plan.tried if t.key not in self.records], self.folder)
+        self._look_up(plan.tried)
         self._trials = None
 
 

@@ -146,6 +146,19 @@ def test_several_at_a_time_lose_and_double_nothing(folders):
     assert sorted(ask.trial_key for asks in logs(folders).values() for ask in asks) == sorted(ended)
 
 
+def test_several_that_a_kill_cut_are_run_first_and_once(folders):
+    config = searching()
+    course = opened(config, folders, workplace(folders))
+    cut = [course.next().key for _ in range(4)]
+    before = logs(folders)
+    records = search_untrained(config, folders)
+    assert sorted(record.trial_key for record in records[:4]) == sorted(cut)
+    assert len({record.trial_key for record in records}) == len(records) == 2 * (3 + 1)
+    after = logs(folders)
+    assert [len(asks) for asks in after.values()] == [3, 3]
+    assert all(after[name][: len(asks)] == asks for name, asks in before.items())
+
+
 def test_a_failed_trial_is_tried_again_by_the_next_run_alone(folders):
     config, place = searching({"trials": 2} | RATE_ALONE, regularizers=[[]]), workplace(folders)
     course = opened(config, folders, place)
