@@ -96,9 +96,9 @@ def test_settings_whose_process_dies_are_failed_and_tried_again(folders):
     assert [plan.records[trial.key].status for trial in plan.trials] == ["failed", "failed"]
     assert all(record.error.startswith("time limit") for record in plan.records.values())
     before = asks(folders)
-    again = run_sweep(searching(rate, **few, resources=ONE_AT_A_TIME), folders, MemoryTracker())
-    assert [again.records[trial.key].status for trial in again.trials] == ["finished", "finished"]
-    assert [trial.key for trial in again.trials] == [trial.key for trial in plan.trials]
+    again = search_here(searching(rate, **few), folders)
+    assert [record.status for record in again] == ["finished", "finished"]
+    assert [record.trial_key for record in again] == [trial.key for trial in plan.trials]
     assert asks(folders) == before
 
 
