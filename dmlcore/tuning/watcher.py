@@ -105,7 +105,6 @@ class Watcher(Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         planned = self.trials[trial.config["trial_key"]]
         error = trial.get_error()
-        self.died[planned.key] = (
-            f"process died: {type(error).__name__}: {str(error).strip().splitlines()[-1] if error else ''}"
-        )
+        lines = str(error or "").strip().splitlines() or ["Ray kept no reason"]
+        self.died[planned.key] = f"process died: {type(error).__name__}: {lines[-1]}"
         self.progress.end(planned.key, planned.name, None)
