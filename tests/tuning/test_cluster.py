@@ -24,8 +24,9 @@ from dmlcore.training.course import load_course
 from dmlcore.training.run import run_trial
 from dmlcore.training.store import TrialStore
 from dmlcore.tuning.away import execute_away, offer, scratch
-from dmlcore.tuning.cluster import PACKAGE, Meeting, _look, code, connected
+from dmlcore.tuning.cluster import connected
 from dmlcore.tuning.exchange import ClusterError, Exchange, ExchangeError
+from dmlcore.tuning.nodes import PACKAGE, Looked, Meeting, _look, code
 from dmlcore.tuning.sweep import SweepFolders, run_sweep
 from dmlcore.tuning.worker import Workplace
 from tests.tuning.clusters import ray_cluster
@@ -127,7 +128,7 @@ def test_a_node_with_other_code_is_refused(two_nodes, tmp_path):
     meeting = Meeting.call(tmp_path, None)
     with connected(ClusterConfig(), tmp_path / "state", []):
         look = ray.remote(_look).remote(meeting, "node", [], {"torch": "1.0", "dmlcore's code": "other"})
-        faults = ray.get(look)
+        faults = ray.get(look).faults
     assert [fault.split(",")[0] for fault in faults] == [
         f"has torch {version('torch')}",
         f"has dmlcore's code {code()}",
@@ -183,6 +184,14 @@ class _node_without:  # noqa: N801 (used like a function)
     def __exit__(self, *failure) -> None:
         self.process.terminate()
         self.process.wait(30)
+
+
+def test_a_node_whose_memory_ray_watches_is_warned_of(tmp_path, monkeypatch):
+    meeting = Meeting.call(tmp_path, None)
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "0")
+    assert _look(meeting, "node", [], {}) == Looked([])
+    monkeypatch.delenv("RAY_memory_monitor_refresh_ms")
+    assert "end the whole sweep" in _look(meeting, "node", [], {}).warnings[0]
 
 
 def test_no_cluster_at_the_address(tmp_path, monkeypatch):
