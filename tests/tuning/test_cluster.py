@@ -26,7 +26,7 @@ from dmlcore.training.store import TrialStore
 from dmlcore.tuning.away import execute_away, offer, scratch
 from dmlcore.tuning.cluster import connected
 from dmlcore.tuning.exchange import ClusterError, Exchange, ExchangeError
-from dmlcore.tuning.nodes import PACKAGE, Looked, Meeting, _look, code
+from dmlcore.tuning.nodes import MEMORY_MONITOR, PACKAGE, Looked, Meeting, _look, code
 from dmlcore.tuning.sweep import SweepFolders, run_sweep
 from dmlcore.tuning.worker import Workplace
 from tests.tuning.clusters import ray_cluster
@@ -188,9 +188,9 @@ class _node_without:  # noqa: N801 (used like a function)
 
 def test_a_node_whose_memory_ray_watches_is_warned_of(tmp_path, monkeypatch):
     meeting = Meeting.call(tmp_path, None)
-    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "0")
+    monkeypatch.setenv(MEMORY_MONITOR, "0")
     assert _look(meeting, "node", [], {}) == Looked([])
-    monkeypatch.delenv("RAY_memory_monitor_refresh_ms")
+    monkeypatch.delenv(MEMORY_MONITOR)
     assert "end the whole sweep" in _look(meeting, "node", [], {}).warnings[0]
 
 
