@@ -21,7 +21,9 @@ CHECKED_VERSIONS = ("torch", "torchvision", "timm", "numpy")
 """Of these the results depend."""
 ANSWER_SECONDS = 120.0
 MEMORY_MONITOR = "RAY_memory_monitor_refresh_ms"
-MEMORY_WARNING = f"was started without {MEMORY_MONITOR}=0: a worker that Ray ends for want of memory would end the whole sweep"
+MEMORY_WARNING = (
+    f"was started without {MEMORY_MONITOR}=0: Ray may end a worker for want of memory, and so the sweep"
+)
 
 
 @dataclass(frozen=True)
