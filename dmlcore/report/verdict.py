@@ -62,7 +62,10 @@ def caveats(study: Study, rows: Sequence[Row]) -> list[str]:
     if few:
         notes.append(f"{few} of {len(rows)} rows have one pair of seeds only, so no interval.")
     if len(rows) > 1:
-        notes.append(f"The intervals are not corrected for the number of comparisons ({len(rows)}).")
+        notes.append(
+            "Each interval is of one comparison taken alone; corrected for all "
+            f"{len(rows)} of a metric (Holm) are the p-values: p (Holm) in report.html, p_holm in comparisons.csv."
+        )
     return notes
 
 
