@@ -132,7 +132,7 @@
     el.style.height = `${17 * rows}rem`;
     el.setAttribute("role", "img");
     el.setAttribute("aria-label", `utility against threshold, ${cell.title}`);
-    const extra = { grid: { rows, columns, pattern: "independent", ygap: 0.35 }, shapes: [], annotations: [] };
+    const extra = { grid: { rows, columns, pattern: "independent", ygap: 0.35 }, shapes: [], annotations: [], margin: { l: 10, r: 10, t: narrow() ? 42 : 30, b: 10 } };
     const ends = cell.arms.flatMap((a) => (a.missing ? [] : [a.thresholds[0], a.thresholds.at(-1)]));
     cell.arms.forEach((arm, i) => {
       const n = i ? i + 1 : "", place = { xref: `x${n} domain`, yref: `y${n} domain`, showarrow: false };
