@@ -2,9 +2,9 @@
 
 Shapes: N images, C classes; of a strip, whole classes that follow one another: k classes.
 
-The accepted pairs between each two classes are a table A [C, C]. Where every image meets every other it is a triangle, of
-which a strip is held at a time. Where queries meet a gallery (query's class, gallery image's class) it is held whole:
-8 C^2 bytes.
+The accepted pairs between each two classes are a table A [C, C]. Where every image meets every other it is a triangle,
+of which a strip is held at a time. Where queries meet a gallery (query's class, gallery image's class) it is held
+whole: 8 C^2 bytes.
 """
 
 from __future__ import annotations
