@@ -39,4 +39,5 @@ def on_page_content(content: str, **context: Any) -> str:
 
 
 def _mathml(latex: str, *, display: bool) -> str:
-    return str(convert(html.unescape(latex).strip(), display="block" if display else "inline"))
+    formula = str(convert(html.unescape(latex).strip(), display="block" if display else "inline"))
+    return f'<div class="formula">{formula}</div>' if display else formula
