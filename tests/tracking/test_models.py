@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,12 +26,10 @@ from tests.tracking.test_mlflow import record
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 PICKLED = {".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib", ".npy", ".npz"}
-LOAD = """
-import sys, mlflow, numpy as np
-uri, name, images, out = sys.argv[1:]
-mlflow.set_tracking_uri(uri)
-model = mlflow.pyfunc.load_model(name)
-np.save(out, model.predict(np.load(images)))
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "mlflow.md"
+BEFORE = "import sys, numpy as np\nimages = np.load(sys.argv[1])\n"
+AFTER = """
+np.save(sys.argv[2], embeddings)
 print(model.metadata.signature, sys.modules["dmlcore"].__file__)
 """
 
@@ -49,6 +48,15 @@ def study(request, tmp_path_factory):
         assert done.exit_code == 0, done.output
         assert "registered as models:/m/1" in done.output
         yield root
+
+
+def code_of_the_page(study):
+    """What docs/mlflow.md tells its reader to run, on this store and model."""
+    code = re.search(r"```py\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[1]
+    store = f"sqlite:///{study / 'state' / 'mlflow.db'}"
+    code = code.replace("sqlite:///state/mlflow.db", store).replace("models:/glyph-embedder/1", "models:/m/1")
+    assert store in code
+    return BEFORE + code + AFTER
 
 
 def only_record(study):
@@ -70,8 +78,7 @@ def network_input(study):
 def test_a_registered_model_embeds_as_the_command_does(study, tmp_path):
     images, out = tmp_path / "images.npy", tmp_path / "out.npy"
     np.save(images, network_input(study))
-    uri = f"sqlite:///{study / 'state' / 'mlflow.db'}"
-    command = [sys.executable, "-c", LOAD, uri, "models:/m/1", str(images), str(out)]
+    command = [sys.executable, "-c", code_of_the_page(study), str(images), str(out)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "uint8" in done.stdout
