@@ -16,7 +16,7 @@ from dmlcore.calibration.rates import SplitRates
 from dmlcore.calibration.run import Calibration
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-FEW_CLASSES = 50
+FEW_CLASSES = 200
 RULES = {
     "far": "the ceil(f M)-th smallest of the M negative distances of validation",
     "frr": "the ceil((1 - r) P)-th smallest of the P positive distances of validation",

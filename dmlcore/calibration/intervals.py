@@ -3,9 +3,8 @@
 Shapes: C classes.
 
 Pairs share images and classes, so they are not independent trials: an interval for a share of independent trials
-(Wilson, Clopper-Pearson) is far too narrow. Nor does the plain bootstrap over classes suit the FAR: each negative pair
-joins two classes, and resampling both counts the part of the spread that is the pair's own up to three times.
-docs/calibration.md has the measured coverage of each.
+(Wilson, Clopper-Pearson) is far too narrow. docs/calibration.md has the measured coverage of these intervals, of
+Wilson's and of a bootstrap over classes, and where each is too narrow.
 """
 
 from __future__ import annotations
