@@ -115,10 +115,10 @@ def _from_trial(key: str, study: Path, files: tuple[Path | None, ...], names: Pa
         raise ValueError("--trial brings its own embeddings, labels and names; leave out the files")
     record, store = finished_trial(study, key)
     v, t = (store.load(split) for split in ("validation", "test"))
-    pairs = [(part["embeddings"], part["labels"]) for part in (v, t)]
+    validation, test = ((part["embeddings"], part["labels"]) for part in (v, t))
     note = TWO_MODELS if record.config["train"].get("final") else None
     is_query = v.get("is_query"), t.get("is_query")
-    return Labelled(*pairs, class_names(study, record, "test"), is_query, record.trial_key, note)
+    return Labelled(validation, test, class_names(study, record, "test"), is_query, record.trial_key, note)
 
 
 def _write_more(
