@@ -5,10 +5,7 @@ The join is the tag `trial_key`.
 
 from __future__ import annotations
 
-import logging
 import math
-import os
-import sqlite3
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,17 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from dmlcore.records import TrialRecord, flatten
 from dmlcore.tracking.figures import utility_figure
-from dmlcore.tracking.views import TAG, saved_view
+from dmlcore.tracking.store import Store
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Run
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-# MLflow's own defaults hold a trial for minutes at every call while the server is down.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 SHOWN_IN_TAGS = ("dataset", "backbone", "loss", "arm", "role", "ask", "seed")
 STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 CURVES = ("validation/map_at_r", "final/train/loss")
@@ -34,63 +25,19 @@ CURVES = ("validation/map_at_r", "final/train/loss")
 MAX_PARAM = 500
 
 
-class Runs:
-    """The runs of one experiment of an MLflow store.
+class Runs(Store):
+    """The runs of one experiment.
 
     Args:
-        uri: `sqlite:////absolute/path.db` or the address of a server.
-        experiment: e.g. `dmlcore/default`.
-        artifacts: where a store without a server of its own keeps artifacts; None: the server decides.
+        uri, experiment, artifacts: of the `Store`.
         tags: put on every run (git commit, ...).
     """
 
     def __init__(self, uri: str, experiment: str, artifacts: Path | None, tags: Mapping[str, str]) -> None:
-        self.uri, self.experiment, self.artifacts, self.tags = uri, experiment, artifacts, dict(tags)
-        self._client: MlflowClient | None = None
+        super().__init__(uri, experiment, artifacts)
+        self.tags = dict(tags)
         self._open: dict[str, str] = {}
         self._logged: dict[str, int] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_client": None}
-
-    @property
-    def client(self) -> MlflowClient:
-        if self._client is None:
-            from mlflow import MlflowClient
-
-            for chatty in ("alembic", "mlflow"):
-                logging.getLogger(chatty).setLevel(logging.WARNING)
-            self._client = MlflowClient(tracking_uri=self.uri)
-        return self._client
-
-    @property
-    def experiment_id(self) -> str:
-        found = self.client.get_experiment_by_name(self.experiment)
-        if found is not None:
-            return str(found.experiment_id)
-        location = None if self.artifacts is None else self.artifacts.as_uri()
-        return str(self.client.create_experiment(self.experiment, artifact_location=location))
-
-    def prepare(self) -> None:
-        """Create database and experiment in one process: concurrent first use breaks MLflow's migration."""
-        if self.uri.startswith("sqlite:///"):
-            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        _ = self.experiment_id
-        self._offer_view()
-        if self.uri.startswith("sqlite:///"):
-            self._write_ahead()
-
-    def _offer_view(self) -> None:
-        """Give the experiment its saved view, unless it has one: a user may have changed it."""
-        experiment = self.client.get_experiment(self.experiment_id)
-        if TAG not in experiment.tags:
-            self.client.set_experiment_tag(experiment.experiment_id, TAG, saved_view())
-
-    def _write_ahead(self) -> None:
-        """SQLite's write-ahead log halves the stalls of several writers; the setting stays in the file."""
-        connection = sqlite3.connect(self.uri.removeprefix("sqlite:///"))
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.close()
 
     def find(self, trial_key: str) -> Run | None:
         """The run of a trial."""
