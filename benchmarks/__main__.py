@@ -1,4 +1,4 @@
-"""`make bench`: every benchmark, each row a ratio within one run. Close other programs first.
+"""`make bench`: every benchmark, as ratios within one run but for the page. Close other programs first.
 
 python -m benchmarks
 """
@@ -19,6 +19,7 @@ BENCHMARKS = {
         "benchmarks.input_path",
     ],
     "100 trials on a frozen trunk against 100 that fine-tune": ["-m", "benchmarks.frozen_trunk"],
+    "the page of 24 and of 1,000 trials in Chromium": ["-m", "benchmarks.report_page"],
     "a packed data set under DVC against files, packing against decoding and encoding alone": [
         "-m",
         "benchmarks.packed",

@@ -61,11 +61,11 @@ def in_batches(tracker: MlflowTracker, key: str, epochs: int) -> list[float]:
 
 def one_by_one(tracker: MlflowTracker, key: str, epochs: int) -> list[float]:
     """Seconds of each epoch, a call a metric."""
-    run = tracker.client.create_run(tracker.experiment_id)
+    run = tracker.runs.client.create_run(tracker.runs.experiment_id)
 
     def log(epoch: int) -> None:
         for name, value in values(epoch).items():
-            tracker.client.log_metric(run.info.run_id, name, value, step=epoch)
+            tracker.runs.client.log_metric(run.info.run_id, name, value, step=epoch)
 
     return [timed(lambda epoch=epoch: log(epoch)) for epoch in range(epochs)]
 

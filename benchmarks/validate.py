@@ -20,16 +20,17 @@ from dmlcore.metrics.consistency import class_draws, interval, opis, raw_draws
 from dmlcore.metrics.inputs import build_pairs
 from dmlcore.report.paired_tests import holm, overall_test, paired_test
 from dmlcore.report.statistics import Estimate, paired_difference, t_interval
-from tests.calibration.laws import draw, true_far, true_frr
+from tests.calibration.laws import draw, draw_sphere, true_far, true_frr, true_sphere_far
 
 LOW, HIGH = 0.93, 0.97
 ENOUGH_CLASSES = 200
 HEAD = """# Validation of the statistics
 
 Written by `make validate`: each interval and test on simulated data whose truth is known. "Covered": share of the
-simulations whose 95 % interval held the truth, itself uncertain by about 0.5 points (0.7 for `calibrate`).
+simulations whose 95 % interval held the truth, itself uncertain by about 0.5 points (0.7 and,
+with hubs, 1 for `calibrate`).
 `must`: the rule that the run checks, 93 to 97 % covered (a test at level 0.05: 3 to 7 % rejected where nothing is to be
-found); a dash: measured and printed only.
+found); a dash: measured and printed only. `width`: of the interval, in 3.92 standard deviations of the rate.
 """
 Row = tuple[str, str, float, bool]
 """What, at which size, measured share, whether 93 to 97 % is a rule for it."""
@@ -116,6 +117,42 @@ def over_pairs(simulations: int) -> Iterator[Row]:
             )
 
 
+def over_hubs(simulations: int) -> Iterator[Row]:
+    """Pooled FAR where chance makes two classes neighbours, and where 5 % of the classes are near to all others."""
+    for hubs in (0.0, 0.05):
+        truth = true_sphere_far(HUB_DISTANCE, hubs)
+        law = f"{100 * hubs:.0f} % hubs" if hubs else "no hubs"
+        for classes in (27, 50, 100, 200, 400):
+            found = [_of_hubs(classes, hubs, number) for number in range(simulations)]
+            values, kinds = [pooled.value for pooled, _ in found], zip(*found, strict=True)
+            for name, rates in zip(("calibrate: interval", "bootstrap over classes"), kinds, strict=True):
+                covered = float(np.mean([low <= truth <= high for low, high in map(_ends, rates)]))
+                width = np.mean([(high - low) / 3.92 for low, high in map(_ends, rates)]) / np.std(values)
+                size = f"{classes} classes of 6 images, {law}; width {width:.2f}"
+                yield f"{name} of the pooled FAR", size, covered, False
+
+
+HUB_DISTANCE, RESAMPLES = 0.75, 300
+
+
+def _of_hubs(classes: int, hubs: float, number: int) -> tuple[Rate, tuple[float, float]]:
+    """The rate with its interval, and the ends of the percentile bootstrap that resamples both classes of a pair."""
+    rng = np.random.default_rng((classes, number))
+    x, y = draw_sphere(classes, 6, rng, hubs)
+    pooled = measure_rates(build_pairs(x, y, None, torch.device("cpu")), 1.0 - HUB_DISTANCE**2 / 2.0).far
+    accepted = (x @ x.T >= 1.0 - HUB_DISTANCE**2 / 2.0).reshape(classes, 6, classes, 6).sum(axis=(1, 3))
+    np.fill_diagonal(accepted, 0)
+    draws = rng.multinomial(classes, np.full(classes, 1.0 / classes), RESAMPLES).astype(float)
+    pairs = 36.0 * (draws.sum(axis=1) ** 2 - (draws**2).sum(axis=1))
+    rates = ((draws @ accepted) * draws).sum(axis=1) / pairs
+    low, high = np.quantile(rates, (0.025, 0.975))
+    return pooled, (float(low), float(high))
+
+
+def _ends(rate: Rate | tuple[float, float]) -> tuple[float, float]:
+    return (rate.low, rate.high) if isinstance(rate, Rate) else rate
+
+
 def share(rows: np.ndarray, keep: Callable[[np.ndarray], bool]) -> float:
     """Share of the rows that `keep` keeps."""
     return float(np.mean([keep(row) for row in rows]))
@@ -142,8 +179,8 @@ def main() -> None:
     parser.add_argument("--simulations", type=int, default=2000)
     arguments = parser.parse_args()
     parts, broken = [HEAD], 0
-    for part in (over_seeds, over_comparisons, over_classes, over_pairs):
-        rows = list(part(arguments.simulations // (2 if part is over_pairs else 1)))
+    for part in (over_seeds, over_comparisons, over_classes, over_pairs, over_hubs):
+        rows = list(part(arguments.simulations // {over_pairs: 2, over_hubs: 4}.get(part, 1)))
         broken += sum(rule and not LOW <= measured <= HIGH for _, _, measured, rule in rows)
         parts += [f"## {(part.__doc__ or '').strip()}\n", table(rows) + "\n"]
         print(parts[-1], flush=True)

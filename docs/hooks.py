@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ("results/*", "studies/*/results/*")
 SHOWN = (".csv", ".html", ".png")
 OUTSIDE = re.compile(r"\]\(\.\./(results|studies)/")
+RUN = re.compile(r"^```bash run$", re.MULTILINE)
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 
 
@@ -29,8 +30,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **context: Any) -> str:
-    """Pages name such a file by its path in the repository, `../results/...`."""
-    return OUTSIDE.sub(r"](\1/", markdown)
+    """Pages name such a file by its path in the repository, `../results/...`; marks of run blocks go."""
+    return OUTSIDE.sub(r"](\1/", RUN.sub("```bash", markdown))
 
 
 def on_page_content(content: str, **context: Any) -> str:
@@ -39,4 +40,5 @@ def on_page_content(content: str, **context: Any) -> str:
 
 
 def _mathml(latex: str, *, display: bool) -> str:
-    return str(convert(html.unescape(latex).strip(), display="block" if display else "inline"))
+    formula = str(convert(html.unescape(latex).strip(), display="block" if display else "inline"))
+    return f'<div class="formula">{formula}</div>' if display else formula

@@ -10,6 +10,7 @@ from pathlib import Path
 from dmlcore.config import ConfigError, load_study
 from dmlcore.data.errors import DataError
 from dmlcore.tracking import MlflowTracker
+from dmlcore.tracking.models import log_best
 from dmlcore.tuning.exchange import ClusterError
 from dmlcore.tuning.lock import SweepBusyError
 from dmlcore.tuning.plan import make_plan
@@ -34,6 +35,8 @@ def main(study: Path, dry_run: bool = False) -> int:
     except KeyboardInterrupt:
         print("\nsweep: interrupted; every finished trial is kept. Go on with: dvc repro")
         return 130
+    for name in log_best(tracker.runs, plan.records.values(), study, folders.prepared):
+        print(f"sweep: model of {name} logged to MLflow, the best of its data set on validation")
     for trial in plan.missing:
         reason = plan.records[trial.key].error if trial.key in plan.records else "no record"
         print(f"sweep: FAILED {trial.name} [{trial.key}]: {reason}", file=sys.stderr)

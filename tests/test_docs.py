@@ -180,3 +180,5 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_a_network(tmp_
         assert not re.findall(r'<(?:script|img|link)[^>]+(?:src|href)="?(?:https?:)?//(?!www\.w3)[^>]*', text)
         assert "arithmatex" not in text
     assert "<math" in (tmp_path / "science.html").read_text(encoding="utf-8")
+    pages = {page.name: page.read_text(encoding="utf-8") for page in tmp_path.rglob("*.html")}
+    assert not [name for name, text in pages.items() if "```" in text], "a block that is not drawn as one"

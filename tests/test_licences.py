@@ -22,6 +22,13 @@ def test_a_data_set_has_its_licence_and_source(kind):
     assert all(len(cell.strip()) > 2 for cell in rows[0].strip("|").split("|"))
 
 
+def test_every_row_says_whether_the_licence_was_read():
+    rows = [line.strip("|").split("|") for line in PAGE.splitlines() if line.startswith("| ")]
+    known = [row[-1].strip() for row in rows if row[-1].strip() not in ("known from", "---", "you")]
+    assert len(known) == len(get_args(config.Kind)) - 1 + 4
+    assert all("read" in text for text in known)
+
+
 @pytest.mark.parametrize("name", PACKAGES)
 def test_a_package_of_weights_has_its_licence(name):
     assert f"| `package:{name}`" in PAGE

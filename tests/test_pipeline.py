@@ -68,6 +68,17 @@ def test_mlflow_has_one_run_a_trial_with_no_step_twice(checkout):
         assert any(item.path == "utility_curve.png" for item in client.list_artifacts(run.info.run_id))
 
 
+def test_mlflow_has_the_model_of_the_best_trial_on_validation(checkout):
+    client, found = runs(checkout)
+    models = client.search_logged_models([found[0].info.experiment_id])
+    best = max(found, key=lambda run: max(point.value for point in history(client, run)))
+    assert [(model.source_run_id, str(model.status)) for model in models] == [(best.info.run_id, "READY")]
+
+
+def history(client, run):
+    return client.get_metric_history(run.info.run_id, "validation/map_at_r")
+
+
 def test_a_second_repro_runs_nothing(checkout):
     done = checkout.dvc("repro")
     assert done.returncode == 0

@@ -16,11 +16,12 @@ from dmlcore.calibration.rates import SplitRates
 from dmlcore.calibration.run import Calibration
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-FEW_CLASSES = 50
+FEW_CLASSES = 200
 RULES = {
     "far": "the ceil(f M)-th smallest of the M negative distances of validation",
     "frr": "the ceil((1 - r) P)-th smallest of the P positive distances of validation",
 }
+COMPARED = {False: "each image with every other of the split", True: "each query with each gallery image"}
 INTERVAL = (
     f"{100 * LEVEL:g} % t-interval on the log-odds, its standard error robust to pairs that share a class (classes are "
     "the independent draws)"
@@ -87,8 +88,9 @@ def class_rows(rates: SplitRates, class_names: Sequence[str] | None = None) -> l
 
 
 def split_summary(rates: SplitRates) -> dict[str, Any]:
-    """Sizes and pooled rates of a split."""
+    """Sizes, which pairs the rates run over, and the pooled rates of a split."""
     return {
+        "compared": COMPARED[rates.query_gallery],
         "images": int(rates.images.sum()),
         "classes": len(rates.labels),
         "classes_without_positive_pair": int((rates.positive_pairs == 0).sum()),
@@ -130,6 +132,8 @@ def _notes(found: Calibration) -> list[str]:
         for name, rates in (("validation", found.validation), ("test", found.test))
         if len(rates.labels) < FEW_CLASSES
     ]
+    if found.validation.query_gallery != found.test.query_gallery:
+        notes.append("the two splits compare other pairs (`compared`): part of the drift may come from that")
     far = found.validation.far
     if found.target.kind == "far" and far.errors - 1 > found.target.rate * far.pairs:
         notes.append(f"distances tie at the threshold: validation FAR is {far.value:g}, over the target")

@@ -2,8 +2,9 @@
 
 Shapes: N images, C classes; of a strip, whole classes that follow one another: k classes.
 
-The accepted pairs between each two classes are a table A [C, C], its triangle. A strip of it is held at a time, so that
-memory does not grow with the number of pairs.
+The accepted pairs between each two classes are a table A [C, C]. Where every image meets every other it is a triangle,
+of which a strip is held at a time. Where queries meet a gallery (query's class, gallery image's class) it is held
+whole: 8 C^2 bytes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +30,8 @@ ROWS, COLUMNS = 512, 8192  # 16 MiB of similarities at a time
 class Accepted:
     """`positive [C]`: of the class's own pairs; `negative [C]`: of the pairs with exactly one end in the class.
 
-    Over the pairs of different classes: `square_sum` = sum of A_ij^2, `cross_sum` = sum of A_ij n_i n_j, n the images.
+    Over the pairs of classes i < j: a_ij of their m_ij pairs are accepted, `square_sum` = sum of a_ij^2, `cross_sum` =
+    sum of a_ij m_ij.
     """
 
     positive: Ints
@@ -38,18 +41,34 @@ class Accepted:
 
 
 def count_accepted(pairs: Pairs, similarity: float) -> Accepted:
-    """Count the unordered pairs of at least `similarity`, a float32; `pairs` without queries and gallery."""
+    """Count the pairs of at least `similarity`, a float32: unordered ones, or those of a query and a gallery image."""
+    count = _count_strip if pairs.symmetric else _table
     threads = torch.get_num_threads()
     with one_thread(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        parts = list(
-            pool.map(lambda strip: _count_strip(pairs, strip[0], strip[1], similarity), _strips(pairs))
+        parts: list[Any] = list(
+            pool.map(lambda strip: count(pairs, strip[0], strip[1], similarity), _strips(pairs))
         )
+    return _sum(parts) if pairs.symmetric else _of_whole(np.concatenate(parts), pairs)
+
+
+def _sum(parts: list[Accepted]) -> Accepted:
     return Accepted(
         np.sum([part.positive for part in parts], axis=0),
         np.sum([part.negative for part in parts], axis=0),
         sum(part.square_sum for part in parts),
         sum(part.cross_sum for part in parts),
     )
+
+
+def _of_whole(table: Ints, pairs: Pairs) -> Accepted:
+    """From A [C, C] of queries and gallery: a_ij = A_ij + A_ji, m_ij = q_i g_j + q_j g_i."""
+    positive = table.diagonal().copy()
+    both = table + table.T
+    np.fill_diagonal(both, 0)
+    accepted = both.astype(np.float64)
+    queries, gallery = (counts.astype(np.float64) for counts in (pairs.row_count, pairs.col_count))
+    cross = float(queries @ (accepted @ gallery))
+    return Accepted(positive, both.sum(axis=1), float(np.vdot(accepted, accepted)) / 2.0, cross)
 
 
 def _strips(pairs: Pairs) -> Iterator[tuple[int, int]]:
@@ -77,14 +96,14 @@ def _count_strip(pairs: Pairs, first: int, last: int, similarity: float) -> Acce
 
 
 def _table(pairs: Pairs, first: int, last: int, similarity: float) -> Ints:
-    """Rows first..last-1 of A, [k, C], with the positive pairs on its diagonal."""
+    """Rows first..last-1 of A, [k, C], with the positive pairs on its diagonal; of its triangle where `symmetric`."""
     table = np.zeros((last - first, len(pairs.row_count)), dtype=np.int64)
     start = int(pairs.row_count[:first].sum())
     end = start + int(pairs.row_count[first:last].sum())
     for row in range(start, end, ROWS):
         stop = min(row + ROWS, end)
         classes, at = np.unique(pairs.row_class[row:stop], return_index=True)
-        for col in range(row, len(pairs.col_class), COLUMNS):
+        for col in range(row if pairs.symmetric else 0, len(pairs.col_class), COLUMNS):
             tile = Tile(row, stop, col, min(col + COLUMNS, len(pairs.col_class)))
             others, by_class = _by_column_class(pairs, tile, similarity)
             table[np.ix_(classes - first, others)] += np.add.reduceat(by_class, at, axis=0)
@@ -97,7 +116,7 @@ def _by_column_class(pairs: Pairs, tile: Tile, similarity: float) -> tuple[Ints,
     block, window = product(pairs, tile)
     top, left = row - window[4], col - window[5]
     accepted = block[top : top + stop - row, left : left + end - col] >= np.float32(similarity)
-    if col < stop:  # each pair once, and no image with itself
+    if pairs.symmetric and col < stop:  # each pair once, and no image with itself
         accepted &= np.arange(col, end)[None, :] > np.arange(row, stop)[:, None]
     others, at = np.unique(pairs.col_class[col:end], return_index=True)
     return others, np.add.reduceat(accepted, at, axis=1, dtype=np.int32)

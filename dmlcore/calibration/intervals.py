@@ -3,9 +3,8 @@
 Shapes: C classes.
 
 Pairs share images and classes, so they are not independent trials: an interval for a share of independent trials
-(Wilson, Clopper-Pearson) is far too narrow. Nor does the plain bootstrap over classes suit the FAR: each negative pair
-joins two classes, and resampling both counts the part of the spread that is the pair's own up to three times.
-docs/calibration.md has the measured coverage of each.
+(Wilson, Clopper-Pearson) is far too narrow. docs/calibration.md has the measured coverage of these intervals, of
+Wilson's and of a bootstrap over classes, and where each is too narrow.
 """
 
 from __future__ import annotations
@@ -66,17 +65,25 @@ def reject_rate(pairs: Pairs, found: Accepted) -> Rate:
 def accept_rate(pairs: Pairs, found: Accepted) -> Rate:
     """The pooled FAR, a ratio of sums over pairs of classes that may share a class.
 
-    Variance: C / (C - 1) (sum_i (sum_j R_ij)^2 - sum_{i<j} R_ij^2) / M^2, R_ij = a_ij - F n_i n_j, a_ij accepted of the
-    n_i n_j pairs between the classes i and j; not below what pairs of classes independent of each other would give.
+    Variance: C / (C - 1) (sum_i (sum_j R_ij)^2 - sum_{i<j} R_ij^2) / M^2, R_ij = a_ij - F m_ij, a_ij accepted of the
+    m_ij pairs between the classes i and j; not below what pairs of classes independent of each other would give.
     Reference: Aronow, Samii, Assenova, Cluster-Robust Variance Estimation for Dyadic Data, 2015, equation 5.
     """
     errors, total = int(found.negative.sum()) // 2, pairs.total_negatives
-    rate, images = errors / total, pairs.row_count.astype(np.float64)
+    rate, classes = errors / total, len(pairs.row_count)
     by_class: Floats = found.negative - rate * pairs.negative_pairs
-    sizes = float((images**2).sum()) ** 2 - float((images**4).sum())
-    own = max(found.square_sum - 2.0 * rate * found.cross_sum + rate**2 * sizes / 2.0, 0.0)
+    own = found.square_sum - 2.0 * rate * found.cross_sum + rate**2 * _squared_pairs(pairs)
+    own = max(own, 0.0)
     variance = max(float(by_class @ by_class) - own, own) / float(total) ** 2
-    return _rate(errors, total, variance, len(images), len(images) // 2)
+    return _rate(errors, total, variance, classes, classes // 2)
+
+
+def _squared_pairs(pairs: Pairs) -> float:
+    """Sum of m_ij^2 over the classes i < j: m_ij = n_i n_j, or q_i g_j + q_j g_i of queries and gallery."""
+    q, g = (counts.astype(np.float64) for counts in (pairs.row_count, pairs.col_count))
+    if pairs.symmetric:
+        return float((q**2).sum() ** 2 - (q**4).sum()) / 2.0
+    return float((q**2).sum() * (g**2).sum() + (q @ g) ** 2 - 2.0 * (q**2 @ g**2))
 
 
 def drift(validation: Rate, test: Rate) -> Drift:

@@ -27,6 +27,8 @@ class SplitRates:
     accepted: Ints
     far: Rate
     frr: Rate
+    query_gallery: bool = False
+    """The pairs are those of a query and a gallery image; else those of every image and every other."""
 
     @property
     def class_far(self) -> Floats:
@@ -43,17 +45,18 @@ def measure_rates(pairs: Pairs, similarity: float) -> SplitRates:
     """Apply a threshold to all pairs.
 
     Args:
-        pairs: of `dmlcore.metrics.inputs.build_pairs`, every image against every other.
+        pairs: of `dmlcore.metrics.inputs.build_pairs`.
         similarity: of the `Threshold`.
     """
     found = count_accepted(pairs, similarity)
     return SplitRates(
         pairs.class_ids,
-        pairs.row_count,
+        pairs.row_count if pairs.symmetric else pairs.row_count + pairs.col_count,
         pairs.positive_pairs,
         pairs.positive_pairs - found.positive,
         pairs.negative_pairs,
         found.negative,
         accept_rate(pairs, found),
         reject_rate(pairs, found),
+        not pairs.symmetric,
     )

@@ -21,19 +21,28 @@ class Calibration:
     test: SplitRates
 
 
-def calibrate(validation: tuple[Array, Array], test: tuple[Array, Array], target: Target) -> Calibration:
-    """Set one threshold on validation and apply it to test; each image is compared with every other of its split.
+def calibrate(
+    validation: tuple[Array, Array],
+    test: tuple[Array, Array],
+    target: Target,
+    *,
+    is_query: tuple[Array | None, Array | None] = (None, None),
+) -> Calibration:
+    """Set one threshold on validation and apply it to test.
 
     Args:
         validation: embeddings [N, D] and labels [N]; normalised here.
         test: embeddings [N', D] and labels [N'] of other images, as a rule of other classes.
         target: the rate to hold on validation.
+        is_query: of validation and of test, [N] bool: queries are compared with the gallery, the others; None: each
+            image with every other of its split.
 
     Raises:
         ValueError: embeddings of two widths, NaN, collapse, fewer than 2 classes, no positive pair, a target finer than
             one pair.
     """
-    held_out, final = _pairs("validation", validation), _pairs("test", test)
+    held_out = _pairs("validation", validation, is_query[0])
+    final = _pairs("test", test, is_query[1])
     if held_out.rows.shape[1] != final.rows.shape[1]:
         raise ValueError(
             "validation and test embeddings must have the same width, got "
@@ -45,8 +54,8 @@ def calibrate(validation: tuple[Array, Array], test: tuple[Array, Array], target
     return Calibration(target, threshold, rates[0], rates[1])
 
 
-def _pairs(name: str, labelled: tuple[Array, Array]) -> Pairs:
+def _pairs(name: str, labelled: tuple[Array, Array], is_query: Array | None) -> Pairs:
     try:
-        return build_pairs(*labelled, None, torch.device("cpu"))
+        return build_pairs(*labelled, is_query, torch.device("cpu"))
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None

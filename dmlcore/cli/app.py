@@ -13,6 +13,7 @@ from dmlcore.cli.errors import Commands
 from dmlcore.cli.evaluate import evaluate
 from dmlcore.cli.export import export
 from dmlcore.cli.plan import check, plan
+from dmlcore.cli.publish import publish
 from dmlcore.cli.reevaluate import reevaluate
 from dmlcore.cli.shrink import shrink
 from dmlcore.cli.summary import summary
@@ -38,5 +39,5 @@ def main(
 
 
 app.add_typer(data, name="data")
-for command in (plan, check, summary, evaluate, calibrate, embed, reevaluate, shrink, export, sync):
+for command in (plan, check, summary, evaluate, calibrate, embed, reevaluate, shrink, export, sync, publish):
     app.command()(command)

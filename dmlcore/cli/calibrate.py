@@ -31,6 +31,7 @@ class Labelled:
     validation: tuple[Array, Array]
     test: tuple[Array, Array]
     names: tuple[str, ...] | None
+    is_query: tuple[Array | None, Array | None] = (None, None)
     trial_key: str | None = None
     note: str | None = None
 
@@ -65,6 +66,9 @@ def calibrate(
 ) -> None:
     """Set one distance threshold on validation embeddings for a target rate, and say whom it fails on test.
 
+    The rates run over the pairs of each image with every other of its split; of a trial whose data set has queries and
+    a gallery over the pairs of a query and a gallery image. The card says which.
+
     Example: dmlcore calibrate --far 0.01 --validation v.npy --validation-labels vl.npy --test t.npy
     --test-labels tl.npy --frr-limit 0.2 --card card.json --plot card.png
     """
@@ -76,7 +80,7 @@ def calibrate(
     target = Target(kind, rate)
     files = (validation, validation_labels, test, test_labels)
     data = _from_trial(trial, study, files, names) if trial else _from_files(files, names)
-    found = set_threshold(data.validation, data.test, target)
+    found = set_threshold(data.validation, data.test, target, is_query=data.is_query)
     limits = {k: v for k, v in (("far", far_limit), ("frr", frr_limit)) if v is not None}
     content = calibration_card(found, class_names=data.names, limits=limits)
     content["notes"] += [data.note] if data.note else []
@@ -111,9 +115,10 @@ def _from_trial(key: str, study: Path, files: tuple[Path | None, ...], names: Pa
         raise ValueError("--trial brings its own embeddings, labels and names; leave out the files")
     record, store = finished_trial(study, key)
     v, t = (store.load(split) for split in ("validation", "test"))
-    pairs = [(part["embeddings"], part["labels"]) for part in (v, t)]
+    validation, test = ((part["embeddings"], part["labels"]) for part in (v, t))
     note = TWO_MODELS if record.config["train"].get("final") else None
-    return Labelled(pairs[0], pairs[1], class_names(study, record, "test"), record.trial_key, note)
+    is_query = v.get("is_query"), t.get("is_query")
+    return Labelled(validation, test, class_names(study, record, "test"), is_query, record.trial_key, note)
 
 
 def _write_more(
@@ -144,6 +149,7 @@ def _print(card: dict[str, Any], written: list[Path]) -> None:
         f"threshold: distance {threshold['distance']:.6f}, cosine {threshold['cosine_similarity']:.6f}"
     )
     for split in ("validation", "test"):
+        typer.echo(f"{split}: {card[split]['compared']}")
         for kind in ("far", "frr"):
             rate = card[split][kind]
             typer.echo(

@@ -15,7 +15,6 @@ from dmlcore.cli.trials import finished_trial
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from numpy.typing import NDArray
 
     from dmlcore.config import PreprocessConfig, TrialConfig
@@ -95,8 +94,7 @@ def trained_model(config: TrialConfig, store: TrialStore, prepared: Path) -> Tra
     """
     from dmlcore.config import load_datasets
     from dmlcore.data.packed import PreparedDataset
-    from dmlcore.models import Head
-    from dmlcore.training.build import build_model
+    from dmlcore.training.trained import trained_embedder
 
     dataset = PreparedDataset.open(prepared)
     preprocess = load_datasets(prepared.parents[1] / "params.yaml").datasets[config.dataset].preprocess
@@ -107,11 +105,7 @@ def trained_model(config: TrialConfig, store: TrialStore, prepared: Path) -> Tra
                 f"got {dataset.summary[name]}; run `dvc repro`"
             )
     channels = int(dataset.summary["channels"])
-    model = build_model(config.model, in_channels=channels, seed=config.seed)
-    state = store.load("final" if config.train.final else "best")
-    # a trial on a frozen trunk trains and stores its head alone; the trunk is as `build_model` makes it
-    trained = model if config.model.trunk is None else Head(model.normalization, model.projection)
-    trained.load_state_dict(state)
+    model = trained_embedder(config, store, channels=channels)
     return Trained(model, preprocess, channels)
 
 
@@ -121,6 +115,8 @@ def _embed_files(
     """Embeddings [N, D] of the images that can be read, their files, and what is wrong with the others."""
     import torch
 
+    from dmlcore.training.trained import embed_images
+
     parts, kept, broken = [], [], []
     for start in range(0, len(files), AT_ONCE):
         chunk = files[start : start + AT_ONCE]
@@ -129,7 +125,7 @@ def _embed_files(
         kept += [path for path, image in zip(chunk, encoded, strict=True) if not image.error]
         broken += [image.error for image in encoded if image.error]
         if good:
-            parts.append(_embed(trained.model, config, stored_images(good, trained)))
+            parts.append(embed_images(trained.model, config, stored_images(good, trained)))
     if not parts:
         raise ValueError(
             f"none of the {len(files)} images can be read, the first: {broken[0]}; nothing is written"
@@ -173,17 +169,3 @@ def stored_images(encoded: list[Encoded], trained: Trained) -> Images:
         return RawImages(data.reshape(len(encoded), size, size, trained.channels))
     lengths = np.array([len(image.data) for image in encoded], dtype=np.int64)
     return JpegImages(data, np.cumsum(lengths) - lengths, lengths)
-
-
-def _embed(model: Embedder, config: TrialConfig, images: Images) -> torch.Tensor:
-    import numpy as np
-    import torch
-
-    from dmlcore.data.packed import Split
-    from dmlcore.training.embed import embed as embed_all
-    from dmlcore.training.feeds import ImageFeed
-
-    nothing = np.zeros(len(images), dtype=np.int64)
-    split = Split(images, nothing, nothing, (), nothing.astype(np.str_))
-    device = torch.device("cpu")
-    return embed_all(model, ImageFeed(split, config, device), device, config.train.precision)

@@ -9,7 +9,6 @@ import typer
 
 from dmlcore.cli.errors import FOUND
 from dmlcore.cli.options import Study
-from dmlcore.cli.trials import store_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -94,6 +93,7 @@ def _measure(study: Path, record: TrialRecord, changes: dict[str, Any]) -> dict[
     from dmlcore.config import TrialConfig, parse
     from dmlcore.records import finite
     from dmlcore.training.run import evaluate_stored
+    from dmlcore.training.trained import store_of
 
     values = {**record.config, "evaluation": {**record.config["evaluation"], **changes}}
     metrics, _ = evaluate_stored(store_of(study, record), parse(TrialConfig, values, "trial"))

@@ -33,4 +33,4 @@ def sync(study: Study = Path()) -> None:
     except (TrackingError, SweepBusyError) as error:
         typer.echo(f"dmlcore: {error}", err=True)
         raise typer.Exit(FOUND) from None
-    typer.echo(f"{late} runs brought up to date, {len(records)} trials are recorded: {tracker.uri}")
+    typer.echo(f"{late} runs brought up to date, {len(records)} trials are recorded: {tracker.runs.uri}")

@@ -19,6 +19,7 @@ def finished_trial(study: Path, key: str) -> tuple[TrialRecord, TrialStore]:
         ValueError: no such trial, several, an unfinished one, or its files are gone.
     """
     from dmlcore.records import RecordFolder
+    from dmlcore.training.trained import store_of
 
     study = study.resolve()
     folder = RecordFolder(study / "state" / "records")
@@ -30,25 +31,6 @@ def finished_trial(study: Path, key: str) -> tuple[TrialRecord, TrialStore]:
     if record is None or record.status != "finished":
         raise ValueError(f"trial {keys[0]} must be finished, it is {record.status if record else 'missing'}")
     return record, store_of(study, record)
-
-
-def store_of(study: Path, record: TrialRecord) -> TrialStore:
-    """Where the files of a finished trial of `study` (absolute) lie.
-
-    Raises:
-        ValueError: they are gone or were changed.
-    """
-    from dmlcore.config import load_study
-    from dmlcore.training.store import TrialStore
-
-    storage = load_study(study / "params.yaml").sweep.storage
-    store = TrialStore(study / storage / record.train_key[:16])
-    if not store.matches(record.files):
-        raise ValueError(
-            f"{store.folder} must hold the files {sorted(record.files)} of trial {record.trial_key} as they were "
-            "written; they are gone or changed: run the trial again"
-        )
-    return store
 
 
 def class_names(study: Path, record: TrialRecord, split: str) -> tuple[str, ...] | None:

@@ -13,6 +13,8 @@ from dmlcore.report.study import CELL, OFF, Study
 
 Row = Mapping[str, Any]
 FEW_SEEDS = 2
+NAMED = 4
+"""Configurations that a caveat names before it counts."""
 
 
 def judgement(row: Row, metric: str) -> str:
@@ -62,7 +64,10 @@ def caveats(study: Study, rows: Sequence[Row]) -> list[str]:
     if few:
         notes.append(f"{few} of {len(rows)} rows have one pair of seeds only, so no interval.")
     if len(rows) > 1:
-        notes.append(f"The intervals are not corrected for the number of comparisons ({len(rows)}).")
+        notes.append(
+            "Each interval is of one comparison taken alone; corrected for all "
+            f"{len(rows)} of a metric (Holm) are the p-values: p (Holm) in report.html, p_holm in comparisons.csv."
+        )
     return notes
 
 
@@ -112,7 +117,9 @@ def _unlearned(rows: Sequence[Row]) -> list[str]:
         if row[f"{side}/beats_baselines"] is False
     )
     if flat:
-        return ["Below raw pixels or its own untrained network in MAP@R or R@1: " + "; ".join(flat) + "."]
+        named, more = list(flat)[:NAMED], len(flat) - NAMED
+        rest = f"; and {more} more (beats_baselines in comparisons.csv)" if more > 0 else ""
+        return [f"Below raw pixels or its own untrained network in MAP@R or R@1: {'; '.join(named)}{rest}."]
     if any(row[f"{side}/beats_baselines"] is None for row in rows for side in ("off", "arm")):
         return []
     return ["Every configuration beats raw pixels and its own untrained network in MAP@R and R@1."]

@@ -1,39 +1,20 @@
-"""MLflow as a view of the trial records: one run a trial key, whatever was retried, resumed or killed.
-
-The join is the tag `trial_key`. Nothing here can fail a trial: what a server that is down did not get is delivered
-from the records by `sync`.
+"""MLflow as a view of the trial records. Nothing here can fail a trial: what a server that is down did not get is
+delivered from the records by `sync`.
 """
 
 from __future__ import annotations
 
 import logging
-import math
-import os
-import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dmlcore.records import TrialRecord, flatten
+from dmlcore.records import TrialRecord
 from dmlcore.tracking.address import git_tags, store_uri
-from dmlcore.tracking.figures import utility_figure
-from dmlcore.tracking.views import TAG, saved_view
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Run
+from dmlcore.tracking.runs import Runs
 
 logger = logging.getLogger(__name__)
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-# MLflow's own defaults hold a trial for minutes at every call while the server is down.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-SHOWN_IN_TAGS = ("dataset", "backbone", "loss", "arm", "role", "ask", "seed")
-STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
-CURVES = ("validation/map_at_r", "final/train/loss")
-"""By whose steps a reopened run knows which epochs it has."""
-MAX_PARAM = 500
 REST_SECONDS = 120.0
 """After a failed call nothing is sent for that long."""
 
@@ -43,20 +24,10 @@ class TrackingError(RuntimeError):
 
 
 class MlflowTracker:
-    """Logs trials to one experiment of an MLflow store.
+    """Logs trials to the runs of one experiment; a store that does not answer is a warning."""
 
-    Args:
-        uri: `sqlite:////absolute/path.db` or the address of a server.
-        experiment: e.g. `dmlcore/default`.
-        artifacts: where a store without a server of its own keeps artifacts; None: the server decides.
-        tags: put on every run (git commit, ...).
-    """
-
-    def __init__(self, uri: str, experiment: str, artifacts: Path | None, tags: Mapping[str, str]) -> None:
-        self.uri, self.experiment, self.artifacts, self.tags = uri, experiment, artifacts, dict(tags)
-        self._client: MlflowClient | None = None
-        self._runs: dict[str, str] = {}
-        self._logged: dict[str, int] = {}
+    def __init__(self, runs: Runs) -> None:
+        self.runs = runs
         self._resting_until = 0.0
 
     @classmethod
@@ -67,72 +38,32 @@ class MlflowTracker:
         """
         uri = store_uri(state)
         artifacts = state / "mlflow-artifacts" if uri.startswith("sqlite") else None
-        return cls(uri, f"dmlcore/{study}", artifacts, git_tags(repository) if repository else {})
+        return cls(Runs(uri, f"dmlcore/{study}", artifacts, git_tags(repository) if repository else {}))
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_client": None, "_resting_until": 0.0}
+        return self.__dict__ | {"_resting_until": 0.0}
 
     @property
     def local(self) -> bool:
         """Whether the store is a file of this machine."""
-        return self.uri.startswith("sqlite")
-
-    @property
-    def client(self) -> MlflowClient:
-        if self._client is None:
-            from mlflow import MlflowClient
-
-            for chatty in ("alembic", "mlflow"):
-                logging.getLogger(chatty).setLevel(logging.WARNING)
-            self._client = MlflowClient(tracking_uri=self.uri)
-        return self._client
-
-    @property
-    def experiment_id(self) -> str:
-        found = self.client.get_experiment_by_name(self.experiment)
-        if found is not None:
-            return str(found.experiment_id)
-        location = None if self.artifacts is None else self.artifacts.as_uri()
-        return str(self.client.create_experiment(self.experiment, artifact_location=location))
+        return self.runs.uri.startswith("sqlite")
 
     def prepare(self) -> None:
-        """Create database and experiment in one process: concurrent first use breaks MLflow's migration."""
-        self._quietly("prepare", self._prepare)
-
-    def _prepare(self) -> None:
-        if self.uri.startswith("sqlite:///"):
-            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        _ = self.experiment_id
-        self._offer_view()
-        if self.uri.startswith("sqlite:///"):
-            self._write_ahead()
-
-    def _offer_view(self) -> None:
-        """Give the experiment its saved view, unless it has one: a user may have changed it."""
-        experiment = self.client.get_experiment(self.experiment_id)
-        if TAG not in experiment.tags:
-            self.client.set_experiment_tag(experiment.experiment_id, TAG, saved_view())
-
-    def _write_ahead(self) -> None:
-        """SQLite's write-ahead log halves the stalls of several writers; the setting stays in the file."""
-        connection = sqlite3.connect(self.uri.removeprefix("sqlite:///"))
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.close()
+        """As `Runs.prepare`."""
+        self._quietly("prepare", self.runs.prepare)
 
     def start(self, trial_key: str, name: str, labels: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-        """Open the run of a trial, the one that is there already if it was tried before."""
-        self._quietly("start", lambda: self._open(trial_key, name, labels, config))
+        """As `Runs.start`."""
+        self._quietly("start", lambda: self.runs.start(trial_key, name, labels, config))
 
     def epoch(self, trial_key: str, epoch: int, metrics: Mapping[str, float]) -> None:
-        """One batch an epoch; an epoch that an earlier attempt logged is not logged again."""
-        if not self._quietly("epoch", lambda: self._log_epoch(trial_key, epoch, metrics)):
-            self._runs.pop(
-                trial_key, None
-            )  # a later epoch would hide the gap: `finish` delivers all from here on
+        """As `Runs.log_epoch`."""
+        if not self._quietly("epoch", lambda: self.runs.log_epoch(trial_key, epoch, metrics)):
+            self.runs.forget(trial_key)
 
     def finish(self, record: TrialRecord, name: str) -> None:
-        """Log what the record holds, end the run."""
-        self._quietly("finish", lambda: self._complete(record, name))
+        """As `Runs.complete`."""
+        self._quietly("finish", lambda: self.runs.complete(record, name))
 
     def sync(self, records: Iterable[TrialRecord]) -> int:
         """As `deliver`, but a store that does not answer is a warning; gives how many runs were behind."""
@@ -156,12 +87,12 @@ class MlflowTracker:
             TrackingError: the store does not answer.
         """
         try:
-            self._prepare()
-            return self._deliver({record.trial_key: record for record in records})
+            self.runs.prepare()
+            return self.runs.deliver({record.trial_key: record for record in records})
         except Exception as error:
             raise TrackingError(
-                f"MLflow at {self.uri} must answer, it did not: {str(error)[:300]}; the records have it all: start "
-                "the server, then `dmlcore sync`"
+                f"MLflow at {self.runs.uri} must answer, it did not: {str(error)[:300]}; the records have it all: "
+                "start the server, then `dmlcore sync`"
             ) from error
 
     def _quietly(self, step: str, call: Callable[[], Any]) -> Any:
@@ -172,120 +103,6 @@ class MlflowTracker:
         except Exception as error:
             self._resting_until = time.monotonic() + REST_SECONDS
             logger.warning(
-                "MLflow at %s: %s failed: %s; the records have it", self.uri, step, str(error)[:300]
+                "MLflow at %s: %s failed: %s; the records have it", self.runs.uri, step, str(error)[:300]
             )
             return None
-
-    def _find(self, trial_key: str) -> Run | None:
-        runs = self.client.search_runs([self.experiment_id], f"tags.trial_key = '{trial_key}'", max_results=1)
-        return runs[0] if runs else None
-
-    def _open(self, trial_key: str, name: str, labels: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-        from mlflow.entities import Param
-
-        run = self._find(trial_key)
-        if run is not None:
-            self.client.update_run(run.info.run_id, status="RUNNING")
-            self._logged[trial_key] = self._last_step(run.info.run_id)
-        else:
-            tags = self.tags | {key: str(labels[key]) for key in SHOWN_IN_TAGS if key in labels}
-            run = self.client.create_run(
-                self.experiment_id,
-                run_name=name,
-                tags=tags | {"trial_key": trial_key, "mlflow.runName": name},
-            )
-            params = [Param(key, str(value)[:MAX_PARAM]) for key, value in flatten(config).items()]
-            self.client.log_batch(run.info.run_id, params=params)
-            self._logged[trial_key] = -1
-        self._runs[trial_key] = str(run.info.run_id)
-        return self._runs[trial_key]
-
-    def _last_step(self, run_id: str) -> int:
-        histories = [self.client.get_metric_history(run_id, key) for key in CURVES]
-        return max((point.step for history in histories for point in history), default=-1)
-
-    def _log_epoch(self, trial_key: str, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """Whether the run has the epoch."""
-        if trial_key not in self._runs:
-            return False
-        if epoch > self._logged[trial_key]:
-            self._log(self._runs[trial_key], metrics, epoch)
-            self._logged[trial_key] = epoch
-        return True
-
-    def _log(self, run_id: str, metrics: Mapping[str, float | None], step: int) -> None:
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        values = {key: value for key, value in metrics.items() if value is not None and math.isfinite(value)}
-        self.client.log_batch(run_id, [Metric(key, value, now, step) for key, value in values.items()])
-
-    def _log_new(self, run_id: str, metrics: Mapping[str, float | None], step: int) -> None:
-        """As `_log`, without what the run has already: a record is delivered again where a kill cut that short."""
-        known = self.client.get_run(run_id).data.metrics
-        self._log(run_id, {key: value for key, value in metrics.items() if known.get(key) != value}, step)
-
-    def _complete(self, record: TrialRecord, name: str) -> None:
-        run_id = self._runs.get(record.trial_key) or self._open(
-            record.trial_key, name, record.labels, record.config
-        )
-        for epoch, metrics in enumerate(record.curve):
-            self._log_epoch(
-                record.trial_key, epoch, {key: value for key, value in metrics.items() if value is not None}
-            )
-        final = {
-            key: value for key, value in record.metrics.items() if key.startswith(("test/", "untrained/"))
-        }
-        facts = {"seconds": record.seconds, "peak_memory_bytes": float(record.peak_memory_bytes)}
-        self._log_new(run_id, final, len(record.curve))
-        self._log_new(run_id, facts, record.attempts)
-        for key, text in _record_tags(record).items():
-            self.client.set_tag(run_id, key, text)
-        if record.utility:
-            figure = utility_figure(record.utility, record.metrics.get("test/opis"))
-            self.client.log_figure(run_id, figure, "utility_curve.png")
-        self.client.set_terminated(run_id, status=STATUS[record.status])
-        self._runs.pop(record.trial_key, None)
-
-    def _deliver(self, records: Mapping[str, TrialRecord]) -> int:
-        runs = {run.data.tags.get("trial_key"): run for run in self._all_runs()}
-        late = [
-            record
-            for key, record in records.items()
-            if key not in runs or runs[key].info.status != STATUS[record.status]
-        ]
-        for record in late:
-            self._complete(record, record.name)
-        for key, record in records.items():
-            role = record.labels.get("role")  # of a search's trial: known at the end of the search
-            if role and key in runs and runs[key].data.tags.get("role") != role:
-                self.client.set_tag(runs[key].info.run_id, "role", role)
-                self.client.set_tag(runs[key].info.run_id, "mlflow.runName", record.name)
-        left = [
-            run for key, run in runs.items() if key and key not in records and run.info.status == "RUNNING"
-        ]
-        for run in left:
-            self.client.set_tag(run.info.run_id, "trial_status", "interrupted")
-            self.client.set_terminated(run.info.run_id, status="KILLED")
-        return len(late) + len(left)
-
-    def _all_runs(self) -> list[Run]:
-        runs: list[Run] = []
-        token = None
-        while True:
-            page = self.client.search_runs([self.experiment_id], max_results=1000, page_token=token)
-            runs += page
-            token = page.token
-            if not token:
-                return runs
-
-
-def _record_tags(record: TrialRecord) -> dict[str, str]:
-    tags = {
-        "trial_status": record.status,
-        "attempts": str(record.attempts),
-        "data_hash": str(record.hashes.get("data")),
-    }
-    tags |= {f"version/{name}": version for name, version in record.versions.items()}
-    tags |= {f"machine/{name}": str(value) for name, value in record.machine.items()}
-    return tags | ({"error": record.error[:MAX_PARAM]} if record.error else {})

@@ -87,6 +87,46 @@ def test_the_card_equals_a_recount(splits, target):
         )
 
 
+@pytest.mark.parametrize("target", [Target("far", 0.1), Target("frr", 0.5)])
+def test_queries_are_compared_with_the_gallery_alone(splits, target):
+    """A recount pair by pair, the variance by Aronow et al., equation 5, over all pairs of class pairs."""
+    (x, y), validation = splits[1], splits[0]
+    query = np.random.default_rng(5).random(len(y)) < 0.4
+    query[y == 3], query[y == 4] = True, False  # a class without gallery, a class without queries
+    found = calibrate(validation, (x, y), target, is_query=(None, query))
+    d, classes = distances(x), y.max() + 1
+    accepted, pairs = np.zeros((classes, classes)), np.zeros((classes, classes))
+    for i in np.flatnonzero(query):
+        for j in np.flatnonzero(~query):
+            accepted[y[i], y[j]] += d[i, j] <= found.threshold.distance + SLACK
+            pairs[y[i], y[j]] += 1
+    own, total = np.eye(classes, dtype=bool), np.array([pairs.trace(), pairs.sum() - pairs.trace()])
+    assert [found.test.frr.pairs, found.test.far.pairs] == total.tolist()
+    assert found.test.frr.errors == (pairs - accepted)[own].sum()
+    assert found.test.far.errors == accepted[~own].sum()
+    assert found.test.rejected.tolist() == (pairs - accepted)[own].tolist()
+    assert found.test.accepted.tolist() == (np.where(own, 0, accepted + accepted.T).sum(axis=1)).tolist()
+    both, rate = accepted + accepted.T - found.test.far.value * (pairs + pairs.T), found.test.far.value
+    residual = {(i, j): both[i, j] for i in range(classes) for j in range(i + 1, classes)}
+    shared = sum(a * b for p, a in residual.items() for q, b in residual.items() if set(p) & set(q))
+    variance = max(shared, sum(a * a for a in residual.values())) * classes / (classes - 1) / total[1] ** 2
+    assert found.test.far.standard_error == pytest.approx(variance**0.5)
+    assert 0.0 < rate < 1.0
+    card = calibration_card(found)
+    assert card["validation"]["compared"] == "each image with every other of the split"
+    assert card["test"]["compared"] == "each query with each gallery image"
+    assert any("compare other pairs" in note for note in card["notes"])
+
+
+def test_the_threshold_over_queries_and_gallery_is_the_order_statistic(splits):
+    (x, y), test = splits
+    query = np.arange(len(y)) % 3 == 0
+    d, same = distances(x)[query][:, ~query], y[query][:, None] == y[~query][None, :]
+    found = calibrate((x, y), test, Target("far", 0.05), is_query=(query, None))
+    assert found.threshold.distance == pytest.approx(smallest(list(d[~same]), 0.05), abs=SLACK)
+    assert found.validation.far.pairs == (~same).sum()
+
+
 def test_no_pair_is_near_the_threshold_by_chance(splits):
     """What the recount's slack rests on: one pair, the threshold's own, lies within it."""
     found = calibrate(*splits, Target("far", 0.1))

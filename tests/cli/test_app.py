@@ -150,6 +150,7 @@ def test_help_loads_no_heavy_library():
         "data list",
         "embed",
         "export",
+        "publish",
     ],
 )
 def test_every_command_explains_itself(command):

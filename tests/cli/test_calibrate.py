@@ -7,11 +7,14 @@ import json
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from dmlcore.calibration import Target, calibrate, calibration_card
 from dmlcore.cli import app
 from dmlcore.cli.errors import WRONG_INPUT
+from dmlcore.records import RecordFolder
+from dmlcore.training.store import TrialStore
 from tests.calibration.laws import draw
 from tests.cli.study import write_study
 
@@ -72,6 +75,20 @@ def test_a_trial_brings_its_embeddings(tmp_path):
     path = tmp_path / "study" / "state" / "storage" / records[1].train_key[:16] / "test.safetensors"
     path.write_bytes(path.read_bytes() + b"0")
     assert "gone or changed" in call("--far", 0.1, "--trial", records[1].trial_key, *arguments).output
+
+
+def test_a_trial_with_queries_and_a_gallery_is_calibrated_on_their_pairs(tmp_path):
+    record, study = write_study(tmp_path / "study")[0], tmp_path / "study"
+    store = TrialStore(study / "state" / "storage" / record.train_key[:16])
+    test = store.load("test")
+    store.save("test", test | {"is_query": torch.arange(len(test["labels"])) % 5 == 0})
+    files = record.files | {"test": store.digest("test")}
+    RecordFolder(study / "state" / "records").write(record.model_copy(update={"files": files}))
+    card = tmp_path / "card.json"
+    done = call("--far", 0.1, "--trial", record.trial_key, "--study", study, "--card", card)
+    assert done.exit_code == 0, done.output
+    assert "test: each query with each gallery image" in done.output
+    assert json.loads(card.read_text())["test"]["frr"]["pairs"] == 30 * 4
 
 
 @pytest.mark.parametrize(

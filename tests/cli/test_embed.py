@@ -5,54 +5,21 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import pytest
-import yaml
-from PIL import Image
 from typer.testing import CliRunner
 
 from dmlcore.cli import app
 from dmlcore.cli.errors import FOUND, WRONG_INPUT
-from dmlcore.config import canonical
-from dmlcore.records import RecordFolder, TrialRecord
-from dmlcore.training.run import run_trial
 from dmlcore.training.store import TrialStore
-from tests.cli.study import SWEEP
-from tests.small import SIDE, small_trial
-
-KEY = "0" * 16
+from tests.cli.trained import KEY, VARIANTS, trained_checkout
 
 
 def call(*arguments):
     return CliRunner().invoke(app, ["embed", *map(str, arguments)])
 
 
-@pytest.fixture(scope="module", params=["whole", "frozen"])
-def checkout(request, tmp_path_factory, small_data):
-    """A checkout with one trained trial; the images of its test split as PNG files below `images/`."""
-    root = tmp_path_factory.mktemp("checkout")
-    (root / "data" / "prepared").mkdir(parents=True)
-    (root / "data" / "prepared" / "small").symlink_to(small_data.folder)
-    (root / "data" / "dvc.yaml").write_text("stages: {}\n")
-    settings = {"kind": "image_folder", "source": "x", "preprocess": {"image_size": SIDE}}
-    (root / "data" / "params.yaml").write_text(yaml.safe_dump({"datasets": {"small": settings}}))
-    (root / "params.yaml").write_text(yaml.safe_dump({"sweep": SWEEP}))
-    changes = {"model": {"trunk": "frozen"}} if request.param == "frozen" else {}
-    config = small_trial(**changes)
-    result = run_trial(config, small_data, store=TrialStore(root / "state" / "storage" / KEY))
-    record = TrialRecord(
-        trial_key=f"{KEY}-abcdef01",
-        train_key=KEY + "0" * 48,
-        eval_key="abcdef01",
-        status="finished",
-        config=canonical(config),
-        files=result.files,
-    )
-    RecordFolder(root / "state" / "records").write(record)
-    images = small_data.split("test").images
-    for index in range(len(images)):
-        path = root / "images" / f"{index // 10}" / f"{index:03}.PNG"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(images.read(index)[:, :, 0]).save(path)
-    return root
+@pytest.fixture(scope="module", params=VARIANTS)
+def checkout(request, tmp_path_factory):
+    return trained_checkout(tmp_path_factory.mktemp("checkout"), request.param)
 
 
 def test_the_embeddings_are_those_that_the_trial_stored(checkout, tmp_path):

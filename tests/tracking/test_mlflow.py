@@ -14,6 +14,7 @@ import pytest
 from dmlcore.records import TrialRecord
 from dmlcore.tracking import MlflowTracker
 from dmlcore.tracking.address import git_tags, store_uri
+from dmlcore.tracking.runs import Runs
 from dmlcore.tracking.views import LABELS as VIEW_LABELS
 from dmlcore.tracking.views import METRICS, TAG
 
@@ -48,33 +49,37 @@ def store(tmp_path_factory):
 
 @pytest.fixture
 def tracker(store, request):
-    made = MlflowTracker(
-        f"sqlite:///{store / 'db'}", request.node.name, store / "artifacts", {"git_commit": "c"}
-    )
+    uri = f"sqlite:///{store / 'db'}"
+    made = MlflowTracker(Runs(uri, request.node.name, store / "artifacts", {"git_commit": "c"}))
     made.prepare()
     return made
 
 
+def twin(tracker):
+    """A second tracker of the same experiment, as another process has."""
+    return MlflowTracker(Runs(tracker.runs.uri, tracker.runs.experiment, tracker.runs.artifacts, {}))
+
+
 def runs(tracker):
-    return tracker.client.search_runs([tracker.experiment_id])
+    return tracker.runs.client.search_runs([tracker.runs.experiment_id])
 
 
 def steps(tracker, run, key="validation/map_at_r"):
-    return sorted(point.step for point in tracker.client.get_metric_history(run.info.run_id, key))
+    return sorted(point.step for point in tracker.runs.client.get_metric_history(run.info.run_id, key))
 
 
 def test_the_saved_view_shows_what_runs_have_and_a_change_of_it_stays(tracker):
     tracker.start("key", "a name", LABELS, CONFIG)
     tracker.finish(record(), "a name")
-    view = tracker.client.get_experiment(tracker.experiment_id).tags[TAG]
+    view = tracker.runs.client.get_experiment(tracker.runs.experiment_id).tags[TAG]
     state = json.loads(zlib.decompress(base64.b64decode(json.loads(view)["state"].removeprefix("deflate;"))))
     (run,) = runs(tracker)
     assert {key["groupByData"] for key in state["groupBy"]["groupByKeys"]} <= set(run.data.tags)
     assert state["compareRunCharts"][0]["yaxis"]["key"] in run.data.metrics
     assert set(state["columnOrder"]) - set(state["selectedColumns"]) == {"attributes.`Run Name`"}
-    tracker.client.set_experiment_tag(tracker.experiment_id, TAG, "a user's own")
+    tracker.runs.client.set_experiment_tag(tracker.runs.experiment_id, TAG, "a user's own")
     tracker.prepare()
-    assert tracker.client.get_experiment(tracker.experiment_id).tags[TAG] == "a user's own"
+    assert tracker.runs.client.get_experiment(tracker.runs.experiment_id).tags[TAG] == "a user's own"
 
 
 def test_the_metrics_of_the_saved_view_are_those_of_the_report():
@@ -98,13 +103,15 @@ def test_a_trial_is_one_run_with_params_metrics_tags_and_figure(tracker):
     assert run.data.tags["data_hash"] == "abc"
     assert run.data.metrics["test/opis"] == 0.02
     assert steps(tracker, run) == [0, 1]
-    assert [item.path for item in tracker.client.list_artifacts(run.info.run_id)] == ["utility_curve.png"]
+    assert [item.path for item in tracker.runs.client.list_artifacts(run.info.run_id)] == [
+        "utility_curve.png"
+    ]
 
 
 def test_a_retry_goes_on_in_the_same_run_without_a_step_twice(tracker):
     tracker.start("key", "a name", LABELS, CONFIG)
     tracker.epoch("key", 0, {"validation/map_at_r": 0.1})
-    second = MlflowTracker(tracker.uri, tracker.experiment, tracker.artifacts, {})
+    second = twin(tracker)
     second.start("key", "a name", LABELS, CONFIG)
     second.epoch("key", 0, {"validation/map_at_r": 0.1})
     second.epoch("key", 1, {"validation/map_at_r": 0.2})
@@ -118,7 +125,7 @@ def test_sync_delivers_what_is_missing_and_ends_what_was_killed(tracker):
     tracker.start("key", "killed", LABELS, CONFIG)
     tracker.epoch("key", 0, {"validation/map_at_r": 0.1})
     other = record(trial_key="other", status="failed", error="TrainingError: nan")
-    again = MlflowTracker(tracker.uri, tracker.experiment, tracker.artifacts, {})
+    again = twin(tracker)
     assert again.sync([record(), other]) == 2
     found = {run.data.tags["trial_key"]: run for run in runs(tracker)}
     assert {key: run.info.status for key, run in found.items()} == {"key": "FINISHED", "other": "FAILED"}
@@ -131,7 +138,7 @@ def test_sync_delivers_what_is_missing_and_ends_what_was_killed(tracker):
 def test_a_record_that_is_delivered_again_is_not_logged_again(tracker):
     tracker.finish(record(), "a name")
     (run,) = runs(tracker)
-    tracker.client.update_run(run.info.run_id, status="RUNNING")  # as a kill just before the end leaves it
+    tracker.runs.client.update_run(run.info.run_id, status="RUNNING")  # as a kill just before the end leaves it
     assert tracker.deliver([record()]) == 1
     (run,) = runs(tracker)
     assert run.info.status == "FINISHED"
@@ -158,10 +165,10 @@ def test_a_run_that_a_killed_process_left_running_is_ended(tracker):
 def test_epochs_after_a_gap_are_not_logged_before_those_in_it(tracker, monkeypatch):
     tracker.start("key", "a name", LABELS, CONFIG)
     tracker.epoch("key", 0, {"validation/map_at_r": 0.1})
-    address = tracker.client
-    tracker._client = MlflowTracker("http://127.0.0.1:9", "down", None, {}).client
+    address = tracker.runs.client
+    tracker.runs._client = Runs("http://127.0.0.1:9", "down", None, {}).client
     tracker.epoch("key", 1, {"validation/map_at_r": 0.2})
-    tracker._client, tracker._resting_until = address, 0.0
+    tracker.runs._client, tracker._resting_until = address, 0.0
     tracker.epoch("key", 2, {"validation/map_at_r": 0.3})
     curve = [{"validation/map_at_r": 0.1 * (epoch + 1)} for epoch in range(3)]
     tracker.finish(record(curve=curve), "a name")
@@ -170,7 +177,7 @@ def test_epochs_after_a_gap_are_not_logged_before_those_in_it(tracker, monkeypat
 
 
 def test_a_server_that_is_down_costs_a_trial_one_call_and_not_one_an_epoch(caplog):
-    tracker = MlflowTracker("http://127.0.0.1:9", "down", None, {})
+    tracker = MlflowTracker(Runs("http://127.0.0.1:9", "down", None, {}))
     started = time.monotonic()
     tracker.start("key", "a name", LABELS, CONFIG)
     first = time.monotonic() - started
@@ -185,7 +192,7 @@ def test_a_server_that_is_down_costs_a_trial_one_call_and_not_one_an_epoch(caplo
 def test_a_server_that_is_down_fails_nothing(caplog, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-    tracker = MlflowTracker("http://127.0.0.1:9", "down", None, {})
+    tracker = MlflowTracker(Runs("http://127.0.0.1:9", "down", None, {}))
     tracker.prepare()
     tracker.start("key", "a name", LABELS, CONFIG)
     tracker.epoch("key", 0, {"validation/map_at_r": 0.1})

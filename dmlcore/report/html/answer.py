@@ -26,6 +26,7 @@ class Score:
     metric: str
     comparisons: int
     better: int
+    worse: int
     relative: tuple[float, float, float] | None
     """Smallest, median and largest relative change."""
     change: tuple[float, float, float]
@@ -46,6 +47,17 @@ class Score:
     @property
     def direction(self) -> str:
         return "higher is better" if METRICS[self.metric] else "lower is better"
+
+    @property
+    def helped(self) -> bool:
+        """As often better as worse, or more often."""
+        return self.better >= self.worse
+
+    @property
+    def most(self) -> str:
+        """How many comparisons went the way that most did."""
+        count = self.better if self.helped else self.worse
+        return f"{count} of {self.comparisons} comparison{'' if self.comparisons == 1 else 's'}"
 
     @property
     def size(self) -> str:
@@ -69,6 +81,12 @@ class Answer:
     headline: str
     sentences: tuple[str, str]
     scores: tuple[Score, Score]
+
+    @property
+    def tone(self) -> str:
+        """For the style sheet."""
+        helped = {score.helped for score in self.scores}
+        return "mixed" if len(helped) > 1 else ("better" if True in helped else "worse")
 
 
 def question(rows: Sequence[Row]) -> str:
@@ -121,6 +139,7 @@ def _score(rows: Sequence[Row], metric: str) -> Score:
         metric=metric,
         comparisons=len(rows),
         better=sum((mean > 0) == METRICS[metric] for mean in means if mean != 0),
+        worse=sum((mean > 0) != METRICS[metric] for mean in means if mean != 0),
         relative=_range(known) if len(known) == len(rows) else None,
         change=_range(means),
         sure_better=words.count("better"),
@@ -148,13 +167,14 @@ def _overall(means: Sequence[float]) -> str:
 
 
 def _headline(name: str, even: Score, accurate: Score) -> str:
-    first = f"one threshold serves the classes more evenly in {even.better} of {even.comparisons} comparisons"
-    return f"{_capital(name)}: {first}, accuracy is higher in {accurate.better} of {accurate.comparisons}"
+    evenly, height = "more" if even.helped else "less", "higher" if accurate.helped else "lower"
+    first = f"one threshold serves the classes {evenly} evenly in {even.most}"
+    return f"{_capital(name)}: {first}, accuracy is {height} in {accurate.most.partition(' comparison')[0]}"
 
 
 def _sentence(score: Score, name: str, confidence: float) -> str:
-    n, verb = score.comparisons, "raised" if METRICS[score.metric] else "lowered"
-    text = f"{_capital(name)} {verb} {score.name} ({score.label}) in {score.better} of {n} comparisons, "
+    verb = "raised" if METRICS[score.metric] == score.helped else "lowered"
+    text = f"{_capital(name)} {verb} {score.name} ({score.label}) in {score.most}, "
     text += f"with a median change of {score.size}" + (
         f" (from {score.span})" if " to " in score.span else ""
     )

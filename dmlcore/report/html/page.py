@@ -63,6 +63,7 @@ def _sections(study: Study) -> dict[str, Any]:
         "converged": _converged(shown),
         "legend": legend_entries(shown),
         "bars": data["tradeoff"]["bars"],
+        "linked": link is not None,
         "datasets": sorted(set(shown.trials["dataset"])),
         "filters": {name: sorted(set(shown.trials[name])) for name in CELL},
         "metrics": {metric: label(metric) for metric in METRICS},

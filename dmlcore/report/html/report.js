@@ -132,13 +132,13 @@
     el.style.height = `${17 * rows}rem`;
     el.setAttribute("role", "img");
     el.setAttribute("aria-label", `utility against threshold, ${cell.title}`);
-    const extra = { grid: { rows, columns, pattern: "independent", ygap: 0.35 }, shapes: [], annotations: [] };
+    const extra = { grid: { rows, columns, pattern: "independent", ygap: 0.35 }, shapes: [], annotations: [], margin: { l: 10, r: 10, t: narrow() ? 42 : 30, b: 10 } };
     const ends = cell.arms.flatMap((a) => (a.missing ? [] : [a.thresholds[0], a.thresholds.at(-1)]));
     cell.arms.forEach((arm, i) => {
       const n = i ? i + 1 : "", place = { xref: `x${n} domain`, yref: `y${n} domain`, showarrow: false };
-      extra[`xaxis${n}`] = { range: [Math.min(...ends), Math.max(...ends)], title: { text: "distance threshold" } };
+      extra[`xaxis${n}`] = { range: [Math.min(...ends), Math.max(...ends)], title: { text: "threshold: L2 distance of unit-length embeddings" } };
       extra[`yaxis${n}`] = { range: [0, 1.02], title: { text: i % columns ? "" : "utility" } };
-      extra.annotations.push({ ...place, x: 0, y: 1.13, xanchor: "left", text: `<b>${arm.heading}</b> ${arm.note || ""}` });
+      extra.annotations.push({ ...place, x: 0, y: 1.02, xanchor: "left", yanchor: "bottom", align: "left", text: `<b>${arm.heading}</b>${narrow() ? "<br>" : " "}${arm.note || ""}` });
       if (arm.missing) extra.annotations.push({ ...place, x: 0.5, y: 0.5, text: arm.missing });
       else extra.shapes.push({
         type: "rect", xref: `x${n}`, yref: `y${n} domain`, x0: arm.span[0], x1: arm.span[1], y0: 0, y1: 1,
@@ -180,6 +180,7 @@
     const extra = { grid: { rows, columns, pattern: "independent", ygap: 0.25 }, annotations: [], margin: { l: 10, r: 10, t: 50, b: 10 } };
     const points = data.map.sides.flatMap((side, i) => {
       const n = i ? 2 : "", axes = { type: "scatter", mode: "markers", xaxis: `x${n}`, yaxis: `y${n}`, hoverinfo: "text" };
+      extra[`xaxis${n}`] = {};
       extra[`yaxis${n}`] = { scaleanchor: `x${n}` };
       extra.annotations.push({
         xref: `x${n} domain`, yref: `y${n} domain`, x: 0, y: 1.02, yanchor: "bottom", xanchor: "left", showarrow: false, align: "left", text: side.heading,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dmlcore.report.html.text import rounded
@@ -39,6 +39,21 @@ class Table:
     caption: str
     columns: Sequence[str]
     rows: Sequence[Row]
+
+
+def compacted(table: Table, names: Container[str]) -> Table:
+    """Without those columns of `names` that say one thing in every row: the caption says it once, if it is anything."""
+    texts = zip(*([value.text for value in row.cells] for row in table.rows), strict=True)
+    only = {i: found.pop() for i, cell in enumerate(texts) if len(found := set(cell)) == 1}
+    dropped = {i: shown for i, shown in only.items() if table.columns[i] in names}
+    said = "; ".join(f"{table.columns[i]}: {shown}" for i, shown in dropped.items() if shown)
+    kept = [i for i in range(len(table.columns)) if i not in dropped]
+    return replace(
+        table,
+        caption=f"{table.caption} In all rows: {said}." if said else table.caption,
+        columns=[table.columns[i] for i in kept],
+        rows=[replace(row, cells=[row.cells[i] for i in kept]) for row in table.rows],
+    )
 
 
 def text(value: object, word: str = "") -> Value:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dmlcore.report.convergence import COLUMN, mark, still_rising
-from dmlcore.report.html.table import Row, Table, Value, interval, measured, text, whole
+from dmlcore.report.html.table import Row, Table, Value, compacted, interval, measured, text, whole
 from dmlcore.report.html.text import rounded
 from dmlcore.report.names import METRICS, label, one_line, percent, short_arm
 from dmlcore.report.study import CELL, OFF, Study, swept_axes
@@ -19,16 +19,22 @@ STATUSES = {
     "missing": "\N{WHITE QUESTION MARK ORNAMENT} missing",
 }
 WORDS = {
-    "better": "\N{BLACK UP-POINTING SMALL TRIANGLE} better",
-    "worse": "\N{BLACK DOWN-POINTING SMALL TRIANGLE} worse",
+    "better": "\N{BLACK UP-POINTING SMALL TRIANGLE}\N{NO-BREAK SPACE}better",
+    "worse": "\N{BLACK DOWN-POINTING SMALL TRIANGLE}\N{NO-BREAK SPACE}worse",
 }
+NAMES = ("data set", "backbone", "loss", "regulariser", "missing", "what is wrong", "converged")
+"""Columns that are left out where they say one thing in every row: the tables are wide."""
 TESTS = {
     "p_value": "p",
     "p_holm": "p (Holm)",
-    "effect_size": "effect size g",
+    "effect_size": "effect g",
     "seeds_needed": "seeds needed",
 }
 """Columns of `test/M/difference/...` that are shown where a comparison has them."""
+TESTED = (
+    " p: paired t-test; p (Holm): corrected for the comparisons of the same metric. Effect g: Hedges' g, the "
+    "difference in standard deviations over seeds. Seeds needed: to see it with 80 % power at p < 0.05."
+)
 
 
 def comparison_table(rows: Sequence[Mapping[str, Any]], confidence: float) -> Table:
@@ -47,13 +53,12 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], confidence: float) -> Ta
     ]
     columns += ["change", "judged", *(TESTS[name] for name in tests), "missing"]
     level = percent(confidence)
-    return Table(
-        "comparisons",
+    caption = (
         f"Means and {level} t-intervals over seeds on the test classes; differences paired by seed. Judged: better or "
-        "worse where the interval of the difference leaves out 0.",
-        columns,
-        [_comparison(row, metric, tests) for row in rows for metric in METRICS],
+        "worse where the interval of the difference leaves out 0."
     )
+    found = [_comparison(row, metric, tests) for row in rows for metric in METRICS]
+    return compacted(Table("comparisons", caption + (TESTED if tests else ""), columns, found), NAMES)
 
 
 def trial_table(study: Study, run_link: str | None) -> Table:
@@ -64,12 +69,9 @@ def trial_table(study: Study, run_link: str | None) -> Table:
     order = [*CELL, "arm", "seed"]
     trials = study.trials.sort(order, nulls_last=True).to_dicts()
     trials.sort(key=lambda trial: trial["status"] == "finished")
-    return Table(
-        "trials",
-        "Every trial of the plan; failed, cut short and missing ones first. They are in no mean.",
-        columns,
-        [_trial(trial, list(axes), run_link) for trial in trials],
-    )
+    caption = "Every trial of the plan; failed, cut short and missing ones first. They are in no mean."
+    found = [_trial(trial, list(axes), run_link) for trial in trials]
+    return compacted(Table("trials", caption, columns, found), NAMES)
 
 
 def _comparison(row: Mapping[str, Any], metric: str, tests: Sequence[str]) -> Row:
@@ -88,7 +90,7 @@ def _comparison(row: Mapping[str, Any], metric: str, tests: Sequence[str]) -> Ro
         interval(row, f"{name}/off", metric),
         Value("-") if off_alone else interval(row, f"{name}/arm", metric),
         interval(row, f"{name}/difference", metric, signed=True),
-        Value("-" if relative is None else f"{100 * relative:+.1f} %", rounded(relative)),
+        Value("-" if relative is None else f"{100 * relative:+.1f}\N{NO-BREAK SPACE}%", rounded(relative)),
         _judged(judgement(row, metric)),
         *(_tested(test, row[f"{name}/difference/{test}"]) for test in tests),
         text(row["status"]),

@@ -34,6 +34,17 @@ def test_two_sentences_say_whether_how_much_and_how_sure() -> None:
     assert answer.scores[0].overall == "too few for a test"
 
 
+def test_what_got_worse_is_said_so() -> None:
+    (answer,) = answered([-0.5, -0.2, 0.1], 3)
+    assert answer.headline == (
+        "TCM: one threshold serves the classes less evenly in 2 of 3 comparisons, accuracy is higher in 3 of 3"
+    )
+    assert answer.sentences[0].startswith("TCM raised inconsistency (OPIS corr.) in 2 of 3 comparisons, ")
+    assert answer.tone == "mixed"
+    assert [answered(falls, 1)[0].tone for falls in ([-0.5], [0.5])] == ["mixed", "better"]
+    assert "in 1 of 1 comparison, accuracy" in answered([0.5], 1)[0].headline
+
+
 def test_six_comparisons_are_tested_together() -> None:
     (answer,) = answered([0.5, 0.4, 0.3, 0.2, 0.1, 0.15], 6)
     assert answer.scores[0].overall == "p = 0.031"

@@ -107,16 +107,22 @@ def test_a_click_shows_the_numbers_below(opened: Opened) -> None:
     assert "MAP@R" in opened.tab.locator("#detail").inner_text()
 
 
+def column(opened: Opened, heading: str) -> list[str]:
+    """The cells of the comparison table that are shown under a heading."""
+    place = opened.texts("#comparisons th").index(heading) + 1
+    return opened.texts(f"#comparisons tbody tr:visible td:nth-child({place})")
+
+
 def test_filters_choose_rows_marks_and_panels(opened: Opened) -> None:
     opened.tab.select_option("select[data-filter=dataset]", "glyphs")
     opened.tab.select_option("select[data-filter=loss]", "ap")
     assert opened.tab.locator("figure.tradeoff:visible").count() == 1
-    assert set(opened.texts("#comparisons tbody tr:visible td:nth-child(3)")) == {"ap"}
+    assert set(column(opened, "loss")) == {"ap"}
     assert opened.tab.locator("#trials tbody tr:visible").count() == 12
     assert opened.tab.locator("#shown").inner_text() == "4 of 16 configurations shown"
     assert opened.texts("#utility h3") == ["glyphs, conv, ap", "glyphs, vit, ap"]
     opened.tab.select_option("select[data-filter=metric]", "opis")
-    assert set(opened.texts("#comparisons tbody tr:visible td:nth-child(5)")) == {"OPIS"}
+    assert set(column(opened, "metric")) == {"OPIS"}
     opened.tab.click("button[type=reset]")
     # by a locator: a function given as text would be an eval, which the page's policy refuses
     expect(opened.tab.locator("#shown")).to_have_text(re.compile("^16 of 16"))

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from dmlcore.report.html.page import report_html
-from dmlcore.report.names import LABELS, METRICS
+from dmlcore.report.names import LABELS, METRICS, short_arm
 from tests.report.html.made import Cell, Page
 from tests.report.studies import margins_study
 from tests.report.synthetic import TCM, rows, study, unfinished
@@ -84,14 +84,22 @@ def test_every_trial_stands_in_the_table_with_its_numbers(page: Page) -> None:
     )
     for row in shown:
         trial = found[row["trial"].value or ""]
-        names = [row[name].text for name in ("data set", "backbone", "loss")]
-        assert names == [trial["dataset"], trial["backbone"], trial["loss"]]
+        names = [row[name].text for name in ("data set", "loss")]
+        assert names == [trial["dataset"], trial["loss"]]
         assert row["status"].value == trial["status"]
         for metric in METRICS:
             value = number(row[LABELS[metric]])
             assert value == (
                 None if trial[f"test/{metric}"] is None else pytest.approx(trial[f"test/{metric}"], rel=1e-5)
             )
+
+
+def test_a_column_that_says_one_thing_is_said_once(page: Page) -> None:
+    comparisons = page.heads["comparisons"]
+    assert {"data set", "loss"} <= set(comparisons)
+    assert not {"backbone", "regulariser"} & set(comparisons)
+    assert f"In all rows: backbone: vit; regulariser: {short_arm(TCM)}." in page.html
+    assert "regulariser" in page.heads["trials"]
 
 
 def test_what_has_no_result_is_shown_as_such(page: Page) -> None:

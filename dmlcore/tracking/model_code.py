@@ -1,0 +1,37 @@
+"""The code of a model in MLflow: copied beside its weights and run when the model is loaded."""
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import torch
+from mlflow.pyfunc import PythonModel, PythonModelContext
+from safetensors.torch import load_file
+
+from dmlcore.config import TrialConfig, parse
+from dmlcore.data.images import RawImages
+from dmlcore.training.trained import embed_images, rebuilt
+
+
+class EmbeddingModel(PythonModel):
+    """Images as the network takes them to embeddings of length 1."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Rebuild the network from the trial's config and its weights."""
+        self.config = parse(TrialConfig, context.model_config["trial"], "trial")
+        state = load_file(Path(context.artifacts["weights"]))
+        self.model = rebuilt(self.config.model, state, channels=context.model_config["channels"])
+
+    def predict(
+        self,
+        context: PythonModelContext,
+        model_input: np.ndarray,
+        params: dict[str, Any] | None = None,
+    ) -> np.ndarray:
+        """`[N, H, W, C]` uint8 -> `[N, D]` float32, L2-normalised."""
+        embeddings = embed_images(self.model, self.config, RawImages(np.asarray(model_input, dtype=np.uint8)))
+        return torch.nn.functional.normalize(embeddings, dim=1).numpy()
+
+
+mlflow.models.set_model(EmbeddingModel())

@@ -1,0 +1,175 @@
+"""Trained models in MLflow: loadable by `mlflow.pyfunc.load_model`, with nothing in them that is pickled.
+
+A model is attached to the run of its trial and logged once. What is here raises, except `log_best`.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmlcore.config import TrialConfig, parse
+from dmlcore.data.packed import PreparedDataset
+from dmlcore.records import TrialRecord
+from dmlcore.tracking.runs import Runs
+from dmlcore.training.feeds import input_pipeline
+from dmlcore.training.store import TrialStore
+from dmlcore.training.trained import store_of, trained_embedder
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
+    from mlflow.models import ModelSignature
+
+logger = logging.getLogger(__name__)
+PACKAGE = Path(__file__).resolve().parents[1]
+NEEDED = (
+    "mlflow", "numba", "numpy", "pillow", "polars", "pydantic", "pyyaml", "safetensors", "scipy", "timm", "torch",
+    "torchvision",
+)  # fmt: skip
+"""What the copy of dmlcore inside a model imports when it embeds."""
+CHOICE = "validation/map_at_r"
+DATA_FACTS = ("name", "data_hash", "licence", "image_size", "encoding")
+EXAMPLES = 2
+
+
+def best_trials(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Of each data set the finished trial with the highest validation MAP@R; of equal ones the lowest key."""
+    found: dict[str, TrialRecord] = {}
+    for record in sorted(records, key=lambda record: record.trial_key):
+        if record.status != "finished" or record.metrics.get(CHOICE) is None:
+            continue
+        best = found.setdefault(record.config["dataset"], record)
+        if _score(record) > _score(best):
+            found[record.config["dataset"]] = record
+    return list(found.values())
+
+
+def _score(record: TrialRecord) -> float:
+    return record.metrics[CHOICE] or 0.0
+
+
+def log_best(runs: Runs, records: Iterable[TrialRecord], study: Path, prepared: Path) -> list[str]:
+    """Log the models of `best_trials` that are not logged yet; what cannot be is a warning.
+
+    Args:
+        runs: of the study.
+        records: of the study's trials.
+        study: its folder, absolute.
+        prepared: the folder of prepared data sets.
+
+    Returns:
+        The names of the trials whose model was logged now.
+    """
+    logged = []
+    for record in best_trials(records):
+        try:
+            if find_model(runs, record) is None:
+                log_model(runs, record, store_of(study, record), prepared)
+                logged.append(record.name)
+        except Exception as error:
+            text = str(error)[:300]
+            logger.warning(
+                "the model of %s is not in MLflow: %s; `dmlcore publish` tries again", record.name, text
+            )
+    return logged
+
+
+def find_model(runs: Runs, record: TrialRecord) -> LoggedModel | None:
+    """The logged model of a trial, None before `log_model`."""
+    run = runs.find(record.trial_key)
+    if run is None:
+        return None
+    query = f"source_run_id = '{run.info.run_id}'"
+    found = runs.client.search_logged_models([runs.experiment_id], filter_string=query)
+    return next((model for model in found if str(model.status) == "READY"), None)
+
+
+def log_model(runs: Runs, record: TrialRecord, store: TrialStore, prepared: Path) -> LoggedModel:
+    """Log the model of a finished trial to the trial's run.
+
+    Args:
+        runs: of the study.
+        record: of the trial.
+        store: its files.
+        prepared: the folder of prepared data sets.
+
+    Raises:
+        ValueError: the data set is not prepared.
+    """
+    from mlflow.entities import LoggedModelOutput
+
+    if runs.find(record.trial_key) is None:
+        runs.complete(record, record.name)
+    run = runs.find(record.trial_key)
+    assert run is not None
+    model = runs.client.create_logged_model(
+        run.info.experiment_id,
+        "embedder",
+        source_run_id=run.info.run_id,
+        tags={name: str(value) for name, value in record.labels.items()} | {"trial_key": record.trial_key},
+        params=run.data.params,
+    )
+    try:
+        with tempfile.TemporaryDirectory(prefix="dmlcore-model-") as folder:
+            _write(model, record, store, prepared, Path(folder) / "model")
+            runs.client.log_model_artifacts(model.model_id, f"{folder}/model")
+    except Exception:
+        runs.client.finalize_logged_model(model.model_id, "FAILED")
+        raise
+    runs.client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step=len(record.curve))])
+    return runs.client.finalize_logged_model(model.model_id, "READY")
+
+
+def register(runs: Runs, model: LoggedModel, name: str) -> int:
+    """Make `model` a version of the registered model `name`, created where there is none; gives the version."""
+    client = runs.client
+    for earlier in client.search_model_versions(f"name = '{name}'"):
+        if earlier.source == model.artifact_location:
+            return int(earlier.version)
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+    made = client.create_model_version(
+        name, model.artifact_location, run_id=model.source_run_id, model_id=model.model_id
+    )
+    return int(made.version)
+
+
+def _write(model: LoggedModel, record: TrialRecord, store: TrialStore, prepared: Path, folder: Path) -> None:
+    """The model as files: MLmodel, code, weights.safetensors, the trial's config, an input example."""
+    from mlflow.models import Model
+    from mlflow.pyfunc import save_model
+
+    config = parse(TrialConfig, record.config, f"trial {record.trial_key}")
+    data = PreparedDataset.open(prepared / config.dataset)
+    channels = int(data.summary["channels"])
+    example = input_pipeline(data.split("test"), config).evaluation_batch(np.arange(EXAMPLES)).numpy()
+    made = TrialStore(folder.parent)
+    made.save("weights", trained_embedder(config, store, channels=channels).state_dict())
+    save_model(
+        folder,
+        mlflow_model=Model(run_id=model.source_run_id, model_id=model.model_id, model_uuid=model.model_id),
+        python_model=str(PACKAGE / "tracking" / "model_code.py"),
+        code_paths=[str(PACKAGE)],
+        artifacts={"weights": str(made.path("weights"))},
+        model_config={"trial": record.config, "channels": channels},
+        signature=_signature(example, config.model.embedding_dim),
+        input_example=example,
+        pip_requirements=[f"{name}=={version(name)}" for name in NEEDED],
+        metadata={"trial_key": record.trial_key} | {name: data.summary[name] for name in DATA_FACTS},
+    )
+
+
+def _signature(example: NDArray[np.uint8], width: int) -> ModelSignature:
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    images = TensorSpec(np.dtype(np.uint8), (-1, *example.shape[1:]))
+    embeddings = TensorSpec(np.dtype(np.float32), (-1, width))
+    return ModelSignature(Schema([images]), Schema([embeddings]))

@@ -1,0 +1,162 @@
+"""The runs of one MLflow experiment: one a trial key, whatever was retried, resumed or killed. What is here raises.
+
+The join is the tag `trial_key`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dmlcore.records import TrialRecord, flatten
+from dmlcore.tracking.figures import utility_figure
+from dmlcore.tracking.store import Store
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+SHOWN_IN_TAGS = ("dataset", "backbone", "loss", "arm", "role", "ask", "seed")
+STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+CURVES = ("validation/map_at_r", "final/train/loss")
+"""By whose steps a reopened run knows which epochs it has."""
+MAX_PARAM = 500
+
+
+class Runs(Store):
+    """The runs of one experiment.
+
+    Args:
+        uri, experiment, artifacts: of the `Store`.
+        tags: put on every run (git commit, ...).
+    """
+
+    def __init__(self, uri: str, experiment: str, artifacts: Path | None, tags: Mapping[str, str]) -> None:
+        super().__init__(uri, experiment, artifacts)
+        self.tags = dict(tags)
+        self._open: dict[str, str] = {}
+        self._logged: dict[str, int] = {}
+
+    def find(self, trial_key: str) -> Run | None:
+        """The run of a trial."""
+        runs = self.client.search_runs([self.experiment_id], f"tags.trial_key = '{trial_key}'", max_results=1)
+        return runs[0] if runs else None
+
+    def start(self, trial_key: str, name: str, labels: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+        """Open the run of a trial, the one that is there already if it was tried before; gives its id."""
+        from mlflow.entities import Param
+
+        run = self.find(trial_key)
+        if run is not None:
+            self.client.update_run(run.info.run_id, status="RUNNING")
+            self._logged[trial_key] = self._last_step(run.info.run_id)
+        else:
+            tags = self.tags | {key: str(labels[key]) for key in SHOWN_IN_TAGS if key in labels}
+            run = self.client.create_run(
+                self.experiment_id,
+                run_name=name,
+                tags=tags | {"trial_key": trial_key, "mlflow.runName": name},
+            )
+            params = [Param(key, str(value)[:MAX_PARAM]) for key, value in flatten(config).items()]
+            self.client.log_batch(run.info.run_id, params=params)
+            self._logged[trial_key] = -1
+        self._open[trial_key] = str(run.info.run_id)
+        return self._open[trial_key]
+
+    def _last_step(self, run_id: str) -> int:
+        histories = [self.client.get_metric_history(run_id, key) for key in CURVES]
+        return max((point.step for history in histories for point in history), default=-1)
+
+    def forget(self, trial_key: str) -> None:
+        """A run that missed an epoch gets no later one, which would hide the gap; `complete` delivers them."""
+        self._open.pop(trial_key, None)
+
+    def log_epoch(self, trial_key: str, epoch: int, metrics: Mapping[str, float]) -> bool:
+        """One batch an epoch, none that an earlier attempt logged; gives whether the run has the epoch."""
+        if trial_key not in self._open:
+            return False
+        if epoch > self._logged[trial_key]:
+            self._log(self._open[trial_key], metrics, epoch)
+            self._logged[trial_key] = epoch
+        return True
+
+    def _log(self, run_id: str, metrics: Mapping[str, float | None], step: int) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        values = {key: value for key, value in metrics.items() if value is not None and math.isfinite(value)}
+        self.client.log_batch(run_id, [Metric(key, value, now, step) for key, value in values.items()])
+
+    def _log_new(self, run_id: str, metrics: Mapping[str, float | None], step: int) -> None:
+        """As `_log`, without what the run has already: a record is delivered again where a kill cut that short."""
+        known = self.client.get_run(run_id).data.metrics
+        self._log(run_id, {key: value for key, value in metrics.items() if known.get(key) != value}, step)
+
+    def complete(self, record: TrialRecord, name: str) -> None:
+        """Log what the record holds, end the run."""
+        run_id = self._open.get(record.trial_key) or self.start(
+            record.trial_key, name, record.labels, record.config
+        )
+        for epoch, metrics in enumerate(record.curve):
+            self.log_epoch(
+                record.trial_key, epoch, {key: value for key, value in metrics.items() if value is not None}
+            )
+        final = {
+            key: value for key, value in record.metrics.items() if key.startswith(("test/", "untrained/"))
+        }
+        facts = {"seconds": record.seconds, "peak_memory_bytes": float(record.peak_memory_bytes)}
+        self._log_new(run_id, final, len(record.curve))
+        self._log_new(run_id, facts, record.attempts)
+        for key, text in _record_tags(record).items():
+            self.client.set_tag(run_id, key, text)
+        if record.utility:
+            figure = utility_figure(record.utility, record.metrics.get("test/opis"))
+            self.client.log_figure(run_id, figure, "utility_curve.png")
+        self.client.set_terminated(run_id, status=STATUS[record.status])
+        self._open.pop(record.trial_key, None)
+
+    def deliver(self, records: Mapping[str, TrialRecord]) -> int:
+        """Complete the runs that are missing or behind, end those that run without a record; gives how many."""
+        runs = {run.data.tags.get("trial_key"): run for run in self._all_runs()}
+        late = [
+            record
+            for key, record in records.items()
+            if key not in runs or runs[key].info.status != STATUS[record.status]
+        ]
+        for record in late:
+            self.complete(record, record.name)
+        for key, record in records.items():
+            role = record.labels.get("role")  # of a search's trial: known at the end of the search
+            if role and key in runs and runs[key].data.tags.get("role") != role:
+                self.client.set_tag(runs[key].info.run_id, "role", role)
+                self.client.set_tag(runs[key].info.run_id, "mlflow.runName", record.name)
+        left = [
+            run for key, run in runs.items() if key and key not in records and run.info.status == "RUNNING"
+        ]
+        for run in left:
+            self.client.set_tag(run.info.run_id, "trial_status", "interrupted")
+            self.client.set_terminated(run.info.run_id, status="KILLED")
+        return len(late) + len(left)
+
+    def _all_runs(self) -> list[Run]:
+        runs: list[Run] = []
+        token = None
+        while True:
+            page = self.client.search_runs([self.experiment_id], max_results=1000, page_token=token)
+            runs += page
+            token = page.token
+            if not token:
+                return runs
+
+
+def _record_tags(record: TrialRecord) -> dict[str, str]:
+    tags = {
+        "trial_status": record.status,
+        "attempts": str(record.attempts),
+        "data_hash": str(record.hashes.get("data")),
+    }
+    tags |= {f"version/{name}": version for name, version in record.versions.items()}
+    tags |= {f"machine/{name}": str(value) for name, value in record.machine.items()}
+    return tags | ({"error": record.error[:MAX_PARAM]} if record.error else {})
