@@ -20,12 +20,18 @@ ANGLES = tuple(range(0, 360, 30))
 MARK_POINTS = 7.0
 
 
+def settle_layout(figure: Figure) -> None:
+    """Lay the figure out as it is now, for good."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
 def place_labels(
     figure: Figure, ax: Axes, names: Sequence[str], anchors: Floats, marks: Floats, shades: Sequence[str]
 ) -> None:
     """Write each name near its anchor: the first free place, nearest ring first; else the one that covers least.
 
-    To be called when the axes have their final limits and size.
+    To be called when the axes have their final limits, once `settle_layout` has given them their size.
 
     Args:
         names: [n].
@@ -33,8 +39,6 @@ def place_labels(
         marks: [m, 2], all marks to keep clear of.
         shades: [n], colours of the texts.
     """
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
     ax.autoscale(False)
     scale = figure.dpi / 72
     frame = np.array(ax.get_window_extent().extents)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from dmlcore.report.direct_labels import place_labels
+from dmlcore.report.direct_labels import place_labels, settle_layout
 from dmlcore.report.figures import add_footer, colours, house_style, markers, new_figure
 from dmlcore.report.names import label, one_line
 from dmlcore.report.protocol import protocol_text
@@ -46,6 +46,7 @@ def pareto_figure(study: Study, found: Sequence[Relation]) -> Figure:
             )
         bars = bar_text(whole, study.config.confidence)
         add_footer(figure, f"{NOTE.format(bars=bars)}\n{protocol_text(study)}")
+        settle_layout(figure)
         for r in found:
             _label(figure, grid[places.index(r.place)][OPIS.index(r.metric)], r, accuracy, shades)
     return figure

@@ -7,13 +7,22 @@ import json
 import polars as pl
 
 from dmlcore.report.names import one_line, percent
-from dmlcore.report.study import Study
+from dmlcore.report.study import Study, once_a_study
 
 FAR_RANGE = "config/evaluation.far_range"
 
 
 def protocol_line(study: Study, dataset: str) -> str:
     """Split, selection metric, seeds, calibration range and kind of interval behind the numbers of `dataset`."""
+    return _lines(study)[dataset]
+
+
+@once_a_study
+def _lines(study: Study) -> dict[str, str]:
+    return {dataset: _line(study, dataset) for dataset in sorted(set(study.trials["dataset"]))}
+
+
+def _line(study: Study, dataset: str) -> str:
     trials = study.trials.filter(pl.col("dataset") == dataset)
     split = one_line(study.datasets[dataset].get("protocol", "split not described"), 300).rstrip(".;")
     return "; ".join(
@@ -29,7 +38,7 @@ def protocol_line(study: Study, dataset: str) -> str:
 
 def protocol_text(study: Study) -> str:
     """One protocol line a data set."""
-    return "\n".join(protocol_line(study, name) for name in sorted(set(study.trials["dataset"])))
+    return "\n".join(_lines(study).values())
 
 
 def _seeds(seeds: list[int]) -> str:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from dmlcore.report.direct_labels import place_labels
+from dmlcore.report.direct_labels import place_labels, settle_layout
 from dmlcore.report.figures import COLOURS, add_footer, house_style, new_figure
 from dmlcore.report.legend import Legend, draw_legend, legend_of
 from dmlcore.report.names import label, one_line, percent
@@ -24,7 +24,8 @@ READABLE = 0.25
 """Bars are t-intervals unless their median half-width exceeds this share of the span of the marks; then they are
 standard errors. (With 3 seeds the 95 % interval reaches 4.3 standard errors to each side.)"""
 
-MOST_ARROWS, MOST_NAMES = 60, 40
+WHOLE = ("full", "none")
+MOST_ARROWS, MOST_NAMES = 60, 20
 """In a facet; more arrows are drawn as thin lines from `off` to on."""
 
 
@@ -82,6 +83,7 @@ def tradeoff_figure(study: Study) -> Figure:
         )
         add_footer(figure, protocol_text(study))
         if len(legend.colours) > len(COLOURS):
+            settle_layout(figure)
             for ax, name in zip(axes, names, strict=False):
                 _name_losses(figure, ax, [m for m in found if m.cell.dataset == name], legend)
     return figure
@@ -137,9 +139,10 @@ def _facet(ax: Axes, name: str, found: Sequence[Mark], legend: Legend, whole: bo
         return
     _draw_front(ax, found)
     _draw_arrows(ax, found, legend)
-    looks: dict[tuple[str, str, str], list[Mark]] = {}
+    looks: dict[tuple[str, ...], list[Mark]] = {}
     for mark in found:
-        looks.setdefault((mark.cell.loss, mark.cell.backbone, mark.arm), []).append(mark)
+        half = () if legend.fills[mark.arm] in WHOLE else (mark.cell.loss,)
+        looks.setdefault((mark.cell.backbone, mark.arm, *half), []).append(mark)
     for alike in looks.values():
         _draw_marks(ax, alike, legend)
     _draw_bars(ax, found, legend, whole)
@@ -187,18 +190,30 @@ def _draw_bars(ax: Axes, found: Sequence[Mark], legend: Legend, whole: bool) -> 
 
 
 def _draw_marks(ax: Axes, alike: Sequence[Mark], legend: Legend) -> None:
-    """Marks of one loss, backbone and arm."""
+    """Marks of one backbone and arm, and where its fill is a half, of one loss."""
     first, (x, y) = alike[0], zip(*(mark.xy for mark in alike), strict=True)
-    colour = legend.colours[first.cell.loss]
-    shape: dict[str, Any] = {
-        "marker": legend.markers[first.cell.backbone],
-        "fillstyle": legend.fills[first.arm],
-    }
-    ax.plot(x, y, linestyle="", color=colour, markersize=8, markeredgewidth=1.6, zorder=4, **shape)
-    if first.cell.axes and first.arm == OFF and len(legend.colours) <= len(COLOURS):
-        for mark in alike:
-            text = ", ".join(str(value) for value in mark.cell.axes.values())
-            ax.annotate(text, mark.xy, (7, -9), textcoords="offset points", fontsize=6.5, color=colour)
+    fill, shades = legend.fills[first.arm], [legend.colours[mark.cell.loss] for mark in alike]
+    shape: dict[str, Any] = {"marker": legend.markers[first.cell.backbone], "zorder": 4}
+    if fill in WHOLE:
+        faces = shades if fill == "full" else "none"
+        ax.scatter(x, y, s=8**2, linewidths=1.6, facecolors=faces, edgecolors=shades, **shape)
+    else:  # a scatter knows no half
+        style: dict[str, Any] = {
+            "color": shades[0],
+            "fillstyle": fill,
+            "markersize": 8,
+            "markeredgewidth": 1.6,
+        }
+        ax.plot(x, y, linestyle="", **style, **shape)
+    if first.arm == OFF and len(legend.colours) <= len(COLOURS):
+        for mark, colour in zip(alike, shades, strict=True):
+            _name_axes(ax, mark, colour)
+
+
+def _name_axes(ax: Axes, mark: Mark, colour: str) -> None:
+    if mark.cell.axes:
+        text = ", ".join(str(value) for value in mark.cell.axes.values())
+        ax.annotate(text, mark.xy, (7, -9), textcoords="offset points", fontsize=6.5, color=colour)
 
 
 def bar(estimate: Estimate, whole: bool) -> float | None:

@@ -138,7 +138,9 @@ def test_sync_delivers_what_is_missing_and_ends_what_was_killed(tracker):
 def test_a_record_that_is_delivered_again_is_not_logged_again(tracker):
     tracker.finish(record(), "a name")
     (run,) = runs(tracker)
-    tracker.runs.client.update_run(run.info.run_id, status="RUNNING")  # as a kill just before the end leaves it
+    tracker.runs.client.update_run(
+        run.info.run_id, status="RUNNING"
+    )  # as a kill just before the end leaves it
     assert tracker.deliver([record()]) == 1
     (run,) = runs(tracker)
     assert run.info.status == "FINISHED"

@@ -61,16 +61,23 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], confidence: float) -> Ta
     return compacted(Table("comparisons", caption + (TESTED if tests else ""), columns, found), NAMES)
 
 
+MOST_ROWS = 1_000
+"""More make a browser slow."""
+
+
 def trial_table(study: Study, run_link: str | None) -> Table:
-    """One row a trial of the plan, those without a result first."""
+    """One row a trial of the plan, those without a result first; of very many the first MOST_ROWS."""
     axes = swept_axes(study.trials)
     columns = ["data set", "backbone", "loss", *axes.values(), "regulariser", "seed", "status"]
     columns += [*(label(m) for m in METRICS), "best epoch", "converged", "trial", "what is wrong"]
     order = [*CELL, "arm", "seed"]
     trials = study.trials.sort(order, nulls_last=True).to_dicts()
     trials.sort(key=lambda trial: trial["status"] == "finished")
-    caption = "Every trial of the plan; failed, cut short and missing ones first. They are in no mean."
-    found = [_trial(trial, list(axes), run_link) for trial in trials]
+    count = f"The first {MOST_ROWS:,} of {len(trials):,} trials" if len(trials) > MOST_ROWS else "Every trial"
+    caption = f"{count} of the plan; failed, cut short and missing ones first. They are in no mean."
+    if len(trials) > MOST_ROWS:
+        caption += " All of them: results/trials.parquet, or `dmlcore export`."
+    found = [_trial(trial, list(axes), run_link) for trial in trials[:MOST_ROWS]]
     return compacted(Table("trials", caption, columns, found), NAMES)
 
 
