@@ -25,6 +25,8 @@ PROGRAMS = {
     "python": [sys.executable],
     "mini": ["weed", "mini"],
 }
+SEAWEED = ("master", "filer", "volume")
+"""Services of SeaweedFS below S3."""
 START_SECONDS = 180.0
 
 
@@ -42,9 +44,8 @@ class Services:
         self.temporary = Path(tempfile.mkdtemp(prefix="dml-"))  # a short path, for Ray's sockets
         self.processes: list[subprocess.Popen[bytes]] = []
         self.services = yaml.safe_load(COMPOSE.read_text())["services"]
-        self.ports = {name: free_port() for name in ("mlflow", "head", "jobs")} | {
-            "objects": port_with_twin()
-        }
+        self.ports = {name: free_port() for name in ("mlflow", "head", "jobs")}
+        self.ports |= dict(zip(("objects", *SEAWEED), ports_with_twins(1 + len(SEAWEED)), strict=True))
         self.secrets = {
             name: secrets.token_hex(16) for name in ("RAY_AUTH_TOKEN", "S3_ACCESS_KEY", "S3_SECRET_KEY")
         }
@@ -72,7 +73,8 @@ class Services:
         given = {
             name: self._here(str(value)) for name, value in self.services[service]["environment"].items()
         }
-        ours = {"RAY_memory_monitor_refresh_ms": "0", "RAY_TMPDIR": str(self.temporary)}
+        ours = {"RAY_memory_monitor_refresh_ms": "0"}
+        ours |= dict.fromkeys(("RAY_TMPDIR", "TMPDIR"), str(self.temporary))
         return self.checkout.environment | ours | given
 
     def start(self, service: str, *more: str) -> None:
@@ -121,14 +123,7 @@ class Services:
         return re.sub(rf"({names})(?!\d)", lambda found: self.here[found[0]], text)
 
 
-def port_with_twin() -> int:
-    """A free port below 30000 whose twin 10000 above, which SeaweedFS takes for gRPC, is free too."""
+def ports_with_twins(count: int) -> list[int]:
+    """Free ports below 30000 whose twins 10000 above, which SeaweedFS takes for gRPC, are free too."""
     taken = {connection.laddr.port for connection in psutil.net_connections("inet") if connection.laddr}
-    return next(port for port in range(21000, 30000) if not {port, port + 10_000} & taken)
-
-
-def seaweed_ports() -> list[str]:
-    """Arguments that move the services of SeaweedFS other than S3 to free ports, or leave them out."""
-    parts = ("master", "filer", "volume")
-    moved = {f"-{part}.port": port_with_twin() + 1 + number for number, part in enumerate(parts)}
-    return [*(f"{name}={port}" for name, port in moved.items()), "-webdav=false", "-admin.ui=false"]
+    return [port for port in range(21_000, 30_000) if not {port, port + 10_000} & taken][:count]

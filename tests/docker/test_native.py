@@ -11,7 +11,7 @@ import pytest
 from dmlcore.config import load_study
 from dmlcore.tracking import MemoryTracker
 from tests.checkout import SWEEP, Checkout
-from tests.docker.services import PROGRAMS, Services, seaweed_ports
+from tests.docker.services import PROGRAMS, SEAWEED, Services
 from tests.faults.study import EPOCHS, Study
 from tests.servers import PostgresServer, free_port
 from tests.small import TRIAL
@@ -43,7 +43,8 @@ def services(checkout, tmp_path_factory):
     database = PostgresServer()
     made = Services(tmp_path_factory.mktemp("services"), database, checkout)
     try:
-        made.start("objects", f"-s3.port={made.ports['objects']}", *seaweed_ports())
+        moved = [f"-{part}.port={made.ports[part]}" for part in SEAWEED]
+        made.start("objects", f"-s3.port={made.ports['objects']}", *moved, "-webdav=false", "-admin.ui=false")
         made.start("mlflow")
         ours = ["--num-cpus=1", "--node-ip-address=127.0.0.1"]
         made.start(
