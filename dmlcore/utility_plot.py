@@ -50,8 +50,9 @@ def curve_figure(
         span: the two ends of the calibration range.
         title: printed above.
     """
-    figure = Figure(figsize=(6.0, 4.0), layout="constrained")
-    ax = figure.subplots()
+    # margins by hand: finding them takes as long as drawing, and each trial's run has such a figure
+    figure = Figure(figsize=(6.0, 4.0))
+    ax = figure.subplots(gridspec_kw={"left": 0.11, "right": 0.97, "bottom": 0.13, "top": 0.87})
     draw_utility(ax, thresholds, mean, low, high, span=span)
     ax.set_xlabel("distance threshold (L2)")
     ax.set_ylabel("utility")

@@ -26,7 +26,9 @@ def finished_trial(study: Path, key: str) -> tuple[TrialRecord, TrialStore]:
     keys = [path.stem for path in sorted(folder.folder.glob(f"{_plain(key)}*.json"))]
     if len(keys) != 1:
         listed = f"these do: {', '.join(keys[:5])}" if keys else "none does; `dmlcore plan` lists them"
-        raise ValueError(f"the key of a trial must start that of one in {folder.folder}, got {key!r}: {listed}")
+        raise ValueError(
+            f"the key of a trial must start that of one in {folder.folder}, got {key!r}: {listed}"
+        )
     record = folder.read(keys[0])
     if record is None or record.status != "finished":
         raise ValueError(f"trial {keys[0]} must be finished, it is {record.status if record else 'missing'}")

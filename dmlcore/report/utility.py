@@ -153,6 +153,7 @@ def save_utility_plot(evaluation: Evaluation, path: Path) -> None:
     title = f"OPIS {number(evaluation.metrics['opis'], 'opis')} over {len(evaluation.utility)} classes"
     with house_style():
         figure = curve_figure(thresholds, evaluation.utility.mean(axis=0), low, high, span=span, title=title)
+        figure.set_layout_engine("constrained")  # the footer needs room
         add_footer(figure, LINES)
         write_atomically(path, png_bytes(figure, FigureConfig()))
 

@@ -16,7 +16,7 @@ from dmlcore.tracking.figures import utility_figure
 from dmlcore.tracking.store import Store
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from mlflow.entities import Metric, Run
 
 SHOWN_IN_TAGS = ("dataset", "backbone", "loss", "arm", "role", "ask", "seed")
 STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
@@ -83,16 +83,25 @@ class Runs(Store):
         return True
 
     def _log(self, run_id: str, metrics: Mapping[str, float | None], step: int) -> None:
-        from mlflow.entities import Metric
+        self.client.log_batch(run_id, _points(metrics, step))
 
-        now = int(time.time() * 1000)
-        values = {key: value for key, value in metrics.items() if value is not None and math.isfinite(value)}
-        self.client.log_batch(run_id, [Metric(key, value, now, step) for key, value in values.items()])
+    def _log_end(self, run_id: str, record: TrialRecord) -> None:
+        """Final metrics, facts and tags in one call, without what the run has already: a record is delivered again
+        where a kill cut that short.
+        """
+        from mlflow.entities import RunTag
 
-    def _log_new(self, run_id: str, metrics: Mapping[str, float | None], step: int) -> None:
-        """As `_log`, without what the run has already: a record is delivered again where a kill cut that short."""
         known = self.client.get_run(run_id).data.metrics
-        self._log(run_id, {key: value for key, value in metrics.items() if known.get(key) != value}, step)
+        final = {
+            key: value for key, value in record.metrics.items() if key.startswith(("test/", "untrained/"))
+        }
+        facts = {"seconds": record.seconds, "peak_memory_bytes": float(record.peak_memory_bytes)}
+        points = _points(final, len(record.curve)) + _points(facts, record.attempts)
+        self.client.log_batch(
+            run_id,
+            metrics=[point for point in points if known.get(point.key) != point.value],
+            tags=[RunTag(key, text) for key, text in _record_tags(record).items()],
+        )
 
     def complete(self, record: TrialRecord, name: str) -> None:
         """Log what the record holds, end the run."""
@@ -103,14 +112,7 @@ class Runs(Store):
             self.log_epoch(
                 record.trial_key, epoch, {key: value for key, value in metrics.items() if value is not None}
             )
-        final = {
-            key: value for key, value in record.metrics.items() if key.startswith(("test/", "untrained/"))
-        }
-        facts = {"seconds": record.seconds, "peak_memory_bytes": float(record.peak_memory_bytes)}
-        self._log_new(run_id, final, len(record.curve))
-        self._log_new(run_id, facts, record.attempts)
-        for key, text in _record_tags(record).items():
-            self.client.set_tag(run_id, key, text)
+        self._log_end(run_id, record)
         if record.utility:
             figure = utility_figure(record.utility, record.metrics.get("test/opis"))
             self.client.log_figure(run_id, figure, "utility_curve.png")
@@ -149,6 +151,17 @@ class Runs(Store):
             token = page.token
             if not token:
                 return runs
+
+
+def _points(metrics: Mapping[str, float | None], step: int) -> list[Metric]:
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    return [
+        Metric(key, value, now, step)
+        for key, value in metrics.items()
+        if value is not None and math.isfinite(value)
+    ]
 
 
 def _record_tags(record: TrialRecord) -> dict[str, str]:
