@@ -58,8 +58,11 @@ ui: $(STAMP)
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --workers 1 --host 127.0.0.1 --port 5000 \
 		--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/state/mlflow.db}"
 
+# Two at a time: much of a test's time is Ray's or MLflow's start. A file's tests share what they start.
+JOBS ?= 2
+
 test: $(STAMP)
-	pytest
+	pytest --numprocesses $(JOBS) --dist loadfile
 
 readme: $(STAMP)
 	dmlcore summary --into README.md
