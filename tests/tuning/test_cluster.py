@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
@@ -30,6 +31,7 @@ from dmlcore.tuning.nodes import MEMORY_MONITOR, PACKAGE, Looked, Meeting, _look
 from dmlcore.tuning.sweep import SweepFolders, run_sweep
 from dmlcore.tuning.worker import Workplace
 from tests.tuning.clusters import ray_cluster
+from tests.tuning.search.searches import searching
 from tests.tuning.sweeps import plan_of, run_here, sweep_config
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -96,6 +98,22 @@ def test_nodes_that_share_no_disk_exchange_files(two_nodes, folders, metrics, ob
         assert TrialStore(trial.store_folder).matches(plan.records[trial.key].files)
     left = {name.split("/")[2] for name in fsspec.filesystem("s3").find(object_store)}
     assert left == {"data"}  # all else was taken over
+
+
+@pytest.mark.slow
+def test_a_search_that_stops_early_spreads_over_nodes_that_share_no_disk(two_nodes, folders, object_store):
+    config = searching(
+        {"trials": 3},
+        stop_early={"grace_epochs": 1, "reduction_factor": 2},
+        cluster={"storage": f"{object_store}-search"},
+    )
+    plan = run_sweep(config, folders, MemoryTracker())
+    assert not plan.missing
+    roles = Counter(record.labels["role"] for record in plan.records.values())
+    assert roles["chosen"] == 4  # two arms at two seeds
+    assert {record.status for record in plan.records.values()} <= {"finished", "stopped"}
+    again = run_sweep(config, folders, MemoryTracker())
+    assert again.records == plan.records
 
 
 @pytest.mark.slow
