@@ -58,11 +58,13 @@ ui: $(STAMP)
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --workers 1 --host 127.0.0.1 --port 5000 \
 		--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/state/mlflow.db}"
 
-# Two at a time: much of a test's time is Ray's or MLflow's start. A file's tests share what they start.
+# Two at a time: much of a test's time is Ray's or MLflow's start. A file's tests share what they start. The faults, which
+# kill processes and fill disks and memory, come alone.
 JOBS ?= 2
 
 test: $(STAMP)
-	pytest --numprocesses $(JOBS) --dist loadfile
+	pytest --numprocesses $(JOBS) --dist loadfile --ignore tests/faults
+	pytest tests/faults
 
 readme: $(STAMP)
 	dmlcore summary --into README.md

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from dmlcore.tracking import MlflowTracker
+from dmlcore.tracking.runs import Runs
 from dmlcore.training.run import run_trial
 
 PATIENCE_SECONDS = 300.0
@@ -37,7 +38,7 @@ class Saboteur(MlflowTracker):
     """The study's tracker with faults by trial key. Trials are tiny, so a checkpoint is written at every epoch."""
 
     def __init__(self, *arguments: Any, marks: Path, faults: Mapping[str, tuple[Fault, ...]]) -> None:
-        super().__init__(*arguments)
+        super().__init__(Runs(*arguments))
         self.marks, self.faults = marks, faults
 
     def start(self, trial_key: str, *arguments: Any) -> None:
