@@ -25,7 +25,7 @@ READABLE = 0.25
 standard errors. (With 3 seeds the 95 % interval reaches 4.3 standard errors to each side.)"""
 
 WHOLE = ("full", "none")
-MOST_ARROWS, MOST_NAMES = 60, 20
+MOST_ARROWS, MOST_NAMES = 60, 12
 """In a facet; more arrows are drawn as thin lines from `off` to on."""
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dmlcore.metrics import Evaluation
 
 ROW_INCHES = 1.9
-MOST_ROWS, MOST_PANELS = 12, 40
+MOST_ROWS, MOST_PANELS = 10, 40
 """Beyond which not every configuration is drawn: rows of panels, panels of one arm."""
 COLUMNS = 4
 """Panels in a row where a study has one arm."""
@@ -66,7 +66,7 @@ def utility_curve(cell: Cell, arm: str) -> Curve | None:
     if done.is_empty():
         return None
     thresholds, mean, low, high = (
-        np.mean(np.array(done[column].to_list(), dtype=np.float64), axis=0) for column in columns
+        np.mean(done[column].explode().to_numpy().reshape(done.height, -1), axis=0) for column in columns
     )
     return Curve(thresholds, mean, low, high, _span(cell, arm, thresholds), done.height)
 
@@ -101,15 +101,20 @@ def utility_figure(study: Study) -> Figure:
 
 
 def _shown(study: Study) -> tuple[list[Cell], str]:
-    """The cells to draw, in their order, and what the title says of the others."""
-    most = MOST_ROWS if len(study.arms) > 1 else MOST_PANELS
+    """The cells to draw, and what the title says of the others."""
+    cells, cut = most_accurate(study, MOST_ROWS if len(study.arms) > 1 else MOST_PANELS)
+    return cells, f"\n{cut}" if cut else ""
+
+
+def most_accurate(study: Study, most: int) -> tuple[list[Cell], str]:
+    """The cells that are most accurate on validation, in the order of the study, and a phrase that says so; all cells
+    and no phrase where these are not more than `most`.
+    """
     if len(study.cells) <= most:
         return study.cells, ""
-    best = sorted(study.cells, key=_validation_accuracy, reverse=True)[:most]
-    return (
-        [cell for cell in study.cells if cell in best],
-        f"\nthe {most} of {len(study.cells)} configurations that are most accurate on validation",
-    )
+    order = sorted(range(len(study.cells)), key=lambda i: -_validation_accuracy(study.cells[i]))
+    cut = f"the {most} of {len(study.cells)} configurations that are most accurate on validation"
+    return [study.cells[i] for i in sorted(order[:most])], cut
 
 
 def _validation_accuracy(cell: Cell) -> float:

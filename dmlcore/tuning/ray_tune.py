@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,13 +64,17 @@ def run_trials(
         ClusterError: the cluster cannot run them.
     """
     trials = [replace(trial, weights=weights_file(trial)) for trial in trials]
-    with connected(cluster, state, _needs(trials)) as connection:
-        left = [] if search else left_by_nodes(trials, connection, RecordFolder(place.records))
-        concurrent = resources.max_concurrent or connection.concurrent
-        with Progress(search.left() if search else len(left), concurrent) as progress:
-            watcher = Watcher(left, place, connection, progress, halving)
-            if left or search:
-                _tune(trials, watcher, resources, attempts, state / "tune", search)
+    with ThreadPoolExecutor(1) as pool:
+        # MLflow's database takes as long to make as Ray takes to start
+        prepared = pool.submit(place.tracker.prepare)
+        with connected(cluster, state, _needs(trials)) as connection:
+            left = [] if search else left_by_nodes(trials, connection, RecordFolder(place.records))
+            concurrent = resources.max_concurrent or connection.concurrent
+            with Progress(search.left() if search else len(left), concurrent) as progress:
+                watcher = Watcher(left, place, connection, progress, halving)
+                prepared.result()
+                if left or search:
+                    _tune(trials, watcher, resources, attempts, state / "tune", search)
     return watcher.died
 
 

@@ -64,7 +64,7 @@ def _locked(sweep: SweepConfig, folders: SweepFolders, tracker: Tracker) -> Plan
     place = Workplace(folders.records, folders.state / "locks", sweep.resources.gpus, tracker, limits)
     print("sweep: " + ", ".join(f"{count} {name}" for name, count in plan.counts().items()), flush=True)
     try:
-        if plan.reevaluate or plan.missing or plan.to_ask:
+        if plan.reevaluate:
             tracker.prepare()
         for trial, earlier in plan.reevaluate:
             reevaluate(trial, earlier, place)
@@ -112,7 +112,11 @@ def _run_missing(sweep: SweepConfig, plan: Plan, folders: SweepFolders, place: W
         take_reason(place.reason_file(trial.key))  # of an earlier run of the stage
     lost = over(plan.missing)
     waiting = [trial for trial in plan.missing if trial.key not in lost]
-    record_lost(plan.missing, lost | (run(waiting) if waiting else {}), place)
+    if waiting:
+        lost |= run(waiting)
+    else:
+        place.tracker.prepare()
+    record_lost(plan.missing, lost, place)
 
 
 def _halving(sweep: SweepConfig, plan: Plan) -> Halving | None:

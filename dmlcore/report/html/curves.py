@@ -9,11 +9,16 @@ from dmlcore.report.html.text import plot_text, rounded
 from dmlcore.report.html.tradeoff import arm_text
 from dmlcore.report.names import number
 from dmlcore.report.study import OFF, Cell, Study
-from dmlcore.report.utility import utility_curve
+from dmlcore.report.utility import most_accurate, utility_curve
+
+MOST_CELLS = 100
 
 
 def utility_data(study: Study) -> list[dict[str, Any]]:
-    """One entry a cell: its names, and of each arm the curve (mean over seeds) or why there is none."""
+    """One entry a cell: its names, and of each arm the curve (mean over seeds) or why there is none.
+
+    Of very many cells the most accurate on validation, as `utility_cut` says.
+    """
     return [
         {
             "dataset": cell.dataset,
@@ -22,8 +27,13 @@ def utility_data(study: Study) -> list[dict[str, Any]]:
             "title": f"{cell.dataset}, {cell.backbone}, {cell.loss_text}",
             "arms": [_arm(cell, arm) for arm in cell.arms],
         }
-        for cell in study.cells
+        for cell in most_accurate(study, MOST_CELLS)[0]
     ]
+
+
+def utility_cut(study: Study) -> str:
+    """Which cells have their curves in the page; empty where all have."""
+    return most_accurate(study, MOST_CELLS)[1]
 
 
 def _arm(cell: Cell, arm: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dmlcore.report.comparisons import comparisons
 from dmlcore.report.convergence import curves, still_rising
 from dmlcore.report.html.answer import answers, inconsistency, no_answer, question
 from dmlcore.report.html.classes import class_table
-from dmlcore.report.html.curves import utility_data
+from dmlcore.report.html.curves import utility_cut, utility_data
 from dmlcore.report.html.environment import environment, shared_settings
 from dmlcore.report.html.grids import heat_map_data
 from dmlcore.report.html.images import open_pictures
@@ -62,6 +62,7 @@ def _sections(study: Study) -> dict[str, Any]:
         "counts": _counts(study),
         "converged": _converged(shown),
         "legend": legend_entries(shown),
+        "utility_cut": utility_cut(shown),
         "bars": data["tradeoff"]["bars"],
         "linked": link is not None,
         "datasets": sorted(set(shown.trials["dataset"])),

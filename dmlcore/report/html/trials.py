@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import polars as pl
+import polars.selectors as cs
+
 from dmlcore.report.convergence import COLUMN, mark, still_rising
 from dmlcore.report.html.table import Row, Table, Value, compacted, interval, measured, text, whole
 from dmlcore.report.html.text import rounded
@@ -37,6 +40,16 @@ TESTED = (
 )
 
 
+MOST_ROWS = 1_000
+"""More make a browser slow."""
+BEST_EPOCH = "validation/best_epoch"
+SHOWN = (
+    *("trial_key", "status", "error", *CELL, "arm", "seed"),
+    *(f"test/{metric}" for metric in METRICS),
+    *(BEST_EPOCH, COLUMN),
+)
+
+
 def comparison_table(rows: Sequence[Mapping[str, Any]], confidence: float) -> Table:
     """One row a (comparison, metric): both means, the paired difference and its tests."""
     tests = [name for name in TESTS if rows and f"test/map_at_r/difference/{name}" in rows[0]]
@@ -57,12 +70,11 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], confidence: float) -> Ta
         f"Means and {level} t-intervals over seeds on the test classes; differences paired by seed. Judged: better or "
         "worse where the interval of the difference leaves out 0."
     )
-    found = [_comparison(row, metric, tests) for row in rows for metric in METRICS]
+    most = MOST_ROWS // len(METRICS)
+    if len(rows) > most:
+        caption += f" The first {most:,} of {len(rows):,} comparisons; all of them: results/comparisons.csv."
+    found = [_comparison(row, metric, tests) for row in rows[:most] for metric in METRICS]
     return compacted(Table("comparisons", caption + (TESTED if tests else ""), columns, found), NAMES)
-
-
-MOST_ROWS = 1_000
-"""More make a browser slow."""
 
 
 def trial_table(study: Study, run_link: str | None) -> Table:
@@ -70,14 +82,16 @@ def trial_table(study: Study, run_link: str | None) -> Table:
     axes = swept_axes(study.trials)
     columns = ["data set", "backbone", "loss", *axes.values(), "regulariser", "seed", "status"]
     columns += [*(label(m) for m in METRICS), "best epoch", "converged", "trial", "what is wrong"]
-    order = [*CELL, "arm", "seed"]
-    trials = study.trials.sort(order, nulls_last=True).to_dicts()
-    trials.sort(key=lambda trial: trial["status"] == "finished")
-    count = f"The first {MOST_ROWS:,} of {len(trials):,} trials" if len(trials) > MOST_ROWS else "Every trial"
+    order = [pl.col("status") == "finished", *CELL, "arm", "seed"]
+    shown = study.trials.select(cs.by_name(*SHOWN, *axes, require_all=False))  # a row has hundreds of columns
+    trials = shown.sort(order, nulls_last=True, maintain_order=True).head(MOST_ROWS).to_dicts()
+    count = (
+        "Every trial" if shown.height <= MOST_ROWS else f"The first {MOST_ROWS:,} of {shown.height:,} trials"
+    )
     caption = f"{count} of the plan; failed, cut short and missing ones first. They are in no mean."
-    if len(trials) > MOST_ROWS:
+    if shown.height > MOST_ROWS:
         caption += " All of them: results/trials.parquet, or `dmlcore export`."
-    found = [_trial(trial, list(axes), run_link) for trial in trials[:MOST_ROWS]]
+    found = [_trial(trial, list(axes), run_link) for trial in trials]
     return compacted(Table("trials", caption, columns, found), NAMES)
 
 
@@ -119,7 +133,7 @@ def _tested(test: str, value: float | None) -> Value:
 def _trial(trial: Mapping[str, Any], axes: Sequence[str], run_link: str | None) -> Row:
     status, key = trial["status"], trial["trial_key"]
     rising = still_rising(trial.get(COLUMN) or [])
-    best = trial.get("validation/best_epoch")
+    best = trial.get(BEST_EPOCH)
     cells = [
         text(trial["dataset"]),
         text(trial["backbone"]),
