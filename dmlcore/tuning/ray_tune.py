@@ -100,16 +100,7 @@ def _tune(
 
         config, space = searching(search, watcher, bundle, resources), {}
     tuner = Tuner(
-        tune.with_resources(
-            tune.with_parameters(
-                _trainable,
-                trials=watcher.trials,
-                place=watcher.workers_place(),
-                connection=watcher.connection,
-                verdicts=watcher.verdicts,
-            ),
-            bundle,
-        ),
+        tune.with_resources(_for_workers(watcher), bundle),
         param_space=space,
         tune_config=config,
         run_config=RunConfig(
@@ -129,6 +120,17 @@ def _tune(
         print(f"sweep: all trials have ended, Ray Tune's own end failed: {type(error).__name__}: {error}")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _for_workers(watcher: Watcher) -> Any:
+    """What a worker calls, with what all trials share."""
+    return tune.with_parameters(
+        _trainable,
+        trials=watcher.trials,
+        place=watcher.workers_place(),
+        connection=watcher.connection,
+        verdicts=watcher.verdicts,
+    )
 
 
 def _trainable(

@@ -51,6 +51,7 @@ def run_sweep(sweep: SweepConfig, folders: SweepFolders, tracker: Tracker) -> Pl
 
     Raises:
         SweepBusyError: another process holds the sweep's lock.
+        ClusterError: the Ray cluster cannot run it.
         ConfigError: the sweep cannot be planned.
     """
     folders.records.mkdir(parents=True, exist_ok=True)
