@@ -61,7 +61,7 @@ def measure(nodes: int, trials: int) -> tuple[float, float]:
         small_dataset(folder / "prepared" / "small")
         config = sweep_config(regularizers=[[]], seeds=list(range(trials)))
         plan = make_plan(config, study=folder / "study", prepared=folder / "prepared")
-        place = Workplace(folder / "records", folder / "locks", 0.0, MemoryTracker(), run=asleep)
+        place = Workplace(folder / "records", folder / "locks", 0.0, run=asleep)
         place.records.mkdir()
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
         try:
@@ -72,6 +72,7 @@ def measure(nodes: int, trials: int) -> tuple[float, float]:
                 run_trials(
                     plan.trials,
                     place,
+                    MemoryTracker(),
                     resources=ResourcesConfig(),
                     cluster=ClusterConfig(address=cluster.address),
                     attempts=1,

@@ -1,11 +1,13 @@
 """What the sweep stage costs beside its trials, against plain loops of the same `run_trial` calls.
 
-python -m benchmarks.sweep [--seconds 0 5 30] [--trials 24]    overhead by the length of a trial
-python -m benchmarks.sweep --counts 10 100 1000                time and memory by the number of trials of 0 s
+python -m benchmarks.sweep [--seconds 0 5 30] [--workers 1 2] [--trials 12]    overhead by the length of a trial
+python -m benchmarks.sweep --counts 10 100 1000                                time and memory by the number of trials
 
-Two workers of one thread each against two plain loops side by side, each with half the trials, both in fresh processes.
+Workers of one thread each against as many plain loops side by side, `--trials` for each of them, in fresh processes.
 `loops` runs from the first call to the last one's end; `sweep` is all of `run_sweep`: plan, Ray's start, the workers'
 imports, MLflow on SQLite, records, table. `start` is the part of it before the first trial and after the last.
+Loops and sweep run in turns of five seconds, the other one stopped meanwhile; only the seconds of its own turns
+count for each. With as many workers as cores what the driver, Ray and MLflow compute is taken from the trials.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import Any
 
 import psutil
 
+from benchmarks.turns import Group, in_turns
 from dmlcore.config import SweepConfig, TrialConfig
 from dmlcore.data.packed import PreparedDataset
 from dmlcore.tracking import MlflowTracker
@@ -32,7 +35,6 @@ from dmlcore.tuning.sweep import SweepFolders, run_sweep
 from tests.small import small_dataset, small_trial
 from tests.tuning.sweeps import sweep_config
 
-WORKERS = 2
 EPOCHS = 5
 PROBE = 400
 """Batches by which the speed of training is found."""
@@ -43,7 +45,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, nargs="+", default=[0, 5, 30])
-    parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--trials", type=int, default=12, help="for each worker")
     parser.add_argument("--counts", type=int, nargs="+", help="instead: numbers of trials of 0 s")
     parser.add_argument("--part", nargs=3, metavar=("WHAT", "FOLDER", "SETTINGS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -56,30 +59,30 @@ def main() -> None:
         if arguments.counts:
             by_count(Path(name), arguments.counts)
         else:
-            by_length(Path(name), arguments.seconds, arguments.trials)
+            by_length(Path(name), arguments.seconds, arguments.workers, arguments.trials)
 
 
-def by_length(folder: Path, lengths: list[float], trials: int) -> None:
-    """Print a row a length, with workers that are reused and, for short trials, with a new one for each."""
-    print(f"{trials} trials, {WORKERS} workers; seconds")
-    print("  a trial   workers    loops    sweep  start  overhead a trial  sweep / loops", flush=True)
+def by_length(folder: Path, lengths: list[float], counts: list[int], trials: int) -> None:
+    """Print a row a length and number of workers that are reused and, for short trials, of new ones for each."""
+    print(f"{trials} trials a worker; seconds")
+    print("  a trial  workers            loops    sweep  start  overhead a trial  sweep / loops", flush=True)
     for length in lengths:
         batches = max(1, round(length / EPOCHS / seconds_a_batch(folder))) if length else 1
         train = {"epochs": EPOCHS if length else 1, "batches_per_epoch": batches}
-        settings = {"trials": trials, "train": train, "reuse": True}
-        loops = run_loops(folder, settings)
-        row("reused", loops, run_part("sweep", folder, settings), trials)
-        if length < 30:
-            row("new each", loops, run_part("sweep", folder, settings | {"reuse": False}), trials)
+        for workers in counts:
+            settings = {"workers": workers, "trials": workers * trials, "train": train, "reuse": True}
+            row(f"{workers} reused", *side_by_side(folder, settings), trials)
+            if length < 30:
+                new = settings | {"reuse": False}
+                row(f"{workers} new each", *side_by_side(folder, new), trials)
 
 
 def row(workers: str, loops: float, found: dict[str, Any], trials: int) -> None:
-    """Print a row; the overhead of a trial is what the workers spent beside it, start and end of the sweep included."""
+    """Print a row; the overhead of a trial is what its worker spent beside it, start and end of the sweep included."""
     spent, start = found["seconds"], found["seconds"] - found["busy"]
-    overhead = (spent - loops) * WORKERS / trials
     print(
-        f"{loops * WORKERS / trials:>9.2f} {workers:>9} {loops:>8.1f} {spent:>8.1f} {start:>6.1f} {overhead:>17.2f} "
-        f"{spent / loops:>14.3f}",
+        f"{loops / trials:>9.2f}  {workers:<14} {loops:>9.1f} {spent:>8.1f} {start:>6.1f} "
+        f"{(spent - loops) / trials:>17.2f} {spent / loops:>14.3f}",
         flush=True,
     )
 
@@ -92,9 +95,9 @@ def by_count(folder: Path, counts: list[int]) -> None:
     print(" trials  seconds  seconds a trial  MiB at 1/10  largest MiB", flush=True)
     for count in counts:
         train = {"epochs": 1, "batches_per_epoch": 1}
-        found = run_part("sweep", folder, {"trials": count, "train": train, "reuse": True})
+        found = run_part("sweep", folder, {"workers": 2, "trials": count, "train": train, "reuse": True})
         print(
-            f"{count:>7} {found['seconds']:>8.1f} {found['seconds'] * WORKERS / count:>16.2f} "
+            f"{count:>7} {found['seconds']:>8.1f} {found['seconds'] * 2 / count:>16.2f} "
             f"{found['early_mib']:>12.0f} {found['largest_mib']:>12.0f}",
             flush=True,
         )
@@ -109,11 +112,21 @@ def seconds_a_batch(folder: Path) -> float:
     return (times[1] - times[0]) / (PROBE - 1)
 
 
-def run_loops(folder: Path, settings: dict[str, Any]) -> float:
-    """Seconds of the longest of the plain loops side by side."""
-    shares = [list(range(worker, settings["trials"], WORKERS)) for worker in range(WORKERS)]
-    processes = [start_part("loop", folder, settings | {"seeds": seeds}) for seeds in shares]
-    return max(result(process)["seconds"] for process in processes)
+def side_by_side(folder: Path, settings: dict[str, Any]) -> tuple[float, dict[str, float]]:
+    """Seconds of the longest of the plain loops, and of the sweep and its busy part; see `benchmarks.turns`."""
+    workers = settings["workers"]
+    shares = [list(range(worker, settings["trials"], workers)) for worker in range(workers)]
+    loops = Group(start_part("loop", folder, settings | {"seeds": seeds}) for seeds in shares)
+    sweep = Group([start_part("sweep", folder, settings)])
+    in_turns([loops, sweep])
+    of_loops = [result(process) for process in loops.processes]
+    (of_sweep,) = [result(process) for process in sweep.processes]
+    spent = {
+        "seconds": sweep.at(of_sweep["ended"]) - sweep.at(of_sweep["started"]),
+        "busy": sweep.at(of_sweep["last"]) - sweep.at(of_sweep["first"]),
+    }
+    first = min(loops.at(found["started"]) for found in of_loops)
+    return max(loops.at(found["ended"]) for found in of_loops) - first, spent
 
 
 def start_part(what: str, folder: Path, settings: dict[str, Any]) -> subprocess.Popen[str]:
@@ -136,11 +149,12 @@ def run_part(what: str, folder: Path, settings: dict[str, Any]) -> dict[str, Any
 def loop_part(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     data = PreparedDataset.open(folder / "prepared" / "small")
     with tempfile.TemporaryDirectory() as storage:
-        started = time.perf_counter()
+        started = time.time()
         for seed in settings["seeds"]:
             config: TrialConfig = small_trial(train=settings["train"], seed=seed)
             run_trial(config, data, store=TrialStore(Path(storage) / str(seed)), report=lambda report: None)
-        return {"seconds": time.perf_counter() - started}
+        ended = time.time()
+    return {"started": started, "ended": ended, "seconds": ended - started}
 
 
 def sweep_part(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
@@ -148,7 +162,7 @@ def sweep_part(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         regularizers=[[]],
         seeds=list(range(settings["trials"])),
         losses={"ms": {"loss": {"name": "multi_similarity"}, "train": settings["train"]}},
-        resources={"max_concurrent": WORKERS, "reuse_workers": settings["reuse"]},
+        resources={"max_concurrent": settings["workers"], "reuse_workers": settings["reuse"]},
     )
     assert len(expand(config)) == settings["trials"]
     with tempfile.TemporaryDirectory() as name:
@@ -163,8 +177,11 @@ def sweep_part(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         ends = {path.stem: path.stat().st_mtime for path in folders.records.glob("*.json")}
         first = min(end - plan.records[key].seconds for key, end in ends.items())
     return {
+        "started": started,
+        "first": first,
+        "last": max(ends.values()),
+        "ended": ended,
         "seconds": ended - started,
-        "busy": max(ends.values()) - first,
         "early_mib": watch.early / 2**20,
         "largest_mib": watch.largest / 2**20,
     }

@@ -16,7 +16,6 @@ class MemoryTracker:
     started: list[str] = field(default_factory=list)
     epochs: dict[str, dict[int, dict[str, float]]] = field(default_factory=dict)
     records: dict[str, TrialRecord] = field(default_factory=dict)
-    local: bool = True
 
     def prepare(self) -> None: ...
 

@@ -43,11 +43,6 @@ class MlflowTracker:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_resting_until": 0.0}
 
-    @property
-    def local(self) -> bool:
-        """Whether the store is a file of this machine."""
-        return self.runs.uri.startswith("sqlite")
-
     def prepare(self) -> None:
         """As `Runs.prepare`."""
         self._quietly("prepare", self.runs.prepare)

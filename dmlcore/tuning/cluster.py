@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 # Ray's own kill for want of memory ends the whole sweep; without it the kernel ends one worker, which is tried again.
 os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
+# Workers started ahead come too late for a sweep's first trials, and only compete with theirs.
+os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
 
 import ray
 
@@ -30,14 +31,8 @@ class Connection:
 
     concurrent: int
     """Trials that run at a time, as far as CPUs tell."""
-    hosts: tuple[str, ...]
     exchange: Exchange | None = None
     meeting: Meeting | None = None
-
-    @property
-    def elsewhere(self) -> bool:
-        """Whether workers may run on another machine than this."""
-        return set(self.hosts) != {platform.node()}
 
 
 @contextmanager
@@ -57,13 +52,13 @@ def connected(cluster: ClusterConfig, state: Path, needs: list[Path]) -> Iterato
     previous = signal.signal(signal.SIGTERM, _interrupt)  # after ray.init, which sets a handler of its own
     try:
         if address is None:
-            yield Connection(_cpus(), (platform.node(),))
+            yield Connection(_cpus())
         else:
             exchange = Exchange(cluster.storage) if cluster.storage else None
             meeting = Meeting.call(state, exchange)
             try:
-                hosts = check_nodes(meeting, [] if exchange else needs)
-                yield Connection(_cpus(), hosts, exchange, meeting)
+                check_nodes(meeting, [] if exchange else needs)
+                yield Connection(_cpus(), exchange, meeting)
             finally:
                 meeting.end()
     finally:

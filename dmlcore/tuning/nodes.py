@@ -87,11 +87,8 @@ class Meeting:
         )
 
 
-def check_nodes(meeting: Meeting, needs: list[Path]) -> tuple[str, ...]:
+def check_nodes(meeting: Meeting, needs: list[Path]) -> None:
     """Ask every node whether it shares the place, has the needed files and the driver's versions.
-
-    Returns:
-        The nodes' host names.
 
     Raises:
         ClusterError: one line a fault.
@@ -115,7 +112,6 @@ def check_nodes(meeting: Meeting, needs: list[Path]) -> tuple[str, ...]:
         raise ClusterError(
             f"{len(faults)} fault(s) in the cluster, nothing was started\n" + "\n".join(faults)
         )
-    return tuple(sorted({str(node["NodeManagerHostname"]) for node in nodes}))
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,20 @@ from dmlcore.training.run import evaluate_stored
 from dmlcore.training.store import TrialStore
 from dmlcore.tuning.limits import take_reason
 from dmlcore.tuning.plan import Plan, PlannedTrial
+from dmlcore.tuning.tracker import Tracker
 from dmlcore.tuning.worker import Workplace, attempts_at, make_record
 
 
-def record_lost(trials: Iterable[PlannedTrial], reasons: Mapping[str, str], place: Workplace) -> None:
+def record_lost(
+    trials: Iterable[PlannedTrial], reasons: Mapping[str, str], place: Workplace, tracker: Tracker
+) -> None:
     """Write the `failed` record of trials that left none: not started, or their process died.
 
     Args:
         trials: those of this sweep; the ones that `reasons` names are recorded.
         reasons: trial key -> what is known of its end, unless the watchdog knows better.
         place: the workers'.
+        tracker: told of them.
     """
     records = RecordFolder(place.records)
     for trial in trials:
@@ -37,10 +41,10 @@ def record_lost(trials: Iterable[PlannedTrial], reasons: Mapping[str, str], plac
             print(
                 f"sweep: {trial.name} failed ({reason}) and its record was not written: {error}", flush=True
             )
-        place.tracker.finish(record, trial.name)
+        tracker.finish(record, trial.name)
 
 
-def reevaluate(trial: PlannedTrial, earlier: TrialRecord, place: Workplace) -> None:
+def reevaluate(trial: PlannedTrial, earlier: TrialRecord, place: Workplace, tracker: Tracker) -> None:
     """A new record from stored embeddings: nothing is trained."""
     started = time.monotonic()
     metrics, utility = evaluate_stored(TrialStore(trial.store_folder), trial.cell.config)
@@ -56,7 +60,7 @@ def reevaluate(trial: PlannedTrial, earlier: TrialRecord, place: Workplace) -> N
         seconds=earlier.seconds + time.monotonic() - started,
     )
     RecordFolder(place.records).write(record)
-    place.tracker.finish(record, trial.name)
+    tracker.finish(record, trial.name)
 
 
 def relabel(plan: Plan, records: RecordFolder) -> None:

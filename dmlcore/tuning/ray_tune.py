@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from dmlcore.training.run import EpochReport
 from dmlcore.tuning.away import execute_away, weights_file
 from dmlcore.tuning.plan import PlannedTrial
 from dmlcore.tuning.progress import Progress
+from dmlcore.tuning.tracker import Tracker
 from dmlcore.tuning.verdicts import Verdicts
 from dmlcore.tuning.watcher import Watcher, left_by_nodes
 from dmlcore.tuning.worker import Workplace, execute
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 def run_trials(
     trials: list[PlannedTrial],
     place: Workplace,
+    tracker: Tracker,
     *,
     resources: ResourcesConfig,
     cluster: ClusterConfig,
@@ -50,6 +51,7 @@ def run_trials(
     Args:
         trials: what to run; of a search, an example of each kind of trial that it will run.
         place: handed to the workers.
+        tracker: told what they report.
         resources: of each trial.
         cluster: where they run.
         attempts: how often a trial whose process dies is tried.
@@ -64,17 +66,13 @@ def run_trials(
         ClusterError: the cluster cannot run them.
     """
     trials = [replace(trial, weights=weights_file(trial)) for trial in trials]
-    with ThreadPoolExecutor(1) as pool:
-        # MLflow's database takes as long to make as Ray takes to start
-        prepared = pool.submit(place.tracker.prepare)
-        with connected(cluster, state, _needs(trials)) as connection:
-            left = [] if search else left_by_nodes(trials, connection, RecordFolder(place.records))
-            concurrent = resources.max_concurrent or connection.concurrent
-            with Progress(search.left() if search else len(left), concurrent) as progress:
-                watcher = Watcher(left, place, connection, progress, halving)
-                prepared.result()
-                if left or search:
-                    _tune(trials, watcher, resources, attempts, state / "tune", search)
+    with connected(cluster, state, _needs(trials)) as connection:
+        left = [] if search else left_by_nodes(trials, connection, RecordFolder(place.records))
+        concurrent = resources.max_concurrent or connection.concurrent
+        with Progress(search.left() if search else len(left), concurrent) as progress:
+            watcher = Watcher(left, place, connection, progress, tracker, halving)
+            if left or search:
+                _tune(trials, watcher, resources, attempts, state / "tune", search)
     return watcher.died
 
 
@@ -127,7 +125,7 @@ def _for_workers(watcher: Watcher) -> Any:
     return tune.with_parameters(
         _trainable,
         trials=watcher.trials,
-        place=watcher.workers_place(),
+        place=watcher.place,
         connection=watcher.connection,
         verdicts=watcher.verdicts,
     )
@@ -143,9 +141,7 @@ def _trainable(
     trial = config.get("trial") or trials[config["trial_key"]]
 
     def report(epoch: EpochReport) -> None:
-        tune.report(
-            {"epoch": epoch.epoch, "map_at_r": epoch.metrics.get("validation/map_at_r"), "status": "running"}
-        )
+        tune.report({"epoch": epoch.epoch, "metrics": dict(epoch.metrics), "status": "running"})
         verdicts.obey(trial)
 
     verdicts.clear(trial)

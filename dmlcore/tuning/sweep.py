@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +12,14 @@ from dmlcore.atomic import write_atomically
 from dmlcore.config import SweepConfig
 from dmlcore.data.packed import PreparedDataset
 from dmlcore.records import RecordFolder, trials_table, write_table
+from dmlcore.training.run import TrialResult, run_trial
 from dmlcore.tuning.forecast import at_a_time
 from dmlcore.tuning.limits import Limits, over_budget, take_reason
 from dmlcore.tuning.lock import sweep_lock
 from dmlcore.tuning.outcomes import record_lost, reevaluate, relabel
 from dmlcore.tuning.plan import Plan, PlannedTrial, make_plan
-from dmlcore.tuning.worker import Tracker, Workplace
+from dmlcore.tuning.tracker import Tracker, TrackerThread
+from dmlcore.tuning.worker import Workplace
 
 if TYPE_CHECKING:
     from dmlcore.tuning.search.course import Search
@@ -43,8 +46,19 @@ class SweepFolders:
         return self.study / "results"
 
 
-def run_sweep(sweep: SweepConfig, folders: SweepFolders, tracker: Tracker) -> Plan:
+def run_sweep(
+    sweep: SweepConfig,
+    folders: SweepFolders,
+    tracker: Tracker,
+    run: Callable[..., TrialResult] = run_trial,
+) -> Plan:
     """Run the trials that have no record and write `results/trials.parquet` and `results/datasets.json`.
+
+    Args:
+        sweep: what to run.
+        folders: where.
+        tracker: told of the trials' course, in a thread of its own.
+        run: trains and evaluates in the workers, as `run_trial` does.
 
     Returns:
         The plan as it stands afterwards; `plan.missing` are the trials that failed.
@@ -55,22 +69,24 @@ def run_sweep(sweep: SweepConfig, folders: SweepFolders, tracker: Tracker) -> Pl
         ConfigError: the sweep cannot be planned.
     """
     folders.records.mkdir(parents=True, exist_ok=True)
-    with sweep_lock(folders.state):
-        return _locked(sweep, folders, tracker)
+    with sweep_lock(folders.state), TrackerThread(tracker) as tracking:
+        return _locked(sweep, folders, tracking, run)
 
 
-def _locked(sweep: SweepConfig, folders: SweepFolders, tracker: Tracker) -> Plan:
+def _locked(
+    sweep: SweepConfig, folders: SweepFolders, tracker: Tracker, run: Callable[..., TrialResult]
+) -> Plan:
     plan = make_plan(sweep, study=folders.study, prepared=folders.prepared)
     limits = Limits(sweep.resources.time_limit_seconds, sweep.resources.memory_bytes)
-    place = Workplace(folders.records, folders.state / "locks", sweep.resources.gpus, tracker, limits)
+    place = Workplace(folders.records, folders.state / "locks", sweep.resources.gpus, limits, run)
     print("sweep: " + ", ".join(f"{count} {name}" for name, count in plan.counts().items()), flush=True)
     try:
-        if plan.reevaluate:
+        if plan.reevaluate or plan.missing or plan.to_ask:
             tracker.prepare()
         for trial, earlier in plan.reevaluate:
-            reevaluate(trial, earlier, place)
+            reevaluate(trial, earlier, place, tracker)
         if plan.missing or plan.to_ask:
-            _run_missing(sweep, plan, folders, place)
+            _run_missing(sweep, plan, folders, place, tracker)
     finally:
         after = make_plan(sweep, study=folders.study, prepared=folders.prepared)
         relabel(after, RecordFolder(folders.records))
@@ -81,13 +97,16 @@ def _locked(sweep: SweepConfig, folders: SweepFolders, tracker: Tracker) -> Plan
     return after
 
 
-def _run_missing(sweep: SweepConfig, plan: Plan, folders: SweepFolders, place: Workplace) -> None:
+def _run_missing(
+    sweep: SweepConfig, plan: Plan, folders: SweepFolders, place: Workplace, tracker: Tracker
+) -> None:
     from dmlcore.tuning.ray_tune import run_trials
 
     def run(trials: list[PlannedTrial], search: Search | None = None) -> dict[str, str]:
         return run_trials(
             trials,
             place,
+            tracker,
             resources=sweep.resources,
             cluster=sweep.cluster,
             attempts=sweep.attempts,
@@ -106,8 +125,8 @@ def _run_missing(sweep: SweepConfig, plan: Plan, folders: SweepFolders, place: W
         from dmlcore.tuning.search.plan import group_plans
 
         plans = group_plans(sweep, sweep.search, study=folders.study, prepared=folders.prepared)
-        course = open_search(plans, plan.recorded, place, over)
-        record_lost(course.given, run(examples, course), place)
+        course = open_search(plans, plan.recorded, place, tracker, over)
+        record_lost(course.given, run(examples, course), place, tracker)
         return
     for trial in plan.missing:
         take_reason(place.reason_file(trial.key))  # of an earlier run of the stage
@@ -115,9 +134,7 @@ def _run_missing(sweep: SweepConfig, plan: Plan, folders: SweepFolders, place: W
     waiting = [trial for trial in plan.missing if trial.key not in lost]
     if waiting:
         lost |= run(waiting)
-    else:
-        place.tracker.prepare()
-    record_lost(plan.missing, lost, place)
+    record_lost(plan.missing, lost, place, tracker)
 
 
 def _halving(sweep: SweepConfig, plan: Plan) -> Halving | None:

@@ -10,12 +10,14 @@ from dmlcore.tuning.cluster import Connection
 # isort: split
 from ray.tune import Callback
 
-from dmlcore.records import RecordFolder, TrialRecord
+from dmlcore.config import canonical
+from dmlcore.records import CURVE, RecordFolder, TrialRecord
 from dmlcore.tuning.away import offer, take_over, weights_file
 from dmlcore.tuning.plan import PlannedTrial
 from dmlcore.tuning.progress import Progress
+from dmlcore.tuning.tracker import Tracker
 from dmlcore.tuning.verdicts import Verdicts
-from dmlcore.tuning.worker import NoTracker, Workplace
+from dmlcore.tuning.worker import Workplace
 
 if TYPE_CHECKING:
     from dmlcore.tuning.search.halving import Halving
@@ -37,7 +39,7 @@ def left_by_nodes(
 
 
 class Watcher(Callback):
-    """Passes what Tune sees on to the progress display and to early stopping."""
+    """Passes what Tune sees on to the progress display, to the tracker and to early stopping."""
 
     def __init__(
         self,
@@ -45,20 +47,14 @@ class Watcher(Callback):
         place: Workplace,
         connection: Connection,
         progress: Progress,
+        tracker: Tracker,
         halving: Halving | None,
     ) -> None:
         self.trials = {trial.key: trial for trial in trials}
-        self.place, self.connection, self.progress, self.halving = place, connection, progress, halving
+        self.place, self.connection = place, connection
+        self.progress, self.tracker, self.halving = progress, tracker, halving
         self.verdicts = Verdicts(place.locks, connection.exchange)
         self.died: dict[str, str] = {}
-
-    def workers_place(self) -> Workplace:
-        """As `place`; workers on other machines do not reach a tracker of this one."""
-        return replace(self.place, tracker=NoTracker()) if self._logs_here else self.place
-
-    @property
-    def _logs_here(self) -> bool:
-        return self.connection.elsewhere and self.place.tracker.local
 
     def admit(self, trial: PlannedTrial) -> PlannedTrial | None:
         """A trial of a search as its worker needs it; None: a node left its record, there is nothing to run."""
@@ -75,6 +71,7 @@ class Watcher(Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         planned = self.trials[trial.config["trial_key"]]
         self.progress.start(planned.key, planned.name, planned.cell.config.train.epochs)
+        self.tracker.start(planned.key, planned.name, planned.cell.labels, canonical(planned.cell.config))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -82,7 +79,9 @@ class Watcher(Callback):
         if "epoch" not in result:
             return
         planned = self.trials[trial.config["trial_key"]]
-        epoch, score = result["epoch"], result.get("map_at_r")
+        epoch, metrics = result["epoch"], result["metrics"]
+        score = metrics.get(CURVE)
+        self.tracker.epoch(planned.key, epoch, metrics)
         self.progress.epoch(planned.key, epoch, score)
         reason = self.halving.judge(planned, epoch, score) if self.halving else None
         if reason:
@@ -91,8 +90,8 @@ class Watcher(Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         planned = self.trials[trial.config["trial_key"]]
         record = self.record(planned)
-        if record is not None and self._logs_here:
-            self.place.tracker.finish(record, planned.name)
+        if record is not None:
+            self.tracker.finish(record, planned.name)
         self.progress.end(planned.key, planned.name, record)
 
     def record(self, trial: PlannedTrial) -> TrialRecord | None:

@@ -7,10 +7,10 @@ import platform
 import resource
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from filelock import FileLock
 
@@ -33,45 +33,6 @@ class StoppedEarlyError(Exception):
     """Raised by `report` in `execute`: the driver ends this trial before its last epoch; says at which rung."""
 
 
-class Tracker(Protocol):
-    """Where a trial's course is shown; `pipeline` hands the sweep one of dmlcore.tracking."""
-
-    @property
-    def local(self) -> bool:
-        """Whether only processes of this machine reach it: workers elsewhere then log nothing, the driver does."""
-
-    def prepare(self) -> None: ...
-
-    def start(
-        self, trial_key: str, name: str, labels: Mapping[str, Any], config: Mapping[str, Any]
-    ) -> None: ...
-
-    def epoch(self, trial_key: str, epoch: int, metrics: Mapping[str, float]) -> None: ...
-
-    def finish(self, record: TrialRecord, name: str) -> None: ...
-
-    def sync(self, records: Iterable[TrialRecord]) -> int: ...
-
-
-class NoTracker:
-    """Shows nothing."""
-
-    local = False
-
-    def prepare(self) -> None: ...
-
-    def start(
-        self, trial_key: str, name: str, labels: Mapping[str, Any], config: Mapping[str, Any]
-    ) -> None: ...
-
-    def epoch(self, trial_key: str, epoch: int, metrics: Mapping[str, float]) -> None: ...
-
-    def finish(self, record: TrialRecord, name: str) -> None: ...
-
-    def sync(self, records: Iterable[TrialRecord]) -> int:
-        return 0
-
-
 @dataclass(frozen=True)
 class Workplace:
     """Where a worker finds locks and leaves records; all paths absolute."""
@@ -79,10 +40,9 @@ class Workplace:
     records: Path
     locks: Path
     gpus: float
-    tracker: Tracker
     limits: Limits = NO_LIMITS
     run: Callable[..., TrialResult] = run_trial
-    """What trains and evaluates: a benchmark of the sweep itself has another."""
+    """What trains and evaluates: a benchmark of the sweep itself has another, tests put faults in."""
 
     def reason_file(self, trial_key: str) -> Path:
         """Where the watchdog says why it ended an attempt."""
@@ -103,8 +63,6 @@ def execute(trial: PlannedTrial, place: Workplace, report: Callable[[EpochReport
             return earlier
         reason = take_reason(place.reason_file(trial.key))
         if reason is None:
-            config = canonical(trial.cell.config)
-            place.tracker.start(trial.key, trial.name, trial.cell.labels, config)
             with watched(place.limits, place.reason_file(trial.key)):
                 record = _attempt(trial, place, report)
         else:
@@ -112,7 +70,6 @@ def execute(trial: PlannedTrial, place: Workplace, report: Callable[[EpochReport
                 trial, status="failed", error=reason, attempts=attempts_at(trial.store_folder)
             )
         folder.write(record)
-    place.tracker.finish(record, trial.name)
     release_memory()
     return record
 
@@ -130,7 +87,6 @@ def _attempt(trial: PlannedTrial, place: Workplace, report: Callable[[EpochRepor
 
     def on_epoch(epoch: EpochReport) -> None:
         curve.append(epoch)
-        place.tracker.epoch(trial.key, epoch.epoch, epoch.metrics)
         report(epoch)
 
     try:

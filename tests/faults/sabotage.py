@@ -1,4 +1,4 @@
-"""Faults that a test puts into the workers of a sweep: a tracker that lets one happen at an epoch of a trial."""
+"""Faults that a test puts into the workers of a sweep: training that lets one happen at an epoch of a trial."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from typing import Any
 
 import psutil
 
-from dmlcore.tracking import MlflowTracker
-from dmlcore.tracking.runs import Runs
-from dmlcore.training.run import run_trial
+from dmlcore.training.run import EpochReport, TrialResult, run_trial
+from dmlcore.training.store import TrialStore
 
 PATIENCE_SECONDS = 300.0
 HOARD_BYTES = 3_000_000_000
@@ -34,25 +33,27 @@ class Fault:
     """At each attempt, not at the first alone."""
 
 
-class Saboteur(MlflowTracker):
-    """The study's tracker with faults by trial key. Trials are tiny, so a checkpoint is written at every epoch."""
+@dataclass(frozen=True)
+class Saboteur:
+    """In place of `run_trial`: the same with faults. Trials are tiny, so a checkpoint is written at every epoch."""
 
-    def __init__(self, *arguments: Any, marks: Path, faults: Mapping[str, tuple[Fault, ...]]) -> None:
-        super().__init__(Runs(*arguments))
-        self.marks, self.faults = marks, faults
+    marks: Path
+    """A folder for what has happened."""
+    faults: Mapping[str, tuple[Fault, ...]]
+    """Name of a trial's store folder -> its faults."""
 
-    def start(self, trial_key: str, *arguments: Any) -> None:
-        assert run_trial.__kwdefaults__ is not None
-        run_trial.__kwdefaults__["checkpoint_seconds"] = 0.0
-        super().start(trial_key, *arguments)
+    def __call__(
+        self, *arguments: Any, store: TrialStore, report: Callable[[EpochReport], None], **named: Any
+    ) -> TrialResult:
+        def with_faults(epoch: EpochReport) -> None:
+            report(epoch)
+            for fault in self.faults.get(store.folder.name, ()):
+                mark = self.marks / f"{store.folder.name}-{epoch.epoch}"
+                if fault.epoch == epoch.epoch and (fault.always or not mark.exists()):
+                    mark.touch()
+                    fault.action()
 
-    def epoch(self, trial_key: str, epoch: int, metrics: Mapping[str, float]) -> None:
-        super().epoch(trial_key, epoch, metrics)
-        for fault in self.faults.get(trial_key, ()):
-            mark = self.marks / f"{trial_key}-{epoch}"
-            if fault.epoch == epoch and (fault.always or not mark.exists()):
-                mark.touch()
-                fault.action()
+        return run_trial(*arguments, store=store, report=with_faults, checkpoint_seconds=0.0, **named)
 
 
 @dataclass(frozen=True)

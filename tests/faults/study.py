@@ -12,9 +12,11 @@ from mlflow import MlflowClient
 
 from dmlcore.config import SweepConfig
 from dmlcore.records import RecordFolder
+from dmlcore.tracking import MlflowTracker
+from dmlcore.tracking.runs import Runs
 from dmlcore.tuning.plan import Plan, PlannedTrial
 from dmlcore.tuning.sweep import SweepFolders, publish, run_sweep
-from dmlcore.tuning.worker import Tracker
+from dmlcore.tuning.tracker import Tracker
 from tests.faults.sabotage import Fault, Saboteur
 from tests.small import TRIAL
 from tests.tuning.sweeps import plan_of, run_here, sweep_config
@@ -47,21 +49,20 @@ class Study:
         return RecordFolder(self.folders.records)
 
     @property
-    def marks(self) -> Path:
-        return self.folders.study / "marks"
-
-    def tracker(self, faults: dict[str, tuple[Fault, ...]]) -> Saboteur:
-        self.marks.mkdir(parents=True, exist_ok=True)
+    def tracker(self) -> MlflowTracker:
         artifacts = self.folders.state / "mlflow-artifacts" if self.uri.startswith("sqlite") else None
-        return Saboteur(self.uri, self.experiment, artifacts, {}, marks=self.marks, faults=faults)
+        return MlflowTracker(Runs(self.uri, self.experiment, artifacts, {}))
 
-    def run(self, faults: dict[str, tuple[Fault, ...]] | None = None) -> Plan:
-        """The sweep stage through Ray."""
-        return run_sweep(self.config, self.folders, self.tracker(faults or {}))
+    def run(self, faults: Mapping[str, tuple[Fault, ...]] | None = None) -> Plan:
+        """The sweep stage through Ray; `faults` by trial key."""
+        marks = self.folders.study / "marks"
+        marks.mkdir(parents=True, exist_ok=True)
+        placed = {t.store_folder.name: found for t in self.trials if (found := (faults or {}).get(t.key))}
+        return run_sweep(self.config, self.folders, self.tracker, Saboteur(marks, placed))
 
     def run_here(self, tracker: Tracker | None = None) -> None:
         """The missing trials one after the other in this process; None: the study's tracker."""
-        used = tracker or self.tracker({})
+        used = tracker or self.tracker
         used.prepare()
         run_here(self.config, self.folders, used)
         publish(plan_of(self.config, self.folders), self.folders)

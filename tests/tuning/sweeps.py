@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from dmlcore.config import SweepConfig, parse
+from dmlcore.config import SweepConfig, canonical, parse
 from dmlcore.records import TrialRecord
-from dmlcore.tuning.plan import Plan, make_plan
+from dmlcore.training.run import EpochReport
+from dmlcore.tuning.plan import Plan, PlannedTrial, make_plan
 from dmlcore.tuning.sweep import SweepFolders
-from dmlcore.tuning.worker import Tracker, Workplace, execute
+from dmlcore.tuning.tracker import Tracker
+from dmlcore.tuning.worker import Workplace, execute
 from tests.small import TRIAL
 
 
@@ -30,5 +32,17 @@ def plan_of(config: SweepConfig, folders: SweepFolders) -> Plan:
 
 def run_here(config: SweepConfig, folders: SweepFolders, tracker: Tracker) -> list[TrialRecord]:
     """The sweep without Ray: each missing trial in this process."""
-    place = Workplace(folders.records, folders.state / "locks", 0.0, tracker)
-    return [execute(trial, place, lambda report: None) for trial in plan_of(config, folders).missing]
+    records = []
+    for trial in plan_of(config, folders).missing:
+
+        def report(epoch: EpochReport, trial: PlannedTrial = trial) -> None:
+            tracker.epoch(trial.key, epoch.epoch, epoch.metrics)
+
+        tracker.start(trial.key, trial.name, trial.cell.labels, canonical(trial.cell.config))
+        records.append(execute(trial, workplace(folders), report))
+        tracker.finish(records[-1], trial.name)
+    return records
+
+
+def workplace(folders: SweepFolders, **changes: Any) -> Workplace:
+    return Workplace(folders.records, folders.state / "locks", 0.0, **changes)

@@ -29,10 +29,9 @@ from dmlcore.tuning.cluster import connected
 from dmlcore.tuning.exchange import ClusterError, Exchange, ExchangeError
 from dmlcore.tuning.nodes import MEMORY_MONITOR, PACKAGE, Looked, Meeting, _look, code
 from dmlcore.tuning.sweep import SweepFolders, run_sweep
-from dmlcore.tuning.worker import Workplace
 from tests.tuning.clusters import ray_cluster
 from tests.tuning.search.searches import searching
-from tests.tuning.sweeps import plan_of, run_here, sweep_config
+from tests.tuning.sweeps import plan_of, run_here, sweep_config, workplace
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 MOUNTS = "this machine lets no test mount a file system"
@@ -92,8 +91,10 @@ def test_a_cluster_gives_the_numbers_of_one_machine(two_nodes, folders, metrics)
 
 @pytest.mark.slow
 def test_nodes_that_share_no_disk_exchange_files(two_nodes, folders, metrics, object_store):
-    plan = run_sweep(sweep_config(cluster={"storage": object_store}), folders, MemoryTracker())
+    tracker = MemoryTracker()
+    plan = run_sweep(sweep_config(cluster={"storage": object_store}), folders, tracker)
     assert found(plan) == metrics
+    assert {key: sorted(epochs) for key, epochs in tracker.epochs.items()} == dict.fromkeys(metrics, [0, 1, 2])
     for trial in plan.trials:
         assert TrialStore(trial.store_folder).matches(plan.records[trial.key].files)
     left = {name.split("/")[2] for name in fsspec.filesystem("s3").find(object_store)}
@@ -228,7 +229,7 @@ def away(folders, tmp_path, monkeypatch):
     """(trial, its workplace, exchange) with what the trial needs put there."""
     monkeypatch.setenv("DMLCORE_SCRATCH", str(tmp_path / "scratch"))
     trial = plan_of(sweep_config(regularizers=[[]]), folders).missing[0]
-    place = Workplace(folders.records, folders.state / "locks", 0.0, MemoryTracker())
+    place = workplace(folders)
     exchange = Exchange(f"file://{tmp_path / 'exchange'}")
     offer([trial], exchange)
     return trial, place, exchange

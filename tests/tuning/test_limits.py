@@ -13,13 +13,13 @@ from dmlcore.atomic import write_atomically
 from dmlcore.records import RecordFolder
 from dmlcore.tracking import MemoryTracker
 from dmlcore.tuning.forecast import disk_need, folder_bytes
-from dmlcore.tuning.limits import NO_LIMITS, Limits, over_budget, take_reason, watched
+from dmlcore.tuning.limits import Limits, over_budget, take_reason, watched
 from dmlcore.tuning.preview import preview
 from dmlcore.tuning.sweep import SweepFolders, record_lost, run_sweep
-from dmlcore.tuning.worker import Workplace, execute
+from dmlcore.tuning.worker import execute
 from tests.disks import fill, mounted
 from tests.small import TRIAL
-from tests.tuning.sweeps import plan_of, run_here, sweep_config
+from tests.tuning.sweeps import plan_of, run_here, sweep_config, workplace
 
 SPAWN = multiprocessing.get_context("spawn")
 ENDLESS = TRIAL["train"] | {"epochs": 100_000}
@@ -37,8 +37,8 @@ def endless(**changes):
     return sweep_config(**({"trial": trial, "regularizers": [[]]} | changes))
 
 
-def place_of(folders, limits=NO_LIMITS):
-    return Workplace(folders.records, folders.state / "locks", 0.0, MemoryTracker(), limits)
+def not_called(*arguments, **named):
+    raise AssertionError("nothing must be trained")
 
 
 def hang(reason_file: str) -> None:
@@ -83,20 +83,18 @@ def test_what_keeps_its_limits_goes_on_and_leaves_no_watchdog(tmp_path):
 
 def attempt(folders: SweepFolders, seconds: float) -> None:
     (trial,) = plan_of(endless(), folders).trials
-    execute(trial, place_of(folders, Limits(seconds=seconds)), lambda report: None)
+    execute(trial, workplace(folders, limits=Limits(seconds=seconds)), lambda report: None)
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_an_attempt_that_broke_a_limit_is_recorded_and_not_repeated(folders):
     assert end_of(attempt, folders, 2.0) == -signal.SIGKILL
     (trial,) = plan_of(endless(), folders).trials
-    place = place_of(folders)
-    record = execute(trial, place, lambda report: None)
+    record = execute(trial, workplace(folders, run=not_called), lambda report: None)
     assert record.status == "failed"
     assert "sweep.resources.time_limit_seconds" in (record.error or "")
     assert record.attempts == 1
     assert RecordFolder(folders.records).read(trial.key) == record
-    assert not place.tracker.started
 
 
 @pytest.mark.slow
@@ -170,13 +168,13 @@ def test_a_disk_full_during_a_checkpoint_fails_the_trial_and_leaves_nothing_half
 def test_a_disk_full_during_a_record_loses_that_record_alone(small_disk, small_data, tmp_path, capsys):
     folders = SweepFolders(small_disk / "study", small_data.folder.parent)
     config = sweep_config(storage=str(tmp_path / "storage"))
-    place = place_of(folders)
+    place = workplace(folders)
     first, second = plan_of(config, folders).trials
     before = execute(first, place, lambda report: None)
     filler = fill(small_disk, 0)
     with pytest.raises(OSError, match="No space left"):
         execute(second, place, lambda report: None)
-    record_lost([second], {second.key: "OSError: no space"}, place)
+    record_lost([second], {second.key: "OSError: no space"}, place, MemoryTracker())
     assert (
         f"{second.name} failed (OSError: no space) and its record was not written" in capsys.readouterr().out
     )

@@ -16,8 +16,8 @@ from dmlcore.records import RecordFolder
 from dmlcore.tracking import MemoryTracker
 from dmlcore.tuning.lock import SweepBusyError
 from dmlcore.tuning.sweep import SweepFolders, run_sweep
-from dmlcore.tuning.worker import Workplace, execute
-from tests.tuning.sweeps import plan_of, run_here, sweep_config
+from dmlcore.tuning.worker import execute
+from tests.tuning.sweeps import plan_of, run_here, sweep_config, workplace
 
 
 @pytest.fixture
@@ -42,7 +42,12 @@ def test_a_sweep_through_ray_runs_everything_once_and_then_nothing(folders, caps
             "raises": {"loss": {"name": "contrastive"}, "train": {"batch_size": 64}},
         },
     )
-    plan = run_sweep(config, folders, MemoryTracker())
+    tracker = MemoryTracker()
+    plan = run_sweep(config, folders, tracker)
+    assert tracker.records == plan.records
+    assert {key: len(epochs) for key, epochs in tracker.epochs.items()} == {
+        key: len(record.curve) for key, record in plan.records.items() if record.curve
+    }
     status = {trial.cell.name: plan.records[trial.key].status for trial in plan.trials}
     assert sorted(status.values()) == ["failed"] * 4 + ["finished"] * 2
     table = pl.read_parquet(folders.results / "trials.parquet")
@@ -130,6 +135,10 @@ def test_two_sweeps_at_once_are_refused(folders):
         run_sweep(sweep_config(), folders, MemoryTracker())
 
 
+def not_called(*arguments, **named):
+    raise AssertionError("nothing must be trained")
+
+
 def hold(path: str, seconds: float) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path):
@@ -148,14 +157,10 @@ def test_a_worker_waits_for_an_orphan_and_takes_its_record(folders):
     while not Path(f"{lock}.held").exists():
         time.sleep(0.05)
     started = time.monotonic()
-    tracker = MemoryTracker()
-    found = execute(
-        trial, Workplace(folders.records, folders.state / "locks", 0.0, tracker), lambda report: None
-    )
+    found = execute(trial, workplace(folders, run=not_called), lambda report: None)
     orphan.join()
     assert time.monotonic() - started > 1.0
     assert found == record
-    assert not tracker.started
 
 
 @pytest.mark.parametrize(

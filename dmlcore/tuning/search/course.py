@@ -14,6 +14,7 @@ from dmlcore.tuning.plan import PlannedTrial
 from dmlcore.tuning.search.log import Ask
 from dmlcore.tuning.search.plan import GroupPlan, settled
 from dmlcore.tuning.search.sampling import next_setting
+from dmlcore.tuning.tracker import Tracker
 from dmlcore.tuning.worker import Workplace, make_record
 
 
@@ -138,6 +139,7 @@ def open_search(
     plans: Sequence[GroupPlan],
     recorded: Iterable[TrialRecord],
     place: Workplace,
+    tracker: Tracker,
     over_budget: Callable[[list[PlannedTrial]], dict[str, str]],
 ) -> Search:
     """The search of a study, as far as it has come.
@@ -146,6 +148,7 @@ def open_search(
         plans: its groups.
         recorded: every record of the study: what was trained before is evaluated, not trained again.
         place: the workers'.
+        tracker: told of trials that need not run or must not.
         over_budget: trial key -> why it must not start, of the trials whose files would not fit.
     """
     trained = {record.train_key: record for record in recorded if record.status == "finished"}
@@ -153,11 +156,11 @@ def open_search(
     def admit(trial: PlannedTrial) -> bool:
         earlier = trained.get(trial.keys.train)
         if earlier is not None and TrialStore(trial.store_folder).matches(earlier.files):
-            reevaluate(trial, earlier, place)
+            reevaluate(trial, earlier, place, tracker)
             return False
         take_reason(place.reason_file(trial.key))  # of an earlier run of the stage
         reasons = over_budget([trial])
-        record_lost([trial], reasons, place)
+        record_lost([trial], reasons, place, tracker)
         return not reasons
 
     return Search([GroupCourse(plan, RecordFolder(place.records)) for plan in plans], admit)

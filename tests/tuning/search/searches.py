@@ -15,7 +15,7 @@ from dmlcore.tuning.search.log import Ask
 from dmlcore.tuning.search.plan import group_plans
 from dmlcore.tuning.sweep import SweepFolders
 from dmlcore.tuning.worker import StoppedEarlyError, Workplace, execute, make_record
-from tests.tuning.sweeps import plan_of, sweep_config
+from tests.tuning.sweeps import plan_of, sweep_config, workplace
 
 RATE = "train.optimizer.learning_rate"
 MARGIN = "regularizers.tcm.params.positive_margin"
@@ -32,14 +32,10 @@ def searching(search: dict[str, Any] | None = None, **changes: Any) -> SweepConf
     return sweep_config(**{"search": SEARCH | (search or {}), "seeds": [0, 1], **changes})
 
 
-def workplace(folders: SweepFolders) -> Workplace:
-    return Workplace(folders.records, folders.state / "locks", 0.0, MemoryTracker())
-
-
 def opened(config: SweepConfig, folders: SweepFolders, place: Workplace) -> Search:
     assert config.search is not None
     plans = group_plans(config, config.search, study=folders.study, prepared=folders.prepared)
-    return open_search(plans, plan_of(config, folders).recorded, place, lambda trials: {})
+    return open_search(plans, plan_of(config, folders).recorded, place, MemoryTracker(), lambda trials: {})
 
 
 def search_here(config: SweepConfig, folders: SweepFolders, most: int = 1000) -> list[TrialRecord]:

@@ -30,9 +30,8 @@ from tests.tuning.search.searches import (
     search_here,
     search_untrained,
     searching,
-    workplace,
 )
-from tests.tuning.sweeps import plan_of, run_here, sweep_config
+from tests.tuning.sweeps import plan_of, run_here, sweep_config, workplace
 
 RATE_ALONE = {"space": {RATE: SEARCH["space"][RATE]}}
 
@@ -136,7 +135,7 @@ def test_several_at_a_time_lose_and_double_nothing(folders):
         running.append(trial)
     while running:
         trial = running.pop(len(running) // 2)
-        record_lost([trial], {trial.key: "not run"}, place)
+        record_lost([trial], {trial.key: "not run"}, place, MemoryTracker())
         ended.append(trial.key)
         course.tell(trial)
         while len(running) < 4 and (found := course.next()):
@@ -164,7 +163,7 @@ def test_a_failed_trial_is_tried_again_by_the_next_run_alone(folders):
     course = opened(config, folders, place)
     died = []
     while trial := course.next():
-        record_lost([trial], {trial.key: "it died"}, place)
+        record_lost([trial], {trial.key: "it died"}, place, MemoryTracker())
         course.tell(trial)
         died.append(trial.key)
     assert len(died) == 2
