@@ -95,7 +95,7 @@ class Study:
         )
         places: dict[tuple[Any, ...], list[pl.DataFrame]] = {}
         for part in parts:
-            places.setdefault(part.select(keys).row(0), []).append(part)
+            places.setdefault(tuple(part[key][0] for key in keys), []).append(part)
         return [_cell(place, axes) for place in places.values()]
 
     @property
@@ -170,7 +170,7 @@ def swept_axes(trials: pl.DataFrame) -> dict[str, str]:
 
 def _cell(parts: list[pl.DataFrame], axes: Mapping[str, str]) -> Cell:
     """The cell of the trials of each of its arms."""
-    first = parts[0].select(*CELL, *axes).row(0, named=True)
+    first = {name: parts[0][name][0] for name in (*CELL, *axes)}
     by_arm = {part["arm"][0]: part for part in parts}
     arms = {arm: by_arm[arm] for arm in _off_first(list(by_arm))}
     for arm, rows in arms.items():

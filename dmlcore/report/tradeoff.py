@@ -43,14 +43,18 @@ class Mark:
         return self.x.mean or 0.0, self.y.mean or 0.0
 
 
-def marks(study: Study) -> list[Mark]:
-    """Every (cell, arm) with a finished seed: mean and t-interval of both axes over its seeds."""
+def marks(study: Study, inconsistency: str | None = None) -> list[Mark]:
+    """Every (cell, arm) with a finished seed: mean and t-interval of both axes over its seeds.
+
+    `inconsistency` is the column of the horizontal axis; None: that of the study's config.
+    """
     config, found = study.config, []
+    across = inconsistency or config.inconsistency
     for cell in study.cells:
         for arm in cell.arms:
             x, y = (
                 t_interval(list(cell.values(arm, metric).values()), config.confidence)
-                for metric in (config.inconsistency, config.accuracy)
+                for metric in (across, config.accuracy)
             )
             if x.mean is not None and y.mean is not None:
                 found.append(Mark(cell, arm, x, y))

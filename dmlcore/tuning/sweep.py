@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dmlcore.atomic import write_atomically
-from dmlcore.config import SweepConfig
+from dmlcore.config import SearchConfig, SweepConfig
 from dmlcore.data.packed import PreparedDataset
 from dmlcore.records import RecordFolder, trials_table, write_table
 from dmlcore.training.run import TrialResult, run_trial
@@ -86,7 +86,7 @@ def _locked(
         for trial, earlier in plan.reevaluate:
             reevaluate(trial, earlier, place, tracker)
         if plan.missing or plan.to_ask:
-            _run_missing(sweep, plan, folders, place, tracker)
+            _Missing(sweep, plan, folders, place, tracker).run()
     finally:
         after = make_plan(sweep, study=folders.study, prepared=folders.prepared)
         relabel(after, RecordFolder(folders.records))
@@ -97,44 +97,61 @@ def _locked(
     return after
 
 
-def _run_missing(
-    sweep: SweepConfig, plan: Plan, folders: SweepFolders, place: Workplace, tracker: Tracker
-) -> None:
-    from dmlcore.tuning.ray_tune import run_trials
+@dataclass(frozen=True)
+class _Missing:
+    """The trials of a plan that have no record, and what running them takes."""
 
-    def run(trials: list[PlannedTrial], search: Search | None = None) -> dict[str, str]:
-        return run_trials(
-            trials,
-            place,
-            tracker,
-            resources=sweep.resources,
-            cluster=sweep.cluster,
-            attempts=sweep.attempts,
-            state=folders.state,
-            halving=_halving(sweep, plan),
-            search=search,
-        )
+    sweep: SweepConfig
+    plan: Plan
+    folders: SweepFolders
+    place: Workplace
+    tracker: Tracker
 
-    def over(trials: list[PlannedTrial]) -> dict[str, str]:
-        return over_budget(trials, folders.study / sweep.storage, sweep.disk_budget_bytes, concurrent)
+    def run(self) -> None:
+        """Run them; each leaves its record."""
+        if self.sweep.search is None:
+            self._run_grid()
+        else:
+            self._run_search(self.sweep.search)
 
-    examples = [search.example for search in plan.searches]
-    concurrent = at_a_time(examples or plan.missing, sweep.resources)
-    if sweep.search is not None:
+    def _run_grid(self) -> None:
+        for trial in self.plan.missing:
+            take_reason(self.place.reason_file(trial.key))  # of an earlier run of the stage
+        lost = self._over_budget(self.plan.missing)
+        waiting = [trial for trial in self.plan.missing if trial.key not in lost]
+        if waiting:
+            lost |= self._through_ray(waiting)
+        record_lost(self.plan.missing, lost, self.place, self.tracker)
+
+    def _run_search(self, search: SearchConfig) -> None:
         from dmlcore.tuning.search.course import open_search
         from dmlcore.tuning.search.plan import group_plans
 
-        plans = group_plans(sweep, sweep.search, study=folders.study, prepared=folders.prepared)
-        course = open_search(plans, plan.recorded, place, tracker, over)
-        record_lost(course.given, run(examples, course), place, tracker)
-        return
-    for trial in plan.missing:
-        take_reason(place.reason_file(trial.key))  # of an earlier run of the stage
-    lost = over(plan.missing)
-    waiting = [trial for trial in plan.missing if trial.key not in lost]
-    if waiting:
-        lost |= run(waiting)
-    record_lost(plan.missing, lost, place, tracker)
+        plans = group_plans(self.sweep, search, study=self.folders.study, prepared=self.folders.prepared)
+        course = open_search(plans, self.plan.recorded, self.place, self.tracker, self._over_budget)
+        lost = self._through_ray([plan.example for plan in self.plan.searches], course)
+        record_lost(course.given, lost, self.place, self.tracker)
+
+    def _through_ray(self, trials: list[PlannedTrial], search: Search | None = None) -> dict[str, str]:
+        from dmlcore.tuning.ray_tune import run_trials
+
+        return run_trials(
+            trials,
+            self.place,
+            self.tracker,
+            resources=self.sweep.resources,
+            cluster=self.sweep.cluster,
+            attempts=self.sweep.attempts,
+            state=self.folders.state,
+            halving=_halving(self.sweep, self.plan),
+            search=search,
+        )
+
+    def _over_budget(self, trials: list[PlannedTrial]) -> dict[str, str]:
+        examples = [search.example for search in self.plan.searches] or self.plan.missing
+        concurrent = at_a_time(examples, self.sweep.resources)
+        storage = self.folders.study / self.sweep.storage
+        return over_budget(trials, storage, self.sweep.disk_budget_bytes, concurrent)
 
 
 def _halving(sweep: SweepConfig, plan: Plan) -> Halving | None:

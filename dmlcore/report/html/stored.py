@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
@@ -95,8 +94,8 @@ def _stored(study: Study, cell: Cell, arm: str) -> tuple[Cell, str, int, Path, P
 
 
 def _finished(cell: Cell, arm: str) -> dict[int, str]:
-    done = cell.arms[arm].filter(pl.col("status") == "finished")
-    return dict(done.select("seed", "trial_key").iter_rows())
+    done = cell.finished[arm]
+    return dict(zip(done["seed"].to_list(), done["trial_key"].to_list(), strict=True))
 
 
 def _accuracy(study: Study, cell: Cell, arm: str) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from dmlcore.report.html.text import plot_text, rounded
@@ -37,8 +36,7 @@ def tradeoff_data(study: Study, metric: str, run_link: str | None) -> dict[str, 
         metric: of the horizontal axis, `opis_corrected` or `opis`.
         run_link: address of a run with `{trial_key}` in it, or None.
     """
-    study = replace(study, config=study.config.model_copy(update={"inconsistency": f"test/{metric}"}))
-    found, legend = marks(study), legend_of(study)
+    found, legend = marks(study, f"test/{metric}"), legend_of(study)
     whole, front = intervals_readable(found), _front(found)
     places = {id(cell): place for place, cell in enumerate(study.cells)}
     drawn = []
