@@ -1,13 +1,16 @@
 """What the sweep stage costs beside its trials, against plain loops of the same `run_trial` calls.
 
 python -m benchmarks.sweep [--seconds 0 5 30] [--workers 1 2] [--trials 12]    overhead by the length of a trial
+python -m benchmarks.sweep --asleep [--seconds 30] [--workers 2]               the same with trials that sleep
 python -m benchmarks.sweep --counts 10 100 1000                                time and memory by the number of trials
 
 Workers of one thread each against as many plain loops side by side, `--trials` for each of them, in fresh processes.
 `loops` runs from the first call to the last one's end; `sweep` is all of `run_sweep`: plan, Ray's start, the workers'
 imports, MLflow on SQLite, records, table. `start` is the part of it before the first trial and after the last.
 Loops and sweep run in turns of five seconds, the other one stopped meanwhile; only the seconds of its own turns
-count for each. With as many workers as cores what the driver, Ray and MLflow compute is taken from the trials.
+count for each. With as many workers as cores what the driver, Ray and MLflow compute is taken from the trials, and what
+a trial takes drifts with the machine. Trials that sleep need no turns and show what is added to them to the second;
+`beside` is what all processes of the sweep compute meanwhile, in per cent of a core.
 """
 
 from __future__ import annotations
@@ -19,6 +22,9 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +35,8 @@ from dmlcore.config import SweepConfig, TrialConfig
 from dmlcore.data.packed import PreparedDataset
 from dmlcore.tracking import MlflowTracker
 from dmlcore.training import run_trial
+from dmlcore.training.evaluation import UtilityCurve
+from dmlcore.training.run import EpochReport, TrialResult
 from dmlcore.training.store import TrialStore
 from dmlcore.tuning.cells import expand
 from dmlcore.tuning.sweep import SweepFolders, run_sweep
@@ -47,6 +55,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, nargs="+", default=[0, 5, 30])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--trials", type=int, default=12, help="for each worker")
+    parser.add_argument("--asleep", action="store_true")
     parser.add_argument("--counts", type=int, nargs="+", help="instead: numbers of trials of 0 s")
     parser.add_argument("--part", nargs=3, metavar=("WHAT", "FOLDER", "SETTINGS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -58,6 +67,8 @@ def main() -> None:
         small_dataset(Path(name) / "prepared" / "small")
         if arguments.counts:
             by_count(Path(name), arguments.counts)
+        elif arguments.asleep:
+            asleep(Path(name), arguments.seconds, arguments.workers, arguments.trials)
         else:
             by_length(Path(name), arguments.seconds, arguments.workers, arguments.trials)
 
@@ -85,6 +96,24 @@ def row(workers: str, loops: float, found: dict[str, Any], trials: int) -> None:
         f"{(spent - loops) / trials:>17.2f} {spent / loops:>14.3f}",
         flush=True,
     )
+
+
+def asleep(folder: Path, lengths: list[float], counts: list[int], trials: int) -> None:
+    """Print a row a length and number of workers, reused."""
+    print(f"{trials} trials a worker that sleep; seconds")
+    print("  a trial  workers     loops    sweep  start  overhead a trial  sweep / loops  beside", flush=True)
+    for length in lengths:
+        for workers in counts:
+            settings = {"workers": workers, "trials": workers * trials, "reuse": True}
+            train = {"epochs": EPOCHS, "batches_per_epoch": 1}
+            found = run_part("sweep", folder, settings | {"train": train, "sleep": length})
+            loops, spent = length * trials, found["seconds"]
+            start = spent - (found["last"] - found["first"])
+            print(
+                f"{length:>9.2f} {workers:>8} {loops:>9.1f} {spent:>8.1f} {start:>6.1f} "
+                f"{(spent - loops) / trials:>17.2f} {spent / loops:>14.3f} {found['beside']:>6.1f}%",
+                flush=True,
+            )
 
 
 def by_count(folder: Path, counts: list[int]) -> None:
@@ -170,7 +199,9 @@ def sweep_part(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         tracker = MlflowTracker.for_study("benchmark", folders.state, None)
         with Watch(folders.records, settings["trials"]) as watch:
             started = time.time()
-            plan = run_sweep(config, folders, tracker)
+            plan = run_sweep(
+                config, folders, tracker, Sleeper(settings["sleep"]) if "sleep" in settings else run_trial
+            )
             ended = time.time()
         if plan.missing:
             raise RuntimeError(f"{len(plan.missing)} trials failed")
@@ -184,15 +215,35 @@ def sweep_part(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         "seconds": ended - started,
         "early_mib": watch.early / 2**20,
         "largest_mib": watch.largest / 2**20,
+        "beside": watch.beside,
     }
 
 
+@dataclass(frozen=True)
+class Sleeper:
+    """In place of `run_trial`: epochs that sleep, each reported with as many metrics as a real one."""
+
+    seconds: float
+
+    def __call__(
+        self, config: Any, data: Any, *, report: Callable[[EpochReport], None], **rest: Any
+    ) -> TrialResult:
+        for epoch in range(EPOCHS):
+            time.sleep(self.seconds / EPOCHS)
+            report(EpochReport(epoch, {f"validation/metric_{number}": 0.5 for number in range(27)}))
+        return TrialResult(
+            {"test/map_at_r": 0.5}, [], UtilityCurve([0.0, 1.0], [0.5] * 2, [0.4] * 2, [0.6] * 2)
+        )
+
+
 class Watch:
-    """Resident memory of this process while records appear."""
+    """Resident memory of this process while records appear, and what it and those that it started compute."""
 
     def __init__(self, records: Path, trials: int) -> None:
         self.records, self.trials = records, trials
         self.early = self.largest = 0
+        self.beside = 0.0
+        """Per cent of a core, from the first record on."""
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look)
 
@@ -206,13 +257,27 @@ class Watch:
 
     def _look(self) -> None:
         process = psutil.Process()
+        began: tuple[float, float] | None = None
         while not self._ended.wait(0.5):
             done = len(list(self.records.glob("*.json")))
             resident = process.memory_info().rss
+            if 0 < done < self.trials:
+                now = time.monotonic(), computed(process)
+                began = began or now
+                self.beside = 100 * (now[1] - began[1]) / max(now[0] - began[0], 1.0)
             if done <= max(1, self.trials // 10):
                 self.early = resident
             elif done < self.trials:  # what the table of all trials takes afterwards is not the sweep's
                 self.largest = max(self.largest, resident)
+
+
+def computed(process: psutil.Process) -> float:
+    """Processor seconds of a process and all that it started and that still run."""
+    spent = 0.0
+    for each in [process, *process.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            spent += sum(each.cpu_times()[:2])
+    return spent
 
 
 PARTS = {"loop": loop_part, "sweep": sweep_part}
