@@ -63,10 +63,15 @@ def test_sync_comes_after_all_that_was_told_before():
 def test_after_an_interruption_no_one_waits_and_what_was_not_told_is_dropped():
     slow = Slow()
     started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), TrackerThread(slow) as tracker:
-        tracker.start("a", "a", {}, {})
-        tracker.finish(record("a"), "a")
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with TrackerThread(slow) as tracker:
+            tracker.start("a", "a", {}, {})
+            tracker.finish(record("a"), "a")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert time.monotonic() - started < 10
     slow.may_go_on.set()
     time.sleep(0.2)
