@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--trials", type=int, default=12, help="for each worker")
     parser.add_argument("--asleep", action="store_true")
-    parser.add_argument("--counts", type=int, nargs="+", help="instead: numbers of trials of 0 s")
+    parser.add_argument("--counts", type=int, nargs="+", help="instead: numbers of trials that do nothing")
     parser.add_argument("--part", nargs=3, metavar=("WHAT", "FOLDER", "SETTINGS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.part:
@@ -119,12 +119,15 @@ def asleep(folder: Path, lengths: list[float], counts: list[int], trials: int) -
 def by_count(folder: Path, counts: list[int]) -> None:
     """Print a row a number of trials."""
     print(
-        "trials of 0 s, 2 workers; MiB: resident memory of the driver when a tenth was done and at its largest later"
+        "trials that do nothing, 2 workers; MiB: resident memory of the driver when a tenth was done and at its "
+        "largest later"
     )
     print(" trials  seconds  seconds a trial  MiB at 1/10  largest MiB", flush=True)
     for count in counts:
         train = {"epochs": 1, "batches_per_epoch": 1}
-        found = run_part("sweep", folder, {"workers": 2, "trials": count, "train": train, "reuse": True})
+        found = run_part(
+            "sweep", folder, {"workers": 2, "trials": count, "train": train, "sleep": 0.0, "reuse": True}
+        )
         print(
             f"{count:>7} {found['seconds']:>8.1f} {found['seconds'] * 2 / count:>16.2f} "
             f"{found['early_mib']:>12.0f} {found['largest_mib']:>12.0f}",

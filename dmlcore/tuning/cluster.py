@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -62,7 +63,7 @@ def connected(cluster: ClusterConfig, state: Path, needs: list[Path]) -> Iterato
             finally:
                 meeting.end()
     finally:
-        ray.shutdown()
+        _stop()
         signal.signal(signal.SIGTERM, previous)
 
 
@@ -81,6 +82,18 @@ def _start(address: str | None) -> None:
         ray.init(address=address, runtime_env=shipped, **options)
     except (ConnectionError, RuntimeError) as error:
         raise ClusterError(f"no Ray cluster answers at {address}: {error}") from error
+
+
+def _stop() -> None:
+    """Leave Ray. Its objects go before it does: another thread in which the collector met one while Ray stops would end
+    this process at once ("The core worker has already been shutdown").
+    """
+    gc.collect()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        gc.enable()
 
 
 def _cpus() -> int:

@@ -73,6 +73,7 @@ def run_trials(
             watcher = Watcher(left, place, connection, progress, tracker, halving)
             if left or search:
                 _tune(trials, watcher, resources, attempts, state / "tune", search)
+        tracker.settle()  # before Ray stops: see `cluster._stop`
     return watcher.died
 
 

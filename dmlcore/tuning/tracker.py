@@ -28,6 +28,9 @@ class Tracker(Protocol):
 
     def sync(self, records: Iterable[TrialRecord]) -> int: ...
 
+    def settle(self) -> None:
+        """Wait until all that was told is shown."""
+
 
 class TrackerThread:
     """Makes the calls of another tracker in a thread, one after the other: nothing waits for it, a store that answers
@@ -64,6 +67,9 @@ class TrackerThread:
     def sync(self, records: Iterable[TrialRecord]) -> int:
         """After all calls before it; this one waits."""
         return self._thread.submit(self.tracker.sync, records).result()
+
+    def settle(self) -> None:
+        self._thread.submit(self.tracker.settle).result()
 
     def _later(self, call: Callable[..., None], *arguments: Any) -> None:
         self._thread.submit(call, *arguments).add_done_callback(_complain)

@@ -45,9 +45,8 @@ def test_a_sweep_through_ray_runs_everything_once_and_then_nothing(folders, caps
     tracker = MemoryTracker()
     plan = run_sweep(config, folders, tracker)
     assert tracker.records == plan.records
-    assert {key: len(epochs) for key, epochs in tracker.epochs.items()} == {
-        key: len(record.curve) for key, record in plan.records.items() if record.curve
-    }
+    for key, record in plan.records.items():
+        assert record.status == "failed" or sorted(tracker.epochs[key]) == list(range(len(record.curve)))
     status = {trial.cell.name: plan.records[trial.key].status for trial in plan.trials}
     assert sorted(status.values()) == ["failed"] * 4 + ["finished"] * 2
     table = pl.read_parquet(folders.results / "trials.parquet")
