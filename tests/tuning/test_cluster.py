@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import multiprocessing
 import os
 import subprocess
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -117,6 +120,53 @@ def test_a_search_that_stops_early_spreads_over_nodes_that_share_no_disk(two_nod
     assert {record.status for record in plan.records.values()} <= {"finished", "stopped"}
     again = run_sweep(config, folders, MemoryTracker())
     assert again.records == plan.records
+
+
+class Loop:
+    """What the garbage collector alone can free."""
+
+    def __init__(self, handle) -> None:
+        self.me, self.handle = self, handle
+
+
+def start_and_stop_ray_beside_a_thread_that_collects(state: str) -> None:
+    ended = threading.Event()
+
+    def collect() -> None:
+        while not ended.is_set():
+            gc.collect(0)
+            [[] for _ in range(2000)]
+
+    beside = threading.Thread(target=collect)
+    beside.start()
+    try:
+        for _ in range(2):
+            with connected(ClusterConfig(), Path(state), []):
+                kind = ray.remote(num_cpus=0)(Answering)
+                actor = kind.remote()
+                ray.get(actor.answer.remote())
+                loops = [Loop(actor.answer.remote()) for _ in range(300)]
+                loops += [Loop(actor) for _ in range(1500)] + [Loop(kind.remote()) for _ in range(20)]
+                del actor, loops
+    finally:
+        ended.set()
+        beside.join()
+
+
+class Answering:
+    def answer(self) -> dict[str, float]:
+        return {"a": 1.0}
+
+
+@pytest.mark.slow
+def test_ray_stops_while_another_thread_collects_garbage(tmp_path):
+    """Ray ends the process at once where a thread frees a handle of an actor in the moment of its shutdown."""
+    process = multiprocessing.get_context("spawn").Process(
+        target=start_and_stop_ray_beside_a_thread_that_collects, args=(str(tmp_path),)
+    )
+    process.start()
+    process.join(240)
+    assert process.exitcode == 0
 
 
 @pytest.mark.slow
