@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-from matplotlib.figure import Figure
 
 from dmlcore.atomic import write_atomically
 from dmlcore.report.baselines import baselines
 from dmlcore.report.comparisons import comparisons
 from dmlcore.report.convergence_plot import convergence_figure
+from dmlcore.report.figures import png_bytes
 from dmlcore.report.html.page import report_html
 from dmlcore.report.names import METRICS
-from dmlcore.report.painter import painter
 from dmlcore.report.paired_tests import overall_tests
 from dmlcore.report.parts import DIGITS, csv_text, shown_study, write_parts
 from dmlcore.report.statistics import t_interval
@@ -30,26 +27,19 @@ def write_results(study: Study, folder: Path) -> None:
     baselines.csv, comparisons.csv and metrics.json hold every setting; tradeoff.png and utility_curves.png what
     `shown_study` shows; convergence.png every trial. report.html is the page with all of it.
     """
-    with painter(study.trials.height) as draw:
-        pictures = {
-            name: draw(build(), study.config.figure)
-            for name, build in _figures(study, shown_study(study)).items()
-        }
-        write_atomically(folder / "baselines.csv", csv_text(baselines(study)))
-        write_atomically(folder / "comparisons.csv", csv_text(comparisons(study)))
-        write_atomically(folder / "metrics.json", json.dumps(metrics_summary(study), indent=1) + "\n")
-        write_parts(study, folder)
-        write_atomically(folder / "report.html", report_html(study))
-        for name, picture in pictures.items():
-            write_atomically(folder / f"{name}.png", picture())
-
-
-def _figures(study: Study, shown: Study) -> dict[str, Callable[[], Figure]]:
-    return {
-        "convergence": lambda: convergence_figure(study),
-        "tradeoff": lambda: tradeoff_figure(shown),
-        "utility_curves": lambda: utility_figure(shown),
+    write_atomically(folder / "baselines.csv", csv_text(baselines(study)))
+    write_atomically(folder / "comparisons.csv", csv_text(comparisons(study)))
+    write_atomically(folder / "metrics.json", json.dumps(metrics_summary(study), indent=1) + "\n")
+    shown = shown_study(study)
+    figures = {
+        "convergence": convergence_figure(study),
+        "tradeoff": tradeoff_figure(shown),
+        "utility_curves": utility_figure(shown),
     }
+    for name, figure in figures.items():
+        write_atomically(folder / f"{name}.png", png_bytes(figure, study.config.figure))
+    write_parts(study, folder)
+    write_atomically(folder / "report.html", report_html(study))
 
 
 def metrics_summary(study: Study) -> dict[str, Any]:

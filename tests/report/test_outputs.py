@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from dmlcore.config import AggregateConfig, FigureConfig
-from dmlcore.report import painter
 from dmlcore.report.comparisons import comparisons
 from dmlcore.report.outputs import write_results
 from dmlcore.report.study import read_study
@@ -44,13 +43,6 @@ def test_same_input_same_bytes_whatever_the_order_of_rows(tmp_path: Path) -> Non
     first, second = written(tmp_path / "a", found), written(tmp_path / "b", found[::-1])
     assert list(first) == FILES
     assert first == second
-
-
-def test_a_large_study_is_drawn_in_a_second_process_to_the_same_bytes(tmp_path: Path, monkeypatch) -> None:
-    found = rows(backbones=("vit",))
-    first = written(tmp_path / "a", found)
-    monkeypatch.setattr(painter, "LARGE", 1)
-    assert written(tmp_path / "b", found) == first
 
 
 def test_plots_carry_no_date_or_version(tmp_path: Path) -> None:
