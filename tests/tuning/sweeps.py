@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 from dmlcore.config import SweepConfig, canonical, parse
 from dmlcore.records import TrialRecord
@@ -46,3 +46,8 @@ def run_here(config: SweepConfig, folders: SweepFolders, tracker: Tracker) -> li
 
 def workplace(folders: SweepFolders, **changes: Any) -> Workplace:
     return Workplace(folders.records, folders.state / "locks", 0.0, **changes)
+
+
+def not_called(*arguments: Any, **named: Any) -> NoReturn:
+    """In place of `run_trial`, where nothing must be trained."""
+    raise AssertionError("nothing must be trained")

@@ -19,7 +19,7 @@ from dmlcore.tuning.sweep import SweepFolders, record_lost, run_sweep
 from dmlcore.tuning.worker import execute
 from tests.disks import fill, mounted
 from tests.small import TRIAL
-from tests.tuning.sweeps import plan_of, run_here, sweep_config, workplace
+from tests.tuning.sweeps import not_called, plan_of, run_here, sweep_config, workplace
 
 SPAWN = multiprocessing.get_context("spawn")
 ENDLESS = TRIAL["train"] | {"epochs": 100_000}
@@ -35,10 +35,6 @@ def endless(**changes):
         "train": ENDLESS
     }
     return sweep_config(**({"trial": trial, "regularizers": [[]]} | changes))
-
-
-def not_called(*arguments, **named):
-    raise AssertionError("nothing must be trained")
 
 
 def hang(reason_file: str) -> None:

@@ -17,7 +17,7 @@ from dmlcore.tracking import MemoryTracker
 from dmlcore.tuning.lock import SweepBusyError
 from dmlcore.tuning.sweep import SweepFolders, run_sweep
 from dmlcore.tuning.worker import execute
-from tests.tuning.sweeps import plan_of, run_here, sweep_config, workplace
+from tests.tuning.sweeps import not_called, plan_of, run_here, sweep_config, workplace
 
 
 @pytest.fixture
@@ -132,10 +132,6 @@ def test_two_sweeps_at_once_are_refused(folders):
     folders.state.mkdir(parents=True)
     with FileLock(folders.state / "sweep.lock"), pytest.raises(SweepBusyError, match="another process"):
         run_sweep(sweep_config(), folders, MemoryTracker())
-
-
-def not_called(*arguments, **named):
-    raise AssertionError("nothing must be trained")
 
 
 def hold(path: str, seconds: float) -> None:
