@@ -33,7 +33,7 @@ import psutil
 from benchmarks.turns import Group, in_turns
 from dmlcore.config import SweepConfig, TrialConfig
 from dmlcore.data.packed import PreparedDataset
-from dmlcore.tracking import MlflowTracker
+from dmlcore.tracking import MlflowTracker, TrackerProcess
 from dmlcore.training import run_trial
 from dmlcore.training.evaluation import UtilityCurve
 from dmlcore.training.run import EpochReport, TrialResult
@@ -200,11 +200,11 @@ def sweep_part(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folders = SweepFolders(Path(name) / "study", folder / "prepared")
         tracker = MlflowTracker.for_study("benchmark", folders.state, None)
+        run = Sleeper(settings["sleep"]) if "sleep" in settings else run_trial
         with Watch(folders.records, settings["trials"]) as watch:
             started = time.time()
-            plan = run_sweep(
-                config, folders, tracker, Sleeper(settings["sleep"]) if "sleep" in settings else run_trial
-            )
+            with TrackerProcess(tracker) as aside:
+                plan = run_sweep(config, folders, aside, run)
             ended = time.time()
         if plan.missing:
             raise RuntimeError(f"{len(plan.missing)} trials failed")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dmlcore.config import ConfigError, load_study
 from dmlcore.data.errors import DataError
-from dmlcore.tracking import MlflowTracker
+from dmlcore.tracking import MlflowTracker, TrackerProcess
 from dmlcore.tracking.models import log_best
 from dmlcore.tuning.exchange import ClusterError
 from dmlcore.tuning.lock import SweepBusyError
@@ -31,7 +31,8 @@ def main(study: Path, dry_run: bool = False) -> int:
     tracker = MlflowTracker.for_study(sweep.study, study / "state", ROOT)
     folders = SweepFolders(study, ROOT / "data" / "prepared")
     try:
-        plan = run_sweep(sweep, folders, tracker)
+        with TrackerProcess(tracker) as aside:
+            plan = run_sweep(sweep, folders, aside)
     except KeyboardInterrupt:
         print("\nsweep: interrupted; every finished trial is kept. Go on with: dvc repro")
         return 130

@@ -28,8 +28,6 @@ class MemoryTracker:
     def finish(self, record: TrialRecord, name: str) -> None:
         self.records[record.trial_key] = record
 
-    def settle(self) -> None: ...
-
     def sync(self, records: Iterable[TrialRecord]) -> int:
         missing = [record for record in records if self.records.get(record.trial_key) != record]
         for record in missing:

@@ -60,9 +60,6 @@ class MlflowTracker:
         """As `Runs.complete`."""
         self._quietly("finish", lambda: self.runs.complete(record, name))
 
-    def settle(self) -> None:
-        """Each call has returned when it is done: nothing waits."""
-
     def sync(self, records: Iterable[TrialRecord]) -> int:
         """As `deliver`, but a store that does not answer is a warning; gives how many runs were behind."""
         try:

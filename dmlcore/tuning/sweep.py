@@ -18,7 +18,7 @@ from dmlcore.tuning.limits import Limits, over_budget, take_reason
 from dmlcore.tuning.lock import sweep_lock
 from dmlcore.tuning.outcomes import record_lost, reevaluate, relabel
 from dmlcore.tuning.plan import Plan, PlannedTrial, make_plan
-from dmlcore.tuning.tracker import Tracker, TrackerThread
+from dmlcore.tuning.tracker import Tracker
 from dmlcore.tuning.worker import Workplace
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def run_sweep(
     Args:
         sweep: what to run.
         folders: where.
-        tracker: told of the trials' course, in a thread of its own.
+        tracker: told of the trials' course.
         run: trains and evaluates in the workers, as `run_trial` does.
 
     Returns:
@@ -69,8 +69,8 @@ def run_sweep(
         ConfigError: the sweep cannot be planned.
     """
     folders.records.mkdir(parents=True, exist_ok=True)
-    with sweep_lock(folders.state), TrackerThread(tracker) as tracking:
-        return _locked(sweep, folders, tracking, run)
+    with sweep_lock(folders.state):
+        return _locked(sweep, folders, tracker, run)
 
 
 def _locked(

@@ -79,7 +79,7 @@ class Watcher(Callback):
         if "epoch" not in result:
             return
         planned = self.trials[trial.config["trial_key"]]
-        epoch, metrics = result["epoch"], result["metrics"]
+        epoch, metrics = result["epoch"], dict(result["metrics"])
         score = metrics.get(CURVE)
         self.tracker.epoch(planned.key, epoch, metrics)
         self.progress.epoch(planned.key, epoch, score)

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 
 from dmlcore.config import SweepConfig
 from dmlcore.records import RecordFolder
-from dmlcore.tracking import MlflowTracker
+from dmlcore.tracking import MlflowTracker, TrackerProcess
 from dmlcore.tracking.runs import Runs
 from dmlcore.tuning.plan import Plan, PlannedTrial
 from dmlcore.tuning.sweep import SweepFolders, publish, run_sweep
@@ -58,7 +58,8 @@ class Study:
         marks = self.folders.study / "marks"
         marks.mkdir(parents=True, exist_ok=True)
         placed = {t.store_folder.name: found for t in self.trials if (found := (faults or {}).get(t.key))}
-        return run_sweep(self.config, self.folders, self.tracker, Saboteur(marks, placed))
+        with TrackerProcess(self.tracker) as tracker:
+            return run_sweep(self.config, self.folders, tracker, Saboteur(marks, placed))
 
     def run_here(self, tracker: Tracker | None = None) -> None:
         """The missing trials one after the other in this process; None: the study's tracker."""
