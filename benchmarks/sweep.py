@@ -44,6 +44,8 @@ from tests.small import small_dataset, small_trial
 from tests.tuning.sweeps import sweep_config
 
 EPOCHS = 5
+RARELY = 10.0
+"""Seconds between two looks at all processes, which take time themselves."""
 PROBE = 400
 """Batches by which the speed of training is found."""
 
@@ -261,13 +263,14 @@ class Watch:
     def _look(self) -> None:
         process = psutil.Process()
         began: tuple[float, float] | None = None
+        asked = -RARELY
         while not self._ended.wait(0.5):
             done = len(list(self.records.glob("*.json")))
-            resident = process.memory_info().rss
-            if 0 < done < self.trials:
-                now = time.monotonic(), computed(process)
-                began = began or now
-                self.beside = 100 * (now[1] - began[1]) / max(now[0] - began[0], 1.0)
+            resident, now = process.memory_info().rss, time.monotonic()
+            if 0 < done < self.trials and now - asked > RARELY:
+                asked, spent = now, computed(process)
+                began = began or (now, spent)
+                self.beside = 100 * (spent - began[1]) / max(now - began[0], 1.0)
             if done <= max(1, self.trials // 10):
                 self.early = resident
             elif done < self.trials:  # what the table of all trials takes afterwards is not the sweep's

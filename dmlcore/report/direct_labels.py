@@ -20,18 +20,12 @@ ANGLES = tuple(range(0, 360, 30))
 MARK_POINTS = 7.0
 
 
-def settle_layout(figure: Figure) -> None:
-    """Lay the figure out as it is now, for good."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-
-
 def place_labels(
     figure: Figure, ax: Axes, names: Sequence[str], anchors: Floats, marks: Floats, shades: Sequence[str]
 ) -> None:
     """Write each name near its anchor: the first free place, nearest ring first; else the one that covers least.
 
-    To be called when the axes have their final limits, once `settle_layout` has given them their size.
+    To be called when the axes have their final limits, once `figures.settle_layout` has given them their size.
 
     Args:
         names: [n].
@@ -47,9 +41,8 @@ def place_labels(
     taken = [np.array([x - half, y - half, x + half, y + half]) for x, y in dots]
     pixels = ax.transData.transform(anchors)
     for i in np.argsort(-pixels[:, 1], kind="stable"):
-        size = _size(figure, names[i])
-        boxes = _candidates(pixels[i], size, scale)
-        box = min(boxes, key=lambda item: _cost(item[0], item[1], taken, frame, scale))[0]
+        boxes, rings = _candidates(pixels[i], _size(figure, names[i]), scale)
+        box = boxes[np.argmin(_costs(boxes, rings, np.array(taken), frame, scale))]
         taken.append(box)
         _write(ax, names[i], pixels[i], box, shades[i], scale)
 
@@ -61,25 +54,21 @@ def _size(figure: Figure, name: str) -> Floats:
     return np.array([extent.width, extent.height])
 
 
-def _candidates(at: Floats, size: Floats, scale: float) -> list[tuple[Floats, float]]:
-    """Boxes around a mark, each with its distance in points."""
-    boxes = []
-    for ring in RINGS:
-        for angle in np.radians(ANGLES):
-            way = np.array([np.cos(angle), np.sin(angle)])
-            centre = at + way * (ring * scale + np.abs(way) * size / 2)
-            boxes.append((np.concatenate([centre - size / 2, centre + size / 2]), ring))
-    return boxes
+def _candidates(at: Floats, size: Floats, scale: float) -> tuple[Floats, Floats]:
+    """Boxes around a mark, [k, 4], and the distance of each in points, [k]."""
+    rings, angles = (grid.ravel() for grid in np.meshgrid(RINGS, np.radians(ANGLES), indexing="ij"))
+    ways = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    centres = at + ways * (rings[:, None] * scale + np.abs(ways) * size / 2)
+    return np.hstack([centres - size / 2, centres + size / 2]), rings
 
 
-def _cost(box: Floats, ring: float, taken: Sequence[Floats], frame: Floats, scale: float) -> float:
-    """Area covered in square points, far more outside the axes, and a little for distance."""
-    others = np.array(taken)
-    width = np.minimum(box[2], others[:, 2]) - np.maximum(box[0], others[:, 0])
-    height = np.minimum(box[3], others[:, 3]) - np.maximum(box[1], others[:, 1])
-    covered = float(np.sum(np.maximum(width, 0) * np.maximum(height, 0))) / scale**2
-    beyond = np.sum(np.maximum(frame[:2] - box[:2], 0)) + np.sum(np.maximum(box[2:] - frame[2:], 0))
-    return covered + 100 * float(beyond) / scale + 0.2 * ring
+def _costs(boxes: Floats, rings: Floats, taken: Floats, frame: Floats, scale: float) -> Floats:
+    """Of each box the area that it covers in square points, far more outside the axes, and a little for distance."""
+    low = np.maximum(boxes[:, None, :2], taken[:, :2])
+    high = np.minimum(boxes[:, None, 2:], taken[:, 2:])
+    covered = np.maximum(high - low, 0).prod(axis=2).sum(axis=1) / scale**2
+    beyond = np.maximum(frame[:2] - boxes[:, :2], 0) + np.maximum(boxes[:, 2:] - frame[2:], 0)
+    return covered + 100 * beyond.sum(axis=1) / scale + 0.2 * rings
 
 
 def _write(ax: Axes, name: str, at: Floats, box: Floats, shade: str, scale: float) -> None:

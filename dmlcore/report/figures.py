@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import matplotlib
 import matplotlib.style
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from dmlcore.config import FigureConfig
@@ -50,7 +51,9 @@ def markers(names: Sequence[str]) -> dict[str, str]:
 
 def new_figure(width_inches: float, height_inches: float) -> Figure:
     """A figure that knows no window system."""
-    return Figure(figsize=(width_inches, height_inches), layout="constrained")
+    figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
+    FigureCanvasAgg(figure)  # keeps its renderer; without it each measuring of a text makes a new one
+    return figure
 
 
 def add_footer(figure: Figure, text: str) -> None:
@@ -60,8 +63,19 @@ def add_footer(figure: Figure, text: str) -> None:
     figure.supxlabel(lines, fontsize=FOOTER_POINTS, x=0.01, ha="left", color="#444444")
 
 
+def settle_layout(figure: Figure) -> None:
+    """Lay the figure out as it is now, for good."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        with house_style():  # a user's matplotlibrc may ask for another engine
+            figure.set_layout_engine(None)
+
+
 def png_bytes(figure: Figure, config: FigureConfig) -> bytes:
     """The figure as a PNG without the writer's version or a date."""
     buffer = io.BytesIO()
+    figure.set_dpi(config.dots_per_inch)
+    settle_layout(figure)  # a figure that has an engine is drawn twice
     figure.savefig(buffer, format="png", dpi=config.dots_per_inch, metadata={"Software": None})
     return buffer.getvalue()

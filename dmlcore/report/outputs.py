@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,5 +73,5 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.{DIGITS}g}")
 
 
-def _mean(values: dict[int, float]) -> float | None:
+def _mean(values: Mapping[int, float]) -> float | None:
     return _rounded(t_interval(list(values.values()), 0.95).mean)

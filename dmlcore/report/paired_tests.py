@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from scipy import special, stats
 from statsmodels.stats.power import TTestPower
 
+from dmlcore.report.statistics import mean_and_deviation
+
 FEWEST_COMPARISONS = 6
 """Below, no outcome of a two-sided signed-rank test reaches p < 0.05: 2 / 2^5 = 0.0625."""
 TOO_FEW = "too few for a test"
@@ -77,7 +79,7 @@ def cohen_d(differences: Sequence[float]) -> float | None:
     """mean / standard deviation (n - 1) of the differences; None below 2 of them or where they do not vary."""
     if len(differences) < 2:
         return None
-    mean, spread = float(np.mean(differences)), float(np.std(differences, ddof=1))
+    mean, spread = mean_and_deviation(differences)
     return mean / spread if spread > 1e-12 * max(abs(mean), 1e-300) else None
 
 

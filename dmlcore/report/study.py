@@ -44,13 +44,23 @@ class Cell:
         """The loss, with the swept axes where there are any."""
         return ", ".join(part for part in (self.loss, self.axes_text) if part)
 
-    def values(self, arm: str, metric: str) -> dict[int, float]:
+    def values(self, arm: str, metric: str) -> Mapping[int, float]:
         """Seed -> finite value of `metric` (a column) over the finished trials of `arm`."""
+        if (arm, metric) not in self._values:
+            self._values[arm, metric] = self._read(arm, metric)
+        return self._values[arm, metric]
+
+    def _read(self, arm: str, metric: str) -> dict[int, float]:
         done = self.finished.get(arm)
         if done is None or metric not in done.columns:
             return {}
         pairs = zip(done["seed"].to_list(), done[metric].to_list(), strict=True)
         return {s: float(v) for s, v in pairs if v is not None and math.isfinite(v)}
+
+    @cached_property
+    def _values(self) -> dict[tuple[str, str], dict[int, float]]:
+        """What was read before: tables and plots ask for the same."""
+        return {}
 
     @cached_property
     def finished(self) -> dict[str, pl.DataFrame]:

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from dmlcore.report.direct_labels import place_labels, settle_layout
-from dmlcore.report.figures import COLOURS, add_footer, house_style, new_figure
+from dmlcore.report.direct_labels import place_labels
+from dmlcore.report.figures import COLOURS, add_footer, house_style, new_figure, settle_layout
 from dmlcore.report.legend import Legend, draw_legend, legend_of
 from dmlcore.report.names import label, one_line, percent
 from dmlcore.report.pareto import pareto_front
