@@ -7,7 +7,7 @@ python -m benchmarks.sweep --counts 10 100 1000                                t
 Workers of one thread each against as many plain loops side by side, `--trials` for each of them, in fresh processes.
 `loops` runs from the first call to the last one's end; `sweep` is all of `run_sweep`: plan, Ray's start, the workers'
 imports, MLflow on SQLite, records, table. `start` is the part of it before the first trial and after the last.
-Loops and sweep run in turns of five seconds, the other one stopped meanwhile; only the seconds of its own turns
+Loops and sweep run in turns of a second, the other one stopped meanwhile; only the seconds of its own turns
 count for each. With as many workers as cores what the driver, Ray and MLflow compute is taken from the trials, and what
 a trial takes drifts with the machine. Trials that sleep need no turns and show what is added to them to the second;
 `beside` is what all processes of the sweep compute meanwhile, in per cent of a core.

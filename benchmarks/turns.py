@@ -10,8 +10,8 @@ from collections.abc import Iterable
 
 import psutil
 
-TURN = 5.0
-"""Seconds. Short against the drift, long against a switch; Ray's own health checks allow for 15."""
+TURN = 1.0
+"""Seconds. Short against the drift, which is within seconds too, long against a switch, some 0.03."""
 
 
 class Group:

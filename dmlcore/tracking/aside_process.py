@@ -15,6 +15,8 @@ from threading import Thread
 from typing import Any
 
 logger = logging.getLogger(__name__)
+LAST = 10
+"""Niceness: trials and their start go first."""
 Call = tuple[str, tuple[Any, ...]]
 """The name of a tracker's method and its arguments."""
 
@@ -33,6 +35,8 @@ def serve(pipe: int) -> None:
         answer = _made(tracker, name, arguments)
         if name == "sync":
             connection.send(answer)
+    sys.stderr.flush()
+    os._exit(0)  # all is written; taking MLflow apart takes seconds
 
 
 def _listen(connection: Connection, waiting: SimpleQueue[Call | None]) -> None:

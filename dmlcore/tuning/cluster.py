@@ -49,6 +49,7 @@ def connected(cluster: ClusterConfig, state: Path, needs: list[Path]) -> Iterato
         ClusterError: a node that cannot run trials; names each with what is wrong.
     """
     address = os.environ.get("RAY_ADDRESS") or cluster.address
+    gc.freeze()  # what was there before Ray need not be walked through, least of all in `_stop`
     _start(address)
     previous = signal.signal(signal.SIGTERM, _interrupt)  # after ray.init, which sets a handler of its own
     try:
@@ -89,11 +90,14 @@ def _stop() -> None:
     this process at once ("The core worker has already been shutdown").
     """
     gc.collect()
+    gc.unfreeze()
+    collecting = gc.isenabled()
     gc.disable()
     try:
         ray.shutdown()
     finally:
-        gc.enable()
+        if collecting:
+            gc.enable()
 
 
 def _cpus() -> int:

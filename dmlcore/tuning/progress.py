@@ -90,7 +90,7 @@ class Progress:
         done = self.finished + self.failed + sum(parts)
         if done < 0.2:
             return None
-        return (time.monotonic() - self.started) * (self.total - done) / done
+        return (time.monotonic() - self.started) * max(0.0, self.total - done) / done
 
     def _render(self) -> Group:
         table = Table.grid(padding=(0, 2))
