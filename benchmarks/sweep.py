@@ -205,7 +205,7 @@ def sweep_part(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         run = Sleeper(settings["sleep"]) if "sleep" in settings else run_trial
         with Watch(folders.records, settings["trials"]) as watch:
             started = time.time()
-            with TrackerProcess(tracker) as aside:
+            with TrackerProcess(tracker, folders.state) as aside:
                 plan = run_sweep(config, folders, aside, run)
             ended = time.time()
         if plan.missing:

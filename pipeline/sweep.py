@@ -31,7 +31,7 @@ def main(study: Path, dry_run: bool = False) -> int:
     tracker = MlflowTracker.for_study(sweep.study, study / "state", ROOT)
     folders = SweepFolders(study, ROOT / "data" / "prepared")
     try:
-        with TrackerProcess(tracker) as aside:
+        with TrackerProcess(tracker, folders.state) as aside:
             plan = run_sweep(sweep, folders, aside)
     except KeyboardInterrupt:
         print("\nsweep: interrupted; every finished trial is kept. Go on with: dvc repro")

@@ -19,15 +19,18 @@ def sync(study: Study = Path()) -> None:
 
     Example: dmlcore sync --study .
     """
+    from filelock import FileLock
+
     from dmlcore.config import load_study
     from dmlcore.records import RecordFolder
     from dmlcore.tracking import MlflowTracker, TrackingError
+    from dmlcore.tracking.aside import LOCK
     from dmlcore.tuning.lock import SweepBusyError, sweep_lock
 
     study = study.resolve()
     tracker = MlflowTracker.for_study(load_study(study / "params.yaml").sweep.study, study / "state", None)
     try:
-        with sweep_lock(study / "state"):
+        with sweep_lock(study / "state"), FileLock(study / "state" / LOCK):
             records = RecordFolder(study / "state" / "records").all()
             late = tracker.deliver(records)
     except (TrackingError, SweepBusyError) as error:

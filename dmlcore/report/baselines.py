@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,7 +45,10 @@ def untrained(study: Study) -> dict[tuple[str, str], dict[str, Estimate]]:
     for place in sorted(set(study.trials.select("dataset", "backbone").iter_rows())):
         rows = seeds.filter(dataset=place[0], backbone=place[1])
         values = {
-            m: rows[columns[m]].drop_nulls().drop_nans().to_list() if m in columns else [] for m in METRICS
+            m: [value for value in rows[columns[m]] if value is not None and math.isfinite(value)]
+            if m in columns
+            else []
+            for m in METRICS
         }
         found[place] = {m: t_interval(values[m], study.config.confidence) for m in METRICS}
     return found

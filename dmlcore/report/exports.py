@@ -54,7 +54,8 @@ def write_exports(study: Study, folder: Path) -> list[Path]:
     }
     shown = shown_study(study)
     for name, figure in (("tradeoff", tradeoff_figure(shown)), ("utility_curves", utility_figure(shown))):
-        content |= {f"{name}.png": png_bytes(figure, config), f"{name}.pdf": pdf_bytes(figure, config)}
+        # PDF first: the PNG's layout is the figure's last
+        content |= {f"{name}.pdf": pdf_bytes(figure, config), f"{name}.png": png_bytes(figure, config)}
     for name, data in content.items():
         write_atomically(folder / name, data)
     return [folder / name for name in content]

@@ -73,7 +73,7 @@ def settle_layout(figure: Figure) -> None:
 
 
 def png_bytes(figure: Figure, config: FigureConfig) -> bytes:
-    """The figure as a PNG without the writer's version or a date."""
+    """The figure as a PNG without the writer's version or a date; it keeps the layout that it has there."""
     buffer = io.BytesIO()
     figure.set_dpi(config.dots_per_inch)
     settle_layout(figure)  # a figure that has an engine is drawn twice

@@ -9,7 +9,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from multiprocessing import Pipe
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +19,9 @@ from dmlcore.records import TrialRecord
 from dmlcore.tracking.mlflow import MlflowTracker
 
 logger = logging.getLogger(__name__)
+LOCK = "mlflow.lock"
+PATIENCE = 5.0
+"""Seconds for the call that is being made when the sweep is interrupted."""
 
 
 class TrackerProcess:
@@ -24,34 +29,40 @@ class TrackerProcess:
 
     Used as a context: its end waits until all calls are made. After an error those that still wait are dropped, and
     so they are when this process dies or the other one does: the records have what they would have told.
+
+    Args:
+        tracker: makes them.
+        state: the study's state folder; one process at a time writes to MLflow from it.
     """
 
-    def __init__(self, tracker: MlflowTracker) -> None:
-        self.tracker = tracker
-        self._calls, self._theirs = Pipe()
-        self._process: subprocess.Popen[bytes] | None = None
+    def __init__(self, tracker: MlflowTracker, state: Path) -> None:
+        self.tracker, self.state = tracker, state
         self._gone = False
 
     def __enter__(self) -> TrackerProcess:
-        end = self._theirs.fileno()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "dmlcore.tracking.aside_process", str(end)],
-            pass_fds=[end],
-            stdin=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-        self._theirs.close()  # the other process alone holds it: its death ends the connection
-        self._send(self.tracker)
+        self._calls, theirs = Pipe()
+        with theirs:  # the other process alone keeps its end: its death ends the connection
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "dmlcore.tracking.aside_process", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                process_group=0,  # Ctrl-C reaches this process, which says what becomes of the calls
+                stdin=subprocess.DEVNULL,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            )
+        self._gone = not self._send((self.tracker, self.state / LOCK))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        assert self._process is not None
         try:
             if error is None:
                 self._send(None)
                 self._process.wait()
+            else:
+                self._calls.close()
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(PATIENCE)
         finally:
             self._process.kill()
             self._process.wait()
@@ -72,17 +83,22 @@ class TrackerProcess:
     def sync(self, records: Iterable[TrialRecord]) -> int:
         """After all calls before it; made here where the other process has died."""
         records = list(records)
-        try:
-            self._send(("sync", (records,)))
-            return int(self._calls.recv())
-        except (EOFError, OSError):
-            return self.tracker.sync(records)
+        if self._send(("sync", (records,))):
+            with suppress(EOFError, OSError):
+                return int(self._calls.recv())
+        return self.tracker.sync(records)
 
-    def _send(self, message: Any) -> None:
+    def _send(self, message: Any) -> bool:
+        """Whether it was sent; if not, that is a warning and no more."""
         if self._gone:
-            return
+            return False
         try:
             self._calls.send(message)
         except OSError:
             self._gone = True
             logger.warning("the process that writes to MLflow died; the records have what it was to write")
+        except Exception as error:
+            logger.warning("tracker: %s: %s; the records have it", type(error).__name__, error)
+        else:
+            return True
+        return False

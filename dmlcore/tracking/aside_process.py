@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
+from contextlib import suppress
 from multiprocessing.connection import Connection
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
+
+from filelock import FileLock
 
 logger = logging.getLogger(__name__)
 LAST = 10
@@ -22,30 +24,42 @@ Call = tuple[str, tuple[Any, ...]]
 
 
 def serve(pipe: int) -> None:
-    """Make the calls that come through `pipe`, the first message of which is the tracker."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the driver, which says what becomes of the calls
+    """Make the calls that come through `pipe`; the first message is the tracker and the lock to hold meanwhile.
+
+    Without that lock the last call of a driver that was killed could fall among those of its successor.
+    """
+    os.nice(LAST)
     connection: Connection = Connection(pipe)
-    tracker = connection.recv()
+    tracker, lock = connection.recv()
     waiting: SimpleQueue[Call | None] = SimpleQueue()
     Thread(target=_listen, args=(connection, waiting), daemon=True).start()
-    while (call := waiting.get()) is not None:
-        name, arguments = call
-        answer = _made(tracker, name, arguments)
-        if name == "sync":
-            connection.send(answer)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        while (call := waiting.get()) is not None:
+            name, arguments = call
+            answer = _made(tracker, name, arguments)
+            if name == "sync":
+                with suppress(OSError):  # the driver has been interrupted
+                    connection.send(answer)
+    sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # all is written; taking MLflow apart takes seconds
 
 
 def _listen(connection: Connection, waiting: SimpleQueue[Call | None]) -> None:
-    """Keep the pipe empty, so that the driver never waits; end this process when the driver dies."""
+    """Keep the pipe empty, so that the driver never waits. When the driver closes it or dies, only the call that is
+    being made is made to its end: half a migration would leave a store that no MLflow opens.
+    """
     try:
-        while (call := connection.recv()) is not None:
-            waiting.put(call)
+        while True:
+            waiting.put(connection.recv())
     except (EOFError, OSError):
-        os._exit(1)  # at once, in the middle of a call too: the next driver may have begun
+        pass
+    except Exception as error:
+        logger.warning("tracker: %s: %s; the records have it", type(error).__name__, error)
+    with suppress(Empty):
+        while True:
+            waiting.get_nowait()
     waiting.put(None)
 
 

@@ -59,9 +59,10 @@ class Runs(Store):
                 run_name=name,
                 tags=tags | {"trial_key": trial_key, "mlflow.runName": name},
             )
+            self._logged[trial_key] = -1
+        if not run.data.params:  # nor has a run whose first writer was killed before it came to them
             params = [Param(key, str(value)[:MAX_PARAM]) for key, value in flatten(config).items()]
             self.client.log_batch(run.info.run_id, params=params)
-            self._logged[trial_key] = -1
         self._open[trial_key] = str(run.info.run_id)
         return self._open[trial_key]
 

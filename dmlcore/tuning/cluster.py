@@ -49,8 +49,8 @@ def connected(cluster: ClusterConfig, state: Path, needs: list[Path]) -> Iterato
         ClusterError: a node that cannot run trials; names each with what is wrong.
     """
     address = os.environ.get("RAY_ADDRESS") or cluster.address
-    gc.freeze()  # what was there before Ray need not be walked through, least of all in `_stop`
     _start(address)
+    gc.freeze()  # what is there before the first trial need not be walked through, least of all in `_stop`
     previous = signal.signal(signal.SIGTERM, _interrupt)  # after ray.init, which sets a handler of its own
     try:
         if address is None:
@@ -90,14 +90,12 @@ def _stop() -> None:
     this process at once ("The core worker has already been shutdown").
     """
     gc.collect()
-    gc.unfreeze()
-    collecting = gc.isenabled()
     gc.disable()
+    gc.unfreeze()
     try:
         ray.shutdown()
     finally:
-        if collecting:
-            gc.enable()
+        gc.enable()
 
 
 def _cpus() -> int:

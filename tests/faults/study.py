@@ -58,7 +58,7 @@ class Study:
         marks = self.folders.study / "marks"
         marks.mkdir(parents=True, exist_ok=True)
         placed = {t.store_folder.name: found for t in self.trials if (found := (faults or {}).get(t.key))}
-        with TrackerProcess(self.tracker) as tracker:
+        with TrackerProcess(self.tracker, self.folders.state) as tracker:
             return run_sweep(self.config, self.folders, tracker, Saboteur(marks, placed))
 
     def run_here(self, tracker: Tracker | None = None) -> None:
