@@ -121,10 +121,10 @@ def asleep(folder: Path, lengths: list[float], counts: list[int], trials: int) -
 def by_count(folder: Path, counts: list[int]) -> None:
     """Print a row a number of trials."""
     print(
-        "trials that do nothing, 2 workers; MiB: resident memory of the driver when a tenth was done and at its "
-        "largest later"
+        "trials that do nothing, 2 workers; MiB: resident memory when a tenth was done and at its largest later, of "
+        "the driver and of the process that writes to MLflow"
     )
-    print(" trials  seconds  seconds a trial  MiB at 1/10  largest MiB", flush=True)
+    print(" trials  seconds  seconds a trial  driver at 1/10  largest  writer at 1/10  largest", flush=True)
     for count in counts:
         train = {"epochs": 1, "batches_per_epoch": 1}
         found = run_part(
@@ -132,7 +132,7 @@ def by_count(folder: Path, counts: list[int]) -> None:
         )
         print(
             f"{count:>7} {found['seconds']:>8.1f} {found['seconds'] * 2 / count:>16.2f} "
-            f"{found['early_mib']:>12.0f} {found['largest_mib']:>12.0f}",
+            + " ".join(f"{mib:>{width}.0f}" for mib, width in zip(found["mib"], (15, 8, 15, 8), strict=True)),
             flush=True,
         )
 
@@ -218,8 +218,7 @@ def sweep_part(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         "last": max(ends.values()),
         "ended": ended,
         "seconds": ended - started,
-        "early_mib": watch.early / 2**20,
-        "largest_mib": watch.largest / 2**20,
+        "mib": [value / 2**20 for pair in zip(watch.early, watch.largest, strict=True) for value in pair],
         "beside": watch.beside,
     }
 
@@ -242,11 +241,12 @@ class Sleeper:
 
 
 class Watch:
-    """Resident memory of this process while records appear, and what it and those that it started compute."""
+    """Resident memory while records appear, and what this process and those that it started compute."""
 
     def __init__(self, records: Path, trials: int) -> None:
         self.records, self.trials = records, trials
-        self.early = self.largest = 0
+        self.early = self.largest = (0, 0)
+        """Bytes: of this process, of the one that writes to MLflow."""
         self.beside = 0.0
         """Per cent of a core, from the first record on."""
         self._ended = threading.Event()
@@ -266,7 +266,7 @@ class Watch:
         asked = -RARELY
         while not self._ended.wait(0.5):
             done = len(list(self.records.glob("*.json")))
-            resident, now = process.memory_info().rss, time.monotonic()
+            resident, now = (process.memory_info().rss, writers_memory(process)), time.monotonic()
             if 0 < done < self.trials and now - asked > RARELY:
                 asked, spent = now, computed(process)
                 began = began or (now, spent)
@@ -274,7 +274,16 @@ class Watch:
             if done <= max(1, self.trials // 10):
                 self.early = resident
             elif done < self.trials:  # what the table of all trials takes afterwards is not the sweep's
-                self.largest = max(self.largest, resident)
+                self.largest = max(self.largest[0], resident[0]), max(self.largest[1], resident[1])
+
+
+def writers_memory(process: psutil.Process) -> int:
+    """Resident bytes of the process that writes to MLflow."""
+    for child in process.children():
+        with suppress(psutil.NoSuchProcess):
+            if "dmlcore.tracking.aside_process" in child.cmdline():
+                return int(child.memory_info().rss)
+    return 0
 
 
 def computed(process: psutil.Process) -> float:

@@ -3,9 +3,21 @@
 import numpy as np
 import pytest
 
-from dmlcore.report.statistics import Estimate, paired_difference, t_interval
+from dmlcore.report.statistics import Estimate, mean_and_deviation, paired_difference, t_interval
 
 T_2 = 4.302652729749464  # 0.975 quantile of Student's t, 2 degrees of freedom (any printed table: 4.303)
+
+
+def test_mean_and_deviation_are_those_of_numpy() -> None:
+    random = np.random.default_rng(0)
+    for count in (2, 3, 10, 1000):
+        for scale in (1e-9, 1.0, 1e9):
+            values = (scale * (random.normal(size=count) + 3)).tolist()
+            np.testing.assert_allclose(
+                mean_and_deviation(values), (np.mean(values), np.std(values, ddof=1)), rtol=1e-12
+            )
+    assert mean_and_deviation([0.25] * 3) == (0.25, 0.0)
+    assert mean_and_deviation([7.0]) == (7.0, 0.0)
 
 
 def test_interval_of_three_values_is_the_textbook_one() -> None:

@@ -121,6 +121,14 @@ def test_a_retry_goes_on_in_the_same_run_without_a_step_twice(tracker):
     assert run.info.status == "FINISHED"
 
 
+def test_a_run_whose_writer_was_killed_before_it_came_to_the_params_gets_them(tracker):
+    tracker.runs.client.create_run(tracker.runs.experiment_id, tags={"trial_key": "key"})
+    assert twin(tracker).deliver([record()]) == 1
+    (run,) = runs(tracker)
+    assert run.data.params == {"train.epochs": "2", "seed": "0"}
+    assert run.info.status == "FINISHED"
+
+
 def test_sync_delivers_what_is_missing_and_ends_what_was_killed(tracker):
     tracker.start("key", "killed", LABELS, CONFIG)
     tracker.epoch("key", 0, {"validation/map_at_r": 0.1})
