@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import psutil
 
 TURN = 1.0
-"""Seconds. Short against the drift, which is within seconds too, long against a switch, some 0.03."""
+"""Seconds. Short against the drift, which is within seconds too, long against a switch."""
 
 
 class Group:

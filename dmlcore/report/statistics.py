@@ -39,7 +39,7 @@ class PairedDifference:
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     """Mean and standard deviation (n - 1) of [n >= 1] finite values; of one value the deviation is 0.
 
-    Sums are exact (`math.fsum`), and for the few seeds of a configuration ten times as fast as an array's.
+    Sums are exact (`math.fsum`), and for the few seeds of a configuration faster than an array's.
     """
     mean = math.fsum(values) / len(values)
     squares = math.fsum((value - mean) ** 2 for value in values)

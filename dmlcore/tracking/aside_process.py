@@ -24,7 +24,7 @@ Call = tuple[str, tuple[Any, ...]]
 
 
 def serve(pipe: int) -> None:
-    """Make the calls that come through `pipe`; the first message is the tracker and the lock to hold meanwhile.
+    """Make the calls that come through `pipe`; the first message is the tracker and the lock to hold.
 
     Without that lock the last call of a driver that was killed could fall among those of its successor.
     """
@@ -33,17 +33,20 @@ def serve(pipe: int) -> None:
     tracker, lock = connection.recv()
     waiting: SimpleQueue[Call | None] = SimpleQueue()
     Thread(target=_listen, args=(connection, waiting), daemon=True).start()
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):
-        while (call := waiting.get()) is not None:
-            name, arguments = call
-            answer = _made(tracker, name, arguments)
-            if name == "sync":
-                with suppress(OSError):  # the driver has been interrupted
-                    connection.send(answer)
+    alone = FileLock(lock)
+    while (call := waiting.get()) is not None:
+        if (
+            not alone.is_locked
+        ):  # not before the first call: a driver that finds another one at work makes none
+            alone.acquire()
+        name, arguments = call
+        answer = _made(tracker, name, arguments)
+        if name == "sync":
+            with suppress(OSError):  # the driver has been interrupted
+                connection.send(answer)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # all is written; taking MLflow apart takes seconds
+    os._exit(0)  # all is written, MLflow need not be taken apart; the lock ends with the process
 
 
 def _listen(connection: Connection, waiting: SimpleQueue[Call | None]) -> None:

@@ -141,7 +141,7 @@ def _trainable(
     trial = config.get("trial") or trials[config["trial_key"]]
 
     def report(epoch: EpochReport) -> None:
-        # As pairs: of each number that it finds in a dictionary Tune keeps averages, 90 KB a trial to its end.
+        # As pairs: of each number that it finds in a dictionary Tune keeps averages, of all trials to its end.
         tune.report({"epoch": epoch.epoch, "metrics": [*epoch.metrics.items()], "status": "running"})
         verdicts.obey(trial)
 

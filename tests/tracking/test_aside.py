@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import psutil
 import pytest
+from filelock import FileLock
 
 from dmlcore.records import TrialRecord
 from dmlcore.tracking import TrackerProcess, aside
@@ -176,6 +177,14 @@ def test_an_interruption_waits_for_a_call_that_hangs_but_not_for_ever(diary, mon
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert not psutil.pid_exists(int(diary.lines[0].split()[1]))
+
+
+def test_one_that_is_told_nothing_does_not_wait_for_another_that_writes(diary):
+    with FileLock(diary.folder / aside.LOCK):
+        refused = TrackerProcess(diary, diary.folder)
+        with pytest.raises(KeyboardInterrupt), refused:
+            raise KeyboardInterrupt
+    assert refused._process.returncode == 0, "it must end by itself"
 
 
 def test_what_cannot_be_sent_or_read_there_is_a_warning(diary, caplog, capfd):
