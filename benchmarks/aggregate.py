@@ -19,11 +19,11 @@ from itertools import islice, pairwise, product
 from pathlib import Path
 from typing import Any
 
-from dmlcore.config import AggregateConfig
+from dmlcore.analysis.study import read_study
+from dmlcore.config.report import AggregateConfig
 from dmlcore.records import RecordFolder, TrialRecord, trials_table, write_table
 from dmlcore.report.outputs import write_results
-from dmlcore.report.study import read_study
-from tests.report.synthetic import ARMS, dataset_info, regularizers, trial
+from tests.analysis.synthetic import VARIANTS, dataset_info, regularizers, trial
 from tests.small import small_trial
 
 EPOCHS, METRICS = 8, 27
@@ -76,14 +76,14 @@ def measure(count: int) -> None:
 
 
 def made_records() -> Iterator[TrialRecord]:
-    """10,000 records, both arms of a seed together."""
-    for dataset, backbone, loss, seed, arm in product(DATASETS, BACKBONES, LOSSES, SEEDS, ARMS):
-        yield made_record(trial(dataset, backbone, loss, arm, seed))
+    """10,000 records, both variants of a seed together."""
+    for dataset, backbone, loss, seed, variant in product(DATASETS, BACKBONES, LOSSES, SEEDS, VARIANTS):
+        yield made_record(trial(dataset, backbone, loss, variant, seed))
 
 
 def made_record(row: dict[str, Any]) -> TrialRecord:
     """The record that the row of a table would come from, with as many metrics as a real one."""
-    labels = {name: row[name] for name in ("dataset", "backbone", "loss", "arm", "seed")}
+    labels = {name: row[name] for name in ("dataset", "backbone", "loss", "variant", "seed")}
     config = small_trial(seed=row["seed"]).model_dump(mode="json", exclude_none=True)
     metrics = {name: value for name, value in row.items() if name.startswith(SPLITS)}
     metrics |= {f"{split}/further_{number}": number / 7 for split in SPLITS for number in range(METRICS - 6)}
@@ -94,7 +94,7 @@ def made_record(row: dict[str, Any]) -> TrialRecord:
         eval_key="7488e813" * 8,
         status="finished",
         labels=labels,
-        config=config | {"regularizers": regularizers(row["arm"])},
+        config=config | {"regularizers": regularizers(row["variant"])},
         curve=[
             epoch | {"validation/map_at_r": value} for value in row["curve/validation/map_at_r"][: EPOCHS + 1]
         ],

@@ -15,14 +15,17 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from dmlcore.config import ImitationConfig, PreprocessConfig, SplitConfig, TrialConfig, parse
-from dmlcore.data.catalogue import Catalogue, Item
-from dmlcore.data.imitations.pictures import encoded_pictures
-from dmlcore.data.packed import PreparedDataset
-from dmlcore.data.prepare import prepare
+from dmlcore.config.base import parse
+from dmlcore.config.data import PreprocessConfig, SplitConfig
+from dmlcore.config.trial import TrialConfig
+from dmlcore.data.dataset import PreparedDataset
+from dmlcore.datasets.prepare.build import prepare
+from dmlcore.datasets.prepare.catalogue import Catalogue, Item
+from dmlcore.sweep.grid import merge
 from dmlcore.training import run_trial
 from dmlcore.training.store import TrialStore
-from dmlcore.tuning.cells import merge
+from tests.synthetic.archives import SyntheticConfig
+from tests.synthetic.pictures import encoded_pictures
 
 SIDE, SIZE = 72, 64
 LOSSES = ("multi_similarity", "smooth_ap", "proxy_anchor", "contrastive")
@@ -69,7 +72,7 @@ def sweep(data: PreparedDataset, folder: Path, count: int, changes: dict[str, An
 
 def pictures(folder: Path) -> PreparedDataset:
     """Generated photographs, prepared as JPEG."""
-    config = ImitationConfig(classes=60, images_per_class=12, side=SIDE, seed=0)
+    config = SyntheticConfig(classes=60, images_per_class=12, side=SIDE, seed=0)
     files = {
         Item(f"class {label:03}", "all", f"{label}/{number}", split_text=str(label)): data
         for label, number, data in encoded_pictures(config)
@@ -78,7 +81,7 @@ def pictures(folder: Path) -> PreparedDataset:
     settings = PreprocessConfig(
         image_size=SIDE, encoding="jpeg", on_duplicates="report", split=SplitConfig(test_share=0.3)
     )
-    prepare("pictures", catalogue, settings, folder, lambda test: {})
+    prepare("pictures", catalogue, settings, folder)
     return PreparedDataset.open(folder)
 
 

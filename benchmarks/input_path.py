@@ -23,9 +23,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.io import ImageReadMode
 from torchvision.transforms import v2
 
-from dmlcore.data.crops import RandomCrop
 from dmlcore.data.images import JPEG_OPTIONS, JpegImages
-from dmlcore.data.inputs import InputPipeline
+from dmlcore.training.input_pipeline import InputPipeline, RandomCrop
 
 SIDE, SIZE, BATCH = 256, 224, 64
 CROP = RandomCrop(scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))

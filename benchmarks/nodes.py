@@ -20,16 +20,16 @@ from typing import Any
 
 from ray.cluster_utils import Cluster
 
-from dmlcore.config import ClusterConfig, ResourcesConfig
+from dmlcore.config.sweep import ClusterConfig, ResourcesConfig
 from dmlcore.records import RecordFolder
+from dmlcore.sweep.execution.worker import WorkerContext
+from dmlcore.sweep.planning import make_plan
+from dmlcore.sweep.ray.tune import run_trials
 from dmlcore.tracking import MemoryTracker
 from dmlcore.training.evaluation import UtilityCurve
 from dmlcore.training.run import EpochReport, TrialResult
-from dmlcore.tuning.plan import make_plan
-from dmlcore.tuning.ray_tune import run_trials
-from dmlcore.tuning.worker import Workplace
 from tests.small import small_dataset
-from tests.tuning.sweeps import sweep_config
+from tests.sweep.sweeps import sweep_config
 
 SECONDS = "BENCHMARK_SECONDS"
 
@@ -61,7 +61,7 @@ def measure(nodes: int, trials: int) -> tuple[float, float]:
         small_dataset(folder / "prepared" / "small")
         config = sweep_config(regularizers=[[]], seeds=list(range(trials)))
         plan = make_plan(config, study=folder / "study", prepared=folder / "prepared")
-        place = Workplace(folder / "records", folder / "locks", 0.0, run=asleep)
+        place = WorkerContext(folder / "records", folder / "locks", 0.0, run=asleep)
         place.records.mkdir()
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
         try:

@@ -21,14 +21,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dmlcore.config import PreprocessConfig
-from dmlcore.data.catalogue import Catalogue, Item
-from dmlcore.data.encoding import encoder
+from dmlcore.config.data import PreprocessConfig
 from dmlcore.data.images import JPEG_OPTIONS
-from dmlcore.data.journal import Journal
-from dmlcore.data.parallel import all_cores, ordered_map
-from dmlcore.data.photographs import decoding
-from dmlcore.data.prepare import prepare
+from dmlcore.datasets.acquire.image_decoding import decoding
+from dmlcore.datasets.prepare.build import prepare
+from dmlcore.datasets.prepare.catalogue import Catalogue, Item
+from dmlcore.datasets.prepare.encoding import encoder
+from dmlcore.datasets.prepare.journal import Journal
+from dmlcore.datasets.prepare.parallel import all_cores, ordered_map
 
 SMALL, PHOTOGRAPH = (48, 48), (500, 375)
 CLASSES = 100
@@ -65,7 +65,7 @@ def dvc_table(count: int) -> list[tuple[str, float, float]]:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         config = PreprocessConfig(encoding="jpeg", image_size=SMALL[0])
-        prepare("packed", catalogue, config, root / "packed", lambda test: {})
+        prepare("packed", catalogue, config, root / "packed")
         for item in catalogue.items:
             path = root / "files" / item.source
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,12 +20,13 @@ import numpy as np
 from playwright.sync_api import Browser, sync_playwright
 from safetensors.numpy import save_file
 
-from dmlcore.config import AggregateConfig, PreprocessConfig, SplitConfig
-from dmlcore.data.packed import PreparedDataset
-from dmlcore.data.prepare import prepare
+from dmlcore.analysis.study import Study
+from dmlcore.config.data import PreprocessConfig, SplitConfig
+from dmlcore.config.report import AggregateConfig
+from dmlcore.data.dataset import PreparedDataset
+from dmlcore.datasets.prepare.build import prepare
 from dmlcore.report.html.page import report_html
-from dmlcore.report.study import Study
-from tests.report.synthetic import ARMS, dataset_info, rows, table
+from tests.analysis.synthetic import VARIANTS, dataset_info, rows, table
 from tests.small import SIDE, small_catalogue
 
 GRIDS = {24: (1, 2, 2, 3), 1000: (4, 5, 5, 5)}
@@ -45,7 +46,7 @@ CHANGE = """async ([selector, value]) => {
 def made_data(folder: Path) -> PreparedDataset:
     """400 classes of 8 grey images, half of them in the test split."""
     config = PreprocessConfig(image_size=SIDE, split=SplitConfig(test_share=0.5, validation_share=0.1))
-    prepare("data0", small_catalogue(CLASSES, IMAGES), config, folder / "data0", lambda test: {})
+    prepare("data0", small_catalogue(CLASSES, IMAGES), config, folder / "data0")
     return PreparedDataset.open(folder / "data0")
 
 
@@ -55,7 +56,7 @@ def made_study(trials: int, data: PreparedDataset, storage: Path) -> Study:
     names = [tuple(f"{kind}{i}" for i in range(count)) for kind, count in counts]
     found = [
         row | {"trial_key": f"{hashlib.sha256(row['trial_key'].encode()).hexdigest()[:16]}-7488e813"}
-        for row in rows(*names, ARMS, range(GRIDS[trials][3]))
+        for row in rows(*names, VARIANTS, range(GRIDS[trials][3]))
     ]
     for row in found:
         if (row["dataset"], row["backbone"], row["loss"], row["seed"]) == ("data0", "backbone0", "loss0", 0):
@@ -66,7 +67,7 @@ def made_study(trials: int, data: PreparedDataset, storage: Path) -> Study:
 
 def store(row: dict[str, Any], data: PreparedDataset, storage: Path) -> None:
     """Test embeddings of a trial: random centres, images about them."""
-    split, random = data.split("test"), np.random.default_rng(row["arm"] == "off")
+    split, random = data.split("test"), np.random.default_rng(row["variant"] == "baseline")
     centres = random.normal(size=(len(split.class_names), WIDTH))
     points = centres[split.labels] + random.normal(size=(len(split.labels), WIDTH))
     folder = storage / row["trial_key"].split("-")[0]

@@ -19,17 +19,18 @@ from typing import Any
 
 import psutil
 
-from dmlcore.config import SweepConfig, TrialConfig
-from dmlcore.data.packed import PreparedDataset
-from dmlcore.tracking import MlflowTracker, TrackerProcess
+from dmlcore.config.sweep import SweepConfig
+from dmlcore.config.trial import TrialConfig
+from dmlcore.data.dataset import PreparedDataset
+from dmlcore.sweep.grid import expand
+from dmlcore.sweep.run import SweepFolders, run_sweep
+from dmlcore.tracking import BackgroundTracker, MlflowTracker
 from dmlcore.training import run_trial
 from dmlcore.training.evaluation import UtilityCurve
 from dmlcore.training.run import EpochReport, TrialResult
 from dmlcore.training.store import TrialStore
-from dmlcore.tuning.cells import expand
-from dmlcore.tuning.sweep import SweepFolders, run_sweep
 from tests.small import small_trial
-from tests.tuning.sweeps import sweep_config
+from tests.sweep.sweeps import sweep_config
 
 EPOCHS = 5
 RARELY = 10.0
@@ -78,7 +79,7 @@ def sweep_part(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         run = Sleeper(settings["sleep"]) if "sleep" in settings else run_trial
         with Watch(folders.records, settings["trials"]) as watch:
             started = time.time()
-            with TrackerProcess(tracker, folders.state) as aside:
+            with BackgroundTracker(tracker, folders.state) as aside:
                 plan = run_sweep(config, folders, aside, run)
             ended = time.time()
         if plan.missing:
@@ -154,7 +155,7 @@ def writers_memory(process: psutil.Process) -> int:
     """Resident bytes of the process that writes to MLflow."""
     for child in process.children():
         with suppress(psutil.NoSuchProcess):
-            if "dmlcore.tracking.aside_process" in child.cmdline():
+            if "dmlcore.tracking.background_process" in child.cmdline():
                 return int(child.memory_info().rss)
     return 0
 

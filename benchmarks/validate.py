@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from scipy import stats
 
-from dmlcore.atomic import write_atomically
+from dmlcore.analysis.paired_tests import holm, overall_test, paired_test
+from dmlcore.analysis.statistics import Estimate, paired_difference, t_interval
 from dmlcore.calibration import Rate, measure_rates
+from dmlcore.core.io import write_atomically
 from dmlcore.metrics.consistency import class_draws, interval, opis, raw_draws
 from dmlcore.metrics.inputs import build_pairs
-from dmlcore.report.paired_tests import holm, overall_test, paired_test
-from dmlcore.report.statistics import Estimate, paired_difference, t_interval
 from tests.calibration.laws import draw, draw_sphere, true_far, true_frr, true_sphere_far
 
 LOW, HIGH = 0.93, 0.97
@@ -51,12 +51,12 @@ def over_seeds(simulations: int) -> Iterator[Row]:
 def _over_seeds(law: str, n: int, simulations: int) -> Iterator[Row]:
     rng = np.random.default_rng(n)
     values = 2.0 + seeds_of(law, rng, (simulations, n))
-    off = rng.standard_normal((simulations, n)) * 3.0
+    baseline = rng.standard_normal((simulations, n)) * 3.0
     noise = seeds_of(law, rng, (simulations, n))
     rule, size = law == "normal", f"{n} seeds, {law}"
     covered = share(values, lambda row: held(t_interval(list(row), 0.95), 2.0))
     yield "t-interval over seeds", size, covered, rule
-    pairs = zip(off, off + 0.5 + noise, strict=True)
+    pairs = zip(baseline, baseline + 0.5 + noise, strict=True)
     intervals = [paired_difference(dict(enumerate(a)), dict(enumerate(b)), 0.95) for a, b in pairs]
     covered = float(np.mean([held(found.difference, 0.5) for found in intervals]))
     yield "interval of the paired difference", size, covered, rule

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dmlcore.atomic import write_atomically
+from dmlcore.core.io import write_atomically
 
 Metrics = dict[str, float | None]
 
@@ -42,7 +42,7 @@ class TrialRecord(BaseModel):
     config: dict[str, Any]
     """The canonical TrialConfig."""
     labels: dict[str, Any] = {}
-    """The cell: data set, backbone, loss, arm, seed."""
+    """The cell: data set, backbone, loss, variant, seed."""
     hashes: dict[str, Any] = {}
     """Data, weights, and each source file that the keys rest on."""
     versions: dict[str, str] = {}

@@ -3,9 +3,10 @@
 import sys
 from pathlib import Path
 
-from dmlcore.config import ConfigError, load_study
+from dmlcore.analysis.study import read_study
+from dmlcore.config.base import ConfigError
+from dmlcore.config.study import load_study
 from dmlcore.report.outputs import write_results
-from dmlcore.report.study import read_study
 
 ROOT = Path(__file__).resolve().parents[1]
 

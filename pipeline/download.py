@@ -6,13 +6,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from dmlcore.config import ConfigError, load_datasets
-from dmlcore.data.errors import DataError
-from dmlcore.data.fonts import copy_fonts
-from dmlcore.data.image_folder import pack_folder
-from dmlcore.data.repack import repack
+from dmlcore.config.base import ConfigError
+from dmlcore.config.data import load_datasets
+from dmlcore.core.errors import DataError
+from dmlcore.datasets.acquire.acquire import acquire
+from dmlcore.datasets.acquire.class_folders import acquire_class_folders
+from dmlcore.datasets.acquire.fonts import copy_fonts
 
-LOCAL = {"glyphs": copy_fonts, "image_folder": pack_folder}
+LOCAL = {"glyphs": copy_fonts, "image_folder": acquire_class_folders}
 """Kinds that are made from what lies on this machine; every other kind is published as archives."""
 
 
@@ -26,7 +27,7 @@ def main() -> None:
     if dataset.kind in LOCAL:
         LOCAL[dataset.kind](source, folder)
     else:
-        repack(source, folder, dataset.archives)
+        acquire(source, folder, dataset.archives)
 
 
 if __name__ == "__main__":

@@ -7,15 +7,16 @@ import io
 import sys
 from pathlib import Path
 
-from dmlcore.config import ConfigError, load_study
-from dmlcore.data.errors import DataError
-from dmlcore.tracking import MlflowTracker, TrackerProcess
+from dmlcore.config.base import ConfigError
+from dmlcore.config.study import load_study
+from dmlcore.core.errors import DataError
+from dmlcore.sweep.dry_run.preview import preview
+from dmlcore.sweep.execution.lock import SweepBusyError
+from dmlcore.sweep.planning import make_plan
+from dmlcore.sweep.ray.shared_storage import ClusterError
+from dmlcore.sweep.run import SweepFolders, run_sweep
+from dmlcore.tracking import BackgroundTracker, MlflowTracker
 from dmlcore.tracking.models import log_best
-from dmlcore.tuning.exchange import ClusterError
-from dmlcore.tuning.lock import SweepBusyError
-from dmlcore.tuning.plan import make_plan
-from dmlcore.tuning.preview import preview
-from dmlcore.tuning.sweep import SweepFolders, run_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,7 +32,7 @@ def main(study: Path, dry_run: bool = False) -> int:
     tracker = MlflowTracker.for_study(sweep.study, study / "state", ROOT)
     folders = SweepFolders(study, ROOT / "data" / "prepared")
     try:
-        with TrackerProcess(tracker, folders.state) as aside:
+        with BackgroundTracker(tracker, folders.state) as aside:
             plan = run_sweep(sweep, folders, aside)
     except KeyboardInterrupt:
         print("\nsweep: interrupted; every finished trial is kept. Go on with: dvc repro")
@@ -41,12 +42,12 @@ def main(study: Path, dry_run: bool = False) -> int:
     for trial in plan.missing:
         reason = plan.records[trial.key].error if trial.key in plan.records else "no record"
         print(f"sweep: FAILED {trial.name} [{trial.key}]: {reason}", file=sys.stderr)
-    for name in plan.fruitless:
+    for name in plan.searches_without_result:
         print(
             f"sweep: FAILED search of [{name}]: none of its settings gave a value to choose by",
             file=sys.stderr,
         )
-    return 1 if plan.missing or plan.to_ask or plan.fruitless else 0
+    return 1 if plan.missing or plan.to_ask or plan.searches_without_result else 0
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ class Checkout:
         split = {"rule": "hashed", "test_share": 0.34, "validation_share": 0.25}
         data = {"kind": "image_folder", "source": "../photographs"}
         datasets = {"glyphs": data | {"preprocess": _section(split)}}
-        self.write("data/params.yaml", {"datasets": datasets, "imitations": {}})
+        self.write("data/params.yaml", {"datasets": datasets})
         self.params: dict[str, Any] = {"sweep": dict(SWEEP), "aggregate": {"confidence": 0.95}}
         self.write("params.yaml", self.params)
         self.dvc("init", "--no-scm", "--quiet")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dmlcore.data.packed import PreparedDataset
+from dmlcore.data.dataset import PreparedDataset
 from tests.small import small_dataset
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from dmlcore.config import PreprocessConfig, SplitConfig, TrialConfig, parse
-from dmlcore.data.catalogue import Catalogue, Item
-from dmlcore.data.packed import PreparedDataset
-from dmlcore.data.prepare import prepare
-from dmlcore.tuning.cells import merge
+from dmlcore.config.base import parse
+from dmlcore.config.data import PreprocessConfig, SplitConfig
+from dmlcore.config.trial import TrialConfig
+from dmlcore.data.dataset import PreparedDataset
+from dmlcore.datasets.prepare.build import prepare
+from dmlcore.datasets.prepare.catalogue import Catalogue, Item
+from dmlcore.sweep.grid import merge
 
 SIDE = 16
 BACKBONE = {
@@ -47,7 +49,7 @@ def small_catalogue(classes: int = 24, images: int = 6) -> Catalogue:
 def small_dataset(folder: Path) -> PreparedDataset:
     """Write the data set under `folder` and open it."""
     config = PreprocessConfig(image_size=SIDE, split=SplitConfig(test_share=0.34, validation_share=0.25))
-    prepare("small", small_catalogue(), config, folder, lambda test: {"test/map_at_r": 0.5})
+    prepare("small", small_catalogue(), config, folder)
     return PreparedDataset.open(folder)
 
 

@@ -6,15 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from dmlcore.config import (
-    ConfigError,
-    StudyParams,
-    TrialConfig,
-    canonical,
-    load_datasets,
-    load_study,
-    parse,
-)
+from dmlcore.config.base import ConfigError, canonical, parse
+from dmlcore.config.data import load_datasets
+from dmlcore.config.study import StudyParams, load_study
+from dmlcore.config.trial import TrialConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 TRIAL = {"dataset": "glyphs", "loss": {"name": "smooth_ap"}}

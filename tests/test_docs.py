@@ -16,14 +16,16 @@ import yaml
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from dmlcore.analysis.study import read_study
 from dmlcore.cli import app
-from dmlcore.config import DataParams, StudyParams, load_datasets, load_study, parse
-from dmlcore.report.insert import markers
-from dmlcore.report.study import read_study
-from dmlcore.report.tables import markdown_table
-from dmlcore.tuning.cells import expand, merge
-from dmlcore.tuning.checks import check_cells
-from dmlcore.tuning.search.groups import check_groups, search_groups
+from dmlcore.cli.study import markers
+from dmlcore.config.base import parse
+from dmlcore.config.data import DataParams, load_datasets
+from dmlcore.config.study import StudyParams, load_study
+from dmlcore.report.text.tables import markdown_table
+from dmlcore.sweep.grid import expand, merge
+from dmlcore.sweep.search.groups import check_groups, search_groups
+from dmlcore.sweep.validate import check_cells
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"

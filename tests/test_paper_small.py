@@ -34,7 +34,7 @@ def test_every_trial_of_the_sixteen_comparisons_finishes(checkout):
     assert trials.height == 32
     assert trials["status"].unique().to_list() == ["finished"]
     comparisons = pl.read_csv(results / "comparisons.csv")
-    cells = comparisons.filter(pl.col("arm") != "off").select("dataset", "backbone", "loss").unique()
+    cells = comparisons.filter(pl.col("variant") != "baseline").select("dataset", "backbone", "loss").unique()
     assert cells.height == 16
     assert set(cells["dataset"]) == set(SETS)
 

@@ -96,8 +96,10 @@ def test_a_plot_setting_reruns_aggregate_alone(checkout):
 
 def test_an_added_margin_runs_its_own_trials_and_no_other(checkout):
     before = checkout.records()
-    arms = [*SWEEP["regularizers"], [{"name": "tcm", "params": {"positive_margin": 0.8}}]]
-    checkout.write("params.yaml", {"sweep": SWEEP | {"regularizers": arms}, "aggregate": {"confidence": 0.9}})
+    variants = [*SWEEP["regularizers"], [{"name": "tcm", "params": {"positive_margin": 0.8}}]]
+    checkout.write(
+        "params.yaml", {"sweep": SWEEP | {"regularizers": variants}, "aggregate": {"confidence": 0.9}}
+    )
     done = checkout.dvc("repro")
     assert done.returncode == 0, done.stdout + done.stderr
     after = checkout.records()

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dmlcore.config import DataParams, StudyParams, load_study, parse
-from dmlcore.report.insert import insert_between_markers, markers
-from dmlcore.report.study import read_study
-from dmlcore.report.tables import markdown_table
+from dmlcore.analysis.study import read_study
+from dmlcore.cli.study import insert_between_markers, markers
+from dmlcore.config.base import parse
+from dmlcore.config.data import DataParams
+from dmlcore.config.study import StudyParams, load_study
+from dmlcore.report.text.tables import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

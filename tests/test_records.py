@@ -10,7 +10,7 @@ import sys
 import polars as pl
 import pytest
 
-from dmlcore.atomic import write_atomically
+from dmlcore.core.io import write_atomically
 from dmlcore.records import RecordError, RecordFolder, TrialRecord, finite, trials_table
 
 
@@ -66,7 +66,7 @@ def test_a_record_under_another_key_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "write",
     [
-        "from dmlcore.atomic import write_atomically; write_atomically(path, 'x' * 100_000)",
+        "from dmlcore.core.io import write_atomically; write_atomically(path, 'x' * 100_000)",
         "import polars as pl; from dmlcore.records import write_table;"
         "write_table(pl.DataFrame({'a': range(100_000)}), path)",
     ],
@@ -96,7 +96,7 @@ def test_write_atomically_makes_the_folder(tmp_path):
 
 
 def rows(records: dict[str, TrialRecord | None]):
-    labels = {"dataset": "glyphs", "backbone": "r", "loss": "smooth_ap", "arm": "off", "seed": 0}
+    labels = {"dataset": "glyphs", "backbone": "r", "loss": "smooth_ap", "variant": "baseline", "seed": 0}
     return [(key, labels, record().config, found) for key, found in records.items()]
 
 

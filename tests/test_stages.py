@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dmlcore.config import load_study
-from dmlcore.tuning.cells import expand
+from dmlcore.config.study import load_study
+from dmlcore.sweep.grid import expand
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = [ROOT, *sorted(path.parent for path in (ROOT / "studies").glob("*/dvc.yaml"))]

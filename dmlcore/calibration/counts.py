@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from dmlcore.metrics.inputs import Pairs
-from dmlcore.metrics.tiles import Tile, one_thread, product
+from dmlcore.metrics.pairwise.tiles import Tile, one_thread, product
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dmlcore.metrics.evaluation import choose_sweep
 from dmlcore.metrics.inputs import Pairs
-from dmlcore.metrics.keys import (
+from dmlcore.metrics.pairwise.order_statistics import (
     HIGH_BINS,
     LOW_BINS,
     LOW_BITS,
@@ -24,10 +24,10 @@ from dmlcore.metrics.keys import (
     from_the_top,
     key_to_float,
 )
+from dmlcore.metrics.pairwise.sweep import Sweep
+from dmlcore.metrics.pairwise.tiles import one_thread
 from dmlcore.metrics.scores import check_collapse
 from dmlcore.metrics.settings import REPORTED_FARS, Settings
-from dmlcore.metrics.sweep import Sweep
-from dmlcore.metrics.tiles import one_thread
 from dmlcore.metrics.verification import operating_points
 
 Kind = Literal["far", "frr"]

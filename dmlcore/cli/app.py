@@ -9,15 +9,11 @@ import typer
 from dmlcore.cli.calibrate import calibrate
 from dmlcore.cli.data import data
 from dmlcore.cli.embed import embed
-from dmlcore.cli.errors import Commands
 from dmlcore.cli.evaluate import evaluate
-from dmlcore.cli.export import export
-from dmlcore.cli.plan import check, plan
+from dmlcore.cli.options import Commands
 from dmlcore.cli.publish import publish
 from dmlcore.cli.reevaluate import reevaluate
-from dmlcore.cli.shrink import shrink
-from dmlcore.cli.summary import summary
-from dmlcore.cli.sync import sync
+from dmlcore.cli.study import check, export, plan, summary, sync
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -39,5 +35,5 @@ def main(
 
 
 app.add_typer(data, name="data")
-for command in (plan, check, summary, evaluate, calibrate, embed, reevaluate, shrink, export, sync, publish):
+for command in (plan, check, summary, evaluate, calibrate, embed, reevaluate, export, sync, publish):
     app.command()(command)

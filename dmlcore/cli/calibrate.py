@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dmlcore.calibration import Calibration
     from dmlcore.metrics.inputs import Array
 
+
 EMBEDDINGS = "embeddings, NumPy file [N, D] of floats, one row an image."
 TWO_MODELS = (
     "the trial was trained again on validation classes too (`train.final`): validation was embedded by the model "
@@ -72,9 +73,9 @@ def calibrate(
     Example: dmlcore calibrate --far 0.01 --validation v.npy --validation-labels vl.npy --test t.npy
     --test-labels tl.npy --frr-limit 0.2 --card card.json --plot card.png
     """
-    from dmlcore.atomic import write_atomically
     from dmlcore.calibration import Target, calibration_card
     from dmlcore.calibration import calibrate as set_threshold
+    from dmlcore.core.io import write_atomically
 
     kind, rate = _target(far, frr)
     target = Target(kind, rate)
@@ -128,10 +129,10 @@ def _write_more(
     plot: Path | None,
     classes: Path | None,
 ) -> None:
-    from dmlcore.atomic import write_atomically
+    from dmlcore.core.io import write_atomically
 
     if plot is not None:
-        from dmlcore.report.calibration import calibration_png
+        from dmlcore.calibration.plot import calibration_png
 
         write_atomically(plot, calibration_png(found, limits))
     if classes is not None:

@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dmlcore.cli.errors import FOUND
-from dmlcore.cli.options import Study, prepared_folder
+from dmlcore.cli.options import FOUND, Study, prepared_folder
 from dmlcore.cli.trials import finished_trial
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from dmlcore.config import PreprocessConfig, TrialConfig
-    from dmlcore.data.encoding import Encoded
+    from dmlcore.config.data import PreprocessConfig
+    from dmlcore.config.trial import TrialConfig
     from dmlcore.data.images import Images
+    from dmlcore.datasets.prepare.encoding import Encoded
     from dmlcore.models import Embedder
     from dmlcore.training.store import TrialStore
+
 
 AT_ONCE = 512
 
@@ -43,7 +44,8 @@ def embed(
 
     Example: dmlcore embed photographs/ --trial 0123abcd --study . --out embeddings.npy --paths paths.csv
     """
-    from dmlcore.config import TrialConfig, parse
+    from dmlcore.config.base import parse
+    from dmlcore.config.trial import TrialConfig
 
     files = list(image_files(images))
     record, store = finished_trial(study, trial)
@@ -74,7 +76,7 @@ def image_files(given: list[Path]) -> Iterator[Path]:
     Raises:
         ValueError: a path that is neither, or a folder without images.
     """
-    from dmlcore.data.photographs import SUFFIXES
+    from dmlcore.datasets.acquire.image_decoding import SUFFIXES
 
     for path in given:
         if path.is_file():
@@ -92,9 +94,9 @@ def trained_model(config: TrialConfig, store: TrialStore, prepared: Path) -> Tra
     Raises:
         ValueError: the data set is not prepared, or was prepared under other settings than data/params.yaml has now.
     """
-    from dmlcore.config import load_datasets
-    from dmlcore.data.packed import PreparedDataset
-    from dmlcore.training.trained import trained_embedder
+    from dmlcore.config.data import load_datasets
+    from dmlcore.data.dataset import PreparedDataset
+    from dmlcore.training.load import trained_embedder
 
     dataset = PreparedDataset.open(prepared)
     preprocess = load_datasets(prepared.parents[1] / "params.yaml").datasets[config.dataset].preprocess
@@ -115,7 +117,7 @@ def _embed_files(
     """Embeddings [N, D] of the images that can be read, their files, and what is wrong with the others."""
     import torch
 
-    from dmlcore.training.trained import embed_images
+    from dmlcore.training.load import embed_images
 
     parts, kept, broken = [], [], []
     for start in range(0, len(files), AT_ONCE):
@@ -137,9 +139,9 @@ def _write(embeddings: NDArray[np.float32], kept: list[Path], out: Path, paths: 
     import numpy as np
     import polars as pl
 
-    from dmlcore.atomic import replaced_file, write_atomically
+    from dmlcore.core.io import atomic_write_path, write_atomically
 
-    with replaced_file(out) as temporary, temporary.open("wb") as stream:
+    with atomic_write_path(out) as temporary, temporary.open("wb") as stream:
         np.save(stream, embeddings, allow_pickle=False)
     table = pl.DataFrame({"row": range(len(kept)), "path": [str(path) for path in kept]})
     write_atomically(paths, table.write_csv())
@@ -147,9 +149,9 @@ def _write(embeddings: NDArray[np.float32], kept: list[Path], out: Path, paths: 
 
 def _encoded(files: list[Path], preprocess: PreprocessConfig, channels: int) -> list[Encoded]:
     """Each file as `preprocess` would store it, or its error."""
-    from dmlcore.data.catalogue import Catalogue, Item
-    from dmlcore.data.encoding import encoder
-    from dmlcore.data.photographs import decoding
+    from dmlcore.datasets.acquire.image_decoding import decoding
+    from dmlcore.datasets.prepare.catalogue import Catalogue, Item
+    from dmlcore.datasets.prepare.encoding import encoder
 
     items = [Item("", "", str(path), "") for path in files]
     catalogue = Catalogue(tuple(items), lambda item: Path(item.source).read_bytes(), channels, "", "")

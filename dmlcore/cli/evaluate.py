@@ -24,7 +24,7 @@ def evaluate(
 
     Example: dmlcore evaluate --embeddings test.npy --labels test_labels.npy --json metrics.json --plot utility.png
     """
-    from dmlcore.atomic import write_atomically
+    from dmlcore.core.io import write_atomically
     from dmlcore.metrics import evaluate as measure
     from dmlcore.records import finite
 
@@ -34,6 +34,6 @@ def evaluate(
     if json_path is not None:
         write_atomically(json_path, json.dumps(finite(found.metrics), indent=1) + "\n")
     if plot is not None:
-        from dmlcore.report.utility import save_utility_plot
+        from dmlcore.report.figures.utility import save_utility_plot
 
         save_utility_plot(found, plot)

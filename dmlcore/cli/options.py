@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
 
 Study = Annotated[Path, typer.Option(help="Folder of the study: the one with params.yaml.")]
 
@@ -43,3 +47,34 @@ def read_npy(path: Path) -> NDArray[np.generic]:
             f"{path} must be a .npy file of one array, it is an archive of several; save each alone"
         )
     return found
+
+
+FOUND, WRONG_INPUT, DEFECT = 1, 2, 3
+EXPECTED = (ValueError, OSError)
+
+
+class Commands(TyperGroup):
+    """A group whose subcommands end in a line on stderr where they raise."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the subcommand; an error becomes an exit code."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # `dmlcore plan | head` is no error
+            raise
+        except EXPECTED as error:
+            raise _exit(ctx, error, f"{error}", WRONG_INPUT) from None
+        except Exception as error:
+            if type(error).__module__.startswith(
+                "typer"
+            ):  # how typer ends a command, a wrong option included
+                raise
+            text = f"unexpected {type(error).__name__}: {error}; `dmlcore --traceback ...` shows where"
+            raise _exit(ctx, error, text, DEFECT) from None
+
+
+def _exit(ctx: Any, error: Exception, text: str, code: int) -> typer.Exit:
+    if ctx.params.get("traceback"):
+        traceback.print_exception(error, file=sys.stderr)
+    typer.echo(f"dmlcore: {text}", err=True)
+    return typer.Exit(code)

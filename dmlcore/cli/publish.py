@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dmlcore.cli.errors import FOUND
-from dmlcore.cli.options import Study, prepared_folder
-from dmlcore.cli.plan import plan_of
+from dmlcore.cli.options import FOUND, Study, prepared_folder
+from dmlcore.cli.study import plan_of
 from dmlcore.cli.trials import finished_trial
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def publish(
 
     Example: dmlcore publish 0123abcd --register glyph-embedder --study .
     """
-    from dmlcore.config import load_study
+    from dmlcore.config.study import load_study
     from dmlcore.tracking import MlflowTracker
 
     study = study.resolve()
@@ -64,7 +63,7 @@ def _publish(tracker: MlflowTracker, study: Path, record: TrialRecord, name: str
     from mlflow.exceptions import MlflowException
 
     from dmlcore.tracking.models import find_model, log_model, register
-    from dmlcore.training.trained import store_of
+    from dmlcore.training.load import store_of
 
     runs = tracker.runs
     try:

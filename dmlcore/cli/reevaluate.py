@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dmlcore.cli.errors import FOUND
-from dmlcore.cli.options import Study
+from dmlcore.cli.options import FOUND, Study
 
 if TYPE_CHECKING:
     import polars as pl
 
     from dmlcore.records import TrialRecord
+
 
 SHOWN = ("map_at_r", "recall_at_1", "opis", "opis_corrected", "opis_validation_range")
 WRITERS = {".parquet": "write_parquet", ".csv": "write_csv"}
@@ -69,7 +69,8 @@ def reevaluate(
 
 
 def _check(changes: dict[str, Any], out: Path | None) -> None:
-    from dmlcore.config import EvaluationConfig, parse
+    from dmlcore.config.base import parse
+    from dmlcore.config.trial import EvaluationConfig
 
     parse(EvaluationConfig, changes, "settings")
     if out is not None and out.suffix not in WRITERS:
@@ -90,10 +91,11 @@ def _finished(study: Path) -> list[TrialRecord]:
 
 
 def _measure(study: Path, record: TrialRecord, changes: dict[str, Any]) -> dict[str, Any]:
-    from dmlcore.config import TrialConfig, parse
+    from dmlcore.config.base import parse
+    from dmlcore.config.trial import TrialConfig
     from dmlcore.records import finite
+    from dmlcore.training.load import store_of
     from dmlcore.training.run import evaluate_stored
-    from dmlcore.training.trained import store_of
 
     values = {**record.config, "evaluation": {**record.config["evaluation"], **changes}}
     metrics, _ = evaluate_stored(store_of(study, record), parse(TrialConfig, values, "trial"))
@@ -109,8 +111,8 @@ def _line(row: dict[str, Any]) -> str:
 def _write(rows: list[dict[str, Any]], out: Path) -> None:
     import polars as pl
 
-    from dmlcore.atomic import replaced_file
+    from dmlcore.core.io import atomic_write_path
 
     table: pl.DataFrame = pl.DataFrame(rows, infer_schema_length=None)
-    with replaced_file(out) as temporary:
+    with atomic_write_path(out) as temporary:
         getattr(table, WRITERS[out.suffix])(temporary)

@@ -19,7 +19,7 @@ def finished_trial(study: Path, key: str) -> tuple[TrialRecord, TrialStore]:
         ValueError: no such trial, several, an unfinished one, or its files are gone.
     """
     from dmlcore.records import RecordFolder
-    from dmlcore.training.trained import store_of
+    from dmlcore.training.load import store_of
 
     study = study.resolve()
     folder = RecordFolder(study / "state" / "records")
@@ -37,7 +37,7 @@ def finished_trial(study: Path, key: str) -> tuple[TrialRecord, TrialStore]:
 
 def class_names(study: Path, record: TrialRecord, split: str) -> tuple[str, ...] | None:
     """Names of the classes of a split, label by label; None where the data set is not prepared on this machine."""
-    from dmlcore.data.packed import PreparedDataset
+    from dmlcore.data.dataset import PreparedDataset
 
     try:
         dataset = PreparedDataset.open(prepared_folder(study.resolve()) / record.config["dataset"])

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 from torchvision.io import ImageReadMode
 
-from dmlcore.data.errors import DataError
-from dmlcore.data.jpeg_boxes import SEGMENTS, cut_box, read_header, read_sizes
+from dmlcore.core.errors import DataError
+from dmlcore.data.jpeg_crop import SEGMENTS, cut_box, read_header, read_sizes
 
 Pixels = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]

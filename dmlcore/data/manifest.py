@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import polars as pl
 
-from dmlcore.config import PreprocessConfig
-from dmlcore.data.errors import DataError
-from dmlcore.data.splits import SPLITS
+from dmlcore.config.data import PreprocessConfig
+from dmlcore.core.errors import DataError
+
+SPLITS = ("train", "validation", "test")
+
 
 SCHEMA: dict[str, pl.DataType] = {
     "index": pl.Int64(),

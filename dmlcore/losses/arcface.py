@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from dmlcore.losses.checks import check_number
+from dmlcore.losses.base import check_number
 from dmlcore.losses.softmax import ProxySoftmax, add_at_own
 
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dmlcore.losses.base import MetricLoss
-from dmlcore.losses.checks import check_number
+from dmlcore.losses.base import MetricLoss, check_number
 from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, others, pairwise_loss
 
 

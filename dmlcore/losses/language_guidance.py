@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dmlcore.losses.base import MetricLoss, check_class_indices, full_precision, normalize
-from dmlcore.losses.checks import check_number
+from dmlcore.losses.base import MetricLoss, check_class_indices, check_number, full_precision, normalize
 
 
 class LanguageGuidance(MetricLoss):

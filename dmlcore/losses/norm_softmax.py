@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from dmlcore.losses.checks import check_number
+from dmlcore.losses.base import check_number
 from dmlcore.losses.softmax import ProxySoftmax
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dmlcore.losses.base import MetricLoss, check_class_indices, normalize
-from dmlcore.losses.checks import check_number
+from dmlcore.losses.base import MetricLoss, check_class_indices, check_number, normalize
 
 
 class ProxyAnchor(MetricLoss):

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dmlcore.losses.base import MetricLoss, check_class_indices, normalize
-from dmlcore.losses.checks import check_choice, check_number
+from dmlcore.losses.base import MetricLoss, check_choice, check_class_indices, check_number, normalize
 
 SMALLEST_SUM = 1.0e-8
 SMALLEST_PROBABILITY = 1.0e-20  # as in the authors' code

@@ -8,8 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dmlcore.losses.base import MetricLoss
-from dmlcore.losses.checks import check_choice, check_number
+from dmlcore.losses.base import MetricLoss, check_choice, check_number
 from dmlcore.losses.pairs import pairwise_loss
 from dmlcore.losses.smooth_ranks import smooth_rank_loss
 

@@ -7,8 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from dmlcore.losses.base import MetricLoss, check_class_indices, normalize
-from dmlcore.losses.checks import check_number
+from dmlcore.losses.base import MetricLoss, check_class_indices, check_number, normalize
 from dmlcore.losses.softmax import add_at_own
 
 

@@ -7,8 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dmlcore.losses.base import MetricLoss
-from dmlcore.losses.checks import check_number
+from dmlcore.losses.base import MetricLoss, check_number
 from dmlcore.losses.pairs import ClassGroup, class_blocks, pairwise_loss, row_chunks
 
 

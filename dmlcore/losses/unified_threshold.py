@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dmlcore.losses.base import MetricLoss, normalize
-from dmlcore.losses.checks import check_number
+from dmlcore.losses.base import MetricLoss, check_number, normalize
 
 
 class UnifiedThreshold(MetricLoss):

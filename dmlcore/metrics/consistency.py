@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from dmlcore.metrics.keys import share_count
+from dmlcore.metrics.pairwise.order_statistics import share_count
 
 Floats = NDArray[np.float64]
 

@@ -8,16 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from dmlcore.metrics.consistency import (
-    Floats,
-    level,
-    linear_utility,
-    random_halves,
-    size_groups,
-    utility,
-)
+from dmlcore.metrics.consistency import Floats, level, linear_utility, random_halves, size_groups, utility
 from dmlcore.metrics.inputs import Pairs, pair_count
-from dmlcore.metrics.kernels import sum_by_class
+from dmlcore.metrics.pairwise.kernels import sum_by_class
 
 Ints = NDArray[np.int64]
 Split = tuple[Ints, Ints]  # half of each row and of each column image

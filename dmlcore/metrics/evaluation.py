@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from dmlcore.metrics import scores
 from dmlcore.metrics.inputs import Array, Pairs, build_pairs
-from dmlcore.metrics.keys import HIGH_BINS, LOW_BITS
-from dmlcore.metrics.numba_sweep import NumbaSweep
+from dmlcore.metrics.pairwise.numba_sweep import NumbaSweep
+from dmlcore.metrics.pairwise.order_statistics import HIGH_BINS, LOW_BITS
+from dmlcore.metrics.pairwise.sweep import Sweep
+from dmlcore.metrics.pairwise.tiles import one_thread
+from dmlcore.metrics.pairwise.torch_sweep import TorchSweep
 from dmlcore.metrics.retrieval import retrieval_metrics, whole_ranks
 from dmlcore.metrics.settings import Settings
-from dmlcore.metrics.sweep import Sweep
-from dmlcore.metrics.tiles import one_thread
-from dmlcore.metrics.torch_sweep import TorchSweep
 from dmlcore.metrics.verification import operating_points
 
 Floats = NDArray[np.float64]

@@ -5,8 +5,8 @@ from itertools import pairwise
 import numpy as np
 
 from dmlcore.metrics.inputs import Pairs
-from dmlcore.metrics.ranks import Ranks
-from dmlcore.metrics.sweep import Sweep
+from dmlcore.metrics.pairwise.ranks import Ranks
+from dmlcore.metrics.pairwise.sweep import Sweep
 
 BYTES_A_POSITIVE = 16  # its similarity and two counts, and a little for what is a query's
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from dmlcore.metrics import consistency, counts
 from dmlcore.metrics.consistency import Floats
 from dmlcore.metrics.inputs import Pairs
-from dmlcore.metrics.keys import distance, similarity_cuts
+from dmlcore.metrics.pairwise.order_statistics import distance, similarity_cuts
+from dmlcore.metrics.pairwise.sweep import Sweep
 from dmlcore.metrics.settings import REPORTED_FARS, Settings
-from dmlcore.metrics.sweep import Sweep
 from dmlcore.metrics.verification import GLOBAL_FAR, OperatingPoints
 
 MOST_SPLITS = 8  # of each class into halves; more no longer narrow opis_corrected

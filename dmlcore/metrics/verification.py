@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmlcore.metrics.inputs import Pairs
-from dmlcore.metrics.keys import (
+from dmlcore.metrics.pairwise.order_statistics import (
     LOW_BINS,
     LOW_BITS,
     equal_error_bin,
@@ -17,7 +17,7 @@ from dmlcore.metrics.keys import (
     key_to_float,
     share_count,
 )
-from dmlcore.metrics.sweep import Sweep
+from dmlcore.metrics.pairwise.sweep import Sweep
 
 GLOBAL_FAR = 0.01  # the operating point of Evaluation.frr and .far
 

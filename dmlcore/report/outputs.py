@@ -7,51 +7,52 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dmlcore.atomic import write_atomically
-from dmlcore.report.baselines import baselines
-from dmlcore.report.comparisons import comparisons
-from dmlcore.report.convergence_plot import convergence_figure
-from dmlcore.report.figures import png_bytes
+from dmlcore.analysis.baselines import baselines
+from dmlcore.analysis.comparisons import comparisons
+from dmlcore.analysis.metric_labels import METRICS
+from dmlcore.analysis.paired_tests import overall_tests
+from dmlcore.analysis.statistics import t_interval
+from dmlcore.analysis.study import Study
+from dmlcore.core.io import write_atomically
+from dmlcore.metrics.plot import png_bytes
+from dmlcore.report.extra_analyses import DIGITS, csv_text, displayed_study, write_parts
+from dmlcore.report.figures.convergence import convergence_figure
+from dmlcore.report.figures.tradeoff import tradeoff_figure
+from dmlcore.report.figures.utility import utility_figure
 from dmlcore.report.html.page import report_html
-from dmlcore.report.names import METRICS
-from dmlcore.report.paired_tests import overall_tests
-from dmlcore.report.parts import DIGITS, csv_text, shown_study, write_parts
-from dmlcore.report.statistics import t_interval
-from dmlcore.report.study import Study
-from dmlcore.report.tradeoff import tradeoff_figure
-from dmlcore.report.utility import utility_figure
 
 
 def write_results(study: Study, folder: Path) -> None:
     """Write the tables and plots of a study into `folder`, and those of its parts (`write_parts`).
 
     baselines.csv, comparisons.csv and metrics.json hold every setting; tradeoff.png and utility_curves.png what
-    `shown_study` shows; convergence.png every trial. report.html is the page with all of it.
+    `displayed_study` shows; convergence.png every trial. report.html is the page with all of it.
     """
     write_atomically(folder / "baselines.csv", csv_text(baselines(study)))
     write_atomically(folder / "comparisons.csv", csv_text(comparisons(study)))
     write_atomically(folder / "metrics.json", json.dumps(metrics_summary(study), indent=1) + "\n")
-    shown = shown_study(study)
+    shown = displayed_study(study)
     figures = {
         "convergence": convergence_figure(study),
         "tradeoff": tradeoff_figure(shown),
         "utility_curves": utility_figure(shown),
     }
     for name, figure in figures.items():
-        write_atomically(folder / f"{name}.png", png_bytes(figure, study.config.figure))
+        write_atomically(folder / f"{name}.png", png_bytes(figure, study.config.figure.dots_per_inch))
     write_parts(study, folder)
     write_atomically(folder / "report.html", report_html(study))
 
 
 def metrics_summary(study: Study) -> dict[str, Any]:
     """For `dvc metrics`: trials by status; the signed-rank test of each metric over all comparisons (`overall_tests`);
-    data set -> backbone -> loss -> arm -> mean over finished seeds."""
+    data set -> backbone -> loss -> variant -> mean over finished seeds."""
     counts = study.trials["status"].value_counts().sort("status")
     summary: dict[str, Any] = {}
     for cell in study.cells:
         place = summary.setdefault(cell.dataset, {}).setdefault(cell.backbone, {})
         place[cell.loss_text] = {
-            arm: {f"test/{m}": _mean(cell.values(arm, f"test/{m}")) for m in METRICS} for arm in cell.arms
+            variant: {f"test/{m}": _mean(cell.values(variant, f"test/{m}")) for m in METRICS}
+            for variant in cell.variants
         }
     return {"trials": dict(counts.iter_rows()), "overall": _overall(study), "datasets": summary}
 

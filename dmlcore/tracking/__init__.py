@@ -1,7 +1,7 @@
 """Trackers: views of the trial records that can be rebuilt from them at any time."""
 
-from dmlcore.tracking.aside import TrackerProcess
-from dmlcore.tracking.memory import MemoryTracker
+from dmlcore.tracking.background import BackgroundTracker
 from dmlcore.tracking.mlflow import MlflowTracker, TrackingError
+from tests.memory_tracker import MemoryTracker
 
-__all__ = ["MemoryTracker", "MlflowTracker", "TrackerProcess", "TrackingError"]
+__all__ = ["BackgroundTracker", "MemoryTracker", "MlflowTracker", "TrackingError"]

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from dmlcore.records import TrialRecord
-from dmlcore.tracking.address import git_tags, store_uri
 from dmlcore.tracking.runs import Runs
+from dmlcore.tracking.store import git_tags, store_uri
 
 logger = logging.getLogger(__name__)
+
+
 REST_SECONDS = 120.0
 """After a failed call nothing is sent for that long."""
 

@@ -9,9 +9,10 @@ import torch
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from safetensors.torch import load_file
 
-from dmlcore.config import TrialConfig, parse
+from dmlcore.config.base import parse
+from dmlcore.config.trial import TrialConfig
 from dmlcore.data.images import RawImages
-from dmlcore.training.trained import embed_images, rebuilt
+from dmlcore.training.load import embed_images, rebuilt
 
 
 class EmbeddingModel(PythonModel):

@@ -15,25 +15,31 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dmlcore.config import TrialConfig, parse
-from dmlcore.data.packed import PreparedDataset
+from dmlcore.config.base import parse
+from dmlcore.config.trial import TrialConfig
+from dmlcore.data.dataset import PreparedDataset
 from dmlcore.records import TrialRecord
 from dmlcore.tracking.runs import Runs
-from dmlcore.training.feeds import input_pipeline
+from dmlcore.training.load import store_of, trained_embedder
+from dmlcore.training.loader import input_pipeline
 from dmlcore.training.store import TrialStore
-from dmlcore.training.trained import store_of, trained_embedder
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
     from mlflow.models import ModelSignature
 
+
 logger = logging.getLogger(__name__)
 PACKAGE = Path(__file__).resolve().parents[1]
+
+
 NEEDED = (
     "mlflow", "numba", "numpy", "pillow", "polars", "pydantic", "pyyaml", "safetensors", "scipy", "timm", "torch",
     "torchvision",
 )  # fmt: skip
 """What the copy of dmlcore inside a model imports when it embeds."""
+
+
 CHOICE = "validation/map_at_r"
 DATA_FACTS = ("name", "data_hash", "licence", "image_size", "encoding")
 EXAMPLES = 2

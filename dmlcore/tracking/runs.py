@@ -7,21 +7,28 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from matplotlib.figure import Figure
+
+from dmlcore.metrics.plot import curve_figure
 from dmlcore.records import TrialRecord, flatten
-from dmlcore.tracking.figures import utility_figure
 from dmlcore.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
 
-SHOWN_IN_TAGS = ("dataset", "backbone", "loss", "arm", "role", "ask", "seed")
+
+SHOWN_IN_TAGS = ("dataset", "backbone", "loss", "variant", "role", "ask", "seed")
 STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+
+
 CURVES = ("validation/map_at_r", "final/train/loss")
 """By whose steps a reopened run knows which epochs it has."""
+
+
 MAX_PARAM = 500
 
 
@@ -174,3 +181,16 @@ def _record_tags(record: TrialRecord) -> dict[str, str]:
     tags |= {f"version/{name}": version for name, version in record.versions.items()}
     tags |= {f"machine/{name}": str(value) for name, value in record.machine.items()}
     return tags | ({"error": record.error[:MAX_PARAM]} if record.error else {})
+
+
+def utility_figure(utility: Mapping[str, Sequence[float]], opis: float | None) -> Figure:
+    """Mean utility over the classes, with the band from the 10 % to the 90 % class quantile.
+
+    Args:
+        utility: `thresholds`, `mean`, `low`, `high`, one value a threshold.
+        opis: printed above; None where it is unknown.
+    """
+    thresholds, mean, low, high = (utility[name] for name in ("thresholds", "mean", "low", "high"))
+    score = "" if opis is None else f": OPIS {opis:.5f}"
+    title = f"One threshold for all classes{score}\nline: mean over classes; band: 10 % to 90 % of classes"
+    return curve_figure(thresholds, mean, low, high, span=(thresholds[0], thresholds[-1]), title=title)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import logging
 import os
 import sqlite3
+import subprocess
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmlcore.tracking.views import TAG, saved_view
-
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -74,3 +77,98 @@ class Store:
         connection = sqlite3.connect(self.uri.removeprefix("sqlite:///"))
         connection.execute("PRAGMA journal_mode=WAL")
         connection.close()
+
+
+TAG = "mlflow.sharedViewState.accuracy_against_opis"
+NAME = "Accuracy against OPIS"
+
+
+LABELS = ("variant", "loss", "backbone", "dataset")
+"""Tags that tell one comparison's variant from another; what differs most stands first, since the page cuts long names."""
+
+
+METRICS = tuple(
+    f"test/{name}" for name in ("map_at_r", "recall_at_1", "opis", "opis_corrected", "opis_validation_range")
+)
+RUN_NAME = "attributes.`Run Name`"
+
+
+def saved_view() -> str:
+    """The value of the experiment tag TAG."""
+    state = base64.b64encode(zlib.compress(json.dumps(_state()).encode())).decode()
+    return json.dumps({"name": NAME, "createdAt": 0, "updatedAt": 0, "state": f"deflate;{state}"})
+
+
+def _state() -> dict[str, Any]:
+    labels = [f"tags.`{label}`" for label in LABELS]
+    metrics = [f"metrics.`{metric}`" for metric in METRICS]
+    seed = "tags.`seed`"
+    return {
+        "orderByKey": "metrics.`test/opis_corrected`",
+        "orderByAsc": True,
+        "selectedColumns": [*metrics, *labels, seed],
+        "columnOrder": [RUN_NAME, *metrics, *labels, seed],
+        "columnWidths": {
+            RUN_NAME: 480,
+            **dict.fromkeys(metrics, 150),
+            **dict.fromkeys(labels, 110),
+            seed: 60,
+        },
+        "runsHiddenMode": "SHOWALL",
+        "groupBy": {
+            "aggregateFunction": "average",
+            "groupByKeys": [{"mode": "tag", "groupByData": label} for label in LABELS],
+        },
+        "useGroupedValuesInCharts": True,
+        "compareRunSections": [{"uuid": "answer", "name": NAME, "display": True, "isReordered": True}],
+        "compareRunCharts": [
+            _chart("map_at_r", type="SCATTER", xaxis=_axis(METRICS[3]), yaxis=_axis(METRICS[0])),
+            _chart("recall_at_1", type="SCATTER", xaxis=_axis(METRICS[3]), yaxis=_axis(METRICS[1])),
+            _chart("opis_corrected", type="BAR", metricKey=METRICS[3]),
+        ],
+    }
+
+
+def _chart(uuid: str, **settings: Any) -> dict[str, Any]:
+    return {
+        "uuid": uuid,
+        "metricSectionId": "answer",
+        "deleted": False,
+        "runsCountToCompare": 100,
+        **settings,
+    }
+
+
+def _axis(metric: str) -> dict[str, str]:
+    return {"key": metric, "type": "METRIC"}
+
+
+def store_uri(state: Path) -> str:
+    """MLFLOW_TRACKING_URI, else the SQLite file of the study; a relative SQLite path is made absolute."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not uri:
+        return f"sqlite:///{(state / 'mlflow.db').resolve()}"
+    if uri.startswith("sqlite:///"):
+        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
+    return uri
+
+
+def git_tags(repository: Path) -> dict[str, str]:
+    """The commit that the code is at, and whether files differ from it; empty outside a checkout."""
+    commit = _git(repository, "rev-parse", "HEAD")
+    if not commit:
+        return {}
+    return {
+        "git_commit": commit,
+        "git_dirty": str(bool(_git(repository, "status", "--porcelain", "-uno"))).lower(),
+    }
+
+
+def _git(repository: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=repository, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

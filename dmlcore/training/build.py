@@ -8,15 +8,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dmlcore.config import ComponentConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrialConfig
+from dmlcore.config.trial import ComponentConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrialConfig
+from dmlcore.core.seeding import derived_seed
 from dmlcore.losses import build_loss, build_regularizer
 from dmlcore.models import Embedder, Head, build_backbone, build_embedder, build_head
-from dmlcore.training.guidance import Texts, loss_params, stand_in_texts
-from dmlcore.training.randomness import derived_seed
+from dmlcore.training.language import Texts, dummy_text_embeddings, loss_params
 
 
 def build_model(config: ModelConfig, *, in_channels: int, seed: int) -> Embedder:
-    """The embedder; its initial weights depend on `config` and `seed` alone: both arms of a comparison share them."""
+    """The embedder; its initial weights depend on `config` and `seed` alone: both variants of a comparison share them."""
     torch.manual_seed(derived_seed(seed, "model"))
     backbone = build_backbone(
         config.backbone.library,
@@ -70,7 +70,7 @@ def build_objective(config: TrialConfig, *, num_classes: int, texts: Texts | Non
     width = config.model.embedding_dim
 
     def built(component: ComponentConfig, build: Callable[..., nn.Module]) -> nn.Module:
-        params = loss_params(component, texts or stand_in_texts(num_classes))
+        params = loss_params(component, texts or dummy_text_embeddings(num_classes))
         return build(component.name, num_classes=num_classes, embedding_dim=width, **params)
 
     names = [component.name for component in config.regularizers]

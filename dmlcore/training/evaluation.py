@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dmlcore.config import EvaluationConfig
+from dmlcore.config.trial import EvaluationConfig
 from dmlcore.metrics import Evaluation, evaluate
 
 

@@ -18,14 +18,14 @@ from filelock import FileLock
 
 import dmlcore.data
 import dmlcore.models
-from dmlcore.atomic import replaced_file
-from dmlcore.config import TrialConfig, canonical
-from dmlcore.data.packed import PreparedDataset
+from dmlcore.config.base import canonical
+from dmlcore.config.trial import TrialConfig
+from dmlcore.core.io import atomic_write_path
+from dmlcore.data.dataset import PreparedDataset
 from dmlcore.models import Embedder
 from dmlcore.models.weights import local_file
 from dmlcore.training.build import build_model
-from dmlcore.training.feeds import ImageFeed
-from dmlcore.training.precision import autocast
+from dmlcore.training.loader import ImageFeed, autocast
 
 DATA_CODE = ("images.py", "inputs.py", "packed.py", "transforms.py")
 LIBRARIES = ("timm", "torch", "torchvision")
@@ -98,5 +98,5 @@ def _compute(config: TrialConfig, data: PreparedDataset, file: Path, device: tor
         for images in ImageFeed(data.split(name), config, device).evaluation():
             with torch.inference_mode(), autocast(device, config.train.precision):
                 parts.append(model.pooled(images).float().cpu().numpy())
-    with replaced_file(file) as temporary, temporary.open("wb") as stream:
+    with atomic_write_path(file) as temporary, temporary.open("wb") as stream:
         np.save(stream, np.concatenate(parts), allow_pickle=False)

@@ -9,12 +9,19 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from dmlcore.config import TrialConfig
-from dmlcore.data.packed import PreparedDataset, Split
-from dmlcore.training.course import Course, EpochReport, Phase, load_course, restore, save_course
+from dmlcore.config.trial import TrialConfig
+from dmlcore.data.dataset import PreparedDataset, Split
+from dmlcore.training.checkpoint import (
+    EpochReport,
+    Phase,
+    TrainingState,
+    load_training_state,
+    restore,
+    save_training_state,
+)
 from dmlcore.training.evaluation import UtilityCurve, evaluate_embeddings, evaluate_splits
-from dmlcore.training.loop import Trainer, TrainingError
 from dmlcore.training.store import TrialStore, state_copy
+from dmlcore.training.trainer import Trainer, TrainingError
 
 __all__ = ["EpochReport", "TrainingError", "TrialResult", "evaluate_stored", "run_trial", "select_device"]
 
@@ -94,8 +101,8 @@ class _Run:
         self.config, self.data, self.store, self.report = config, data, store, report
         self.device, self.checkpoint_seconds = device, checkpoint_seconds
         self.saved = time.monotonic()
-        found = load_course(store)
-        self.course = Course() if found is None else found[0]
+        found = load_training_state(store)
+        self.course = TrainingState() if found is None else found[0]
         self.trainer = self._trainer(self.course.phase)
         if found is not None:
             restore(found[1], self.trainer.modules, self.trainer.optimizer)
@@ -159,7 +166,7 @@ class _Run:
 
     def _checkpoint(self) -> None:
         if time.monotonic() - self.saved >= self.checkpoint_seconds:
-            save_course(self.store, self.course, self.trainer.modules, self.trainer.optimizer)
+            save_training_state(self.store, self.course, self.trainer.modules, self.trainer.optimizer)
             self.saved = time.monotonic()
 
     def _evaluate(self, name: str) -> dict[str, float]:

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dmlcore.atomic import replaced_file
+from dmlcore.core.io import atomic_write_path
 
 CONTENT = "content_sha256"
 
@@ -27,7 +27,7 @@ class TrialStore:
 
     def save(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Write `tensors` under `name`."""
-        with replaced_file(self.path(name)) as temporary:
+        with atomic_write_path(self.path(name)) as temporary:
             save_file(_on_cpu(tensors), temporary)
 
     def load(self, name: str) -> dict[str, Tensor]:
@@ -37,7 +37,7 @@ class TrialStore:
     def save_state(self, name: str, tensors: Mapping[str, Tensor], facts: str) -> None:
         """Write a state to go on from: tensors and a text, with a checksum of both inside."""
         kept = _on_cpu(tensors)
-        with replaced_file(self.path(name)) as temporary:
+        with atomic_write_path(self.path(name)) as temporary:
             save_file(kept, temporary, metadata={"facts": facts, CONTENT: _content(kept, facts)})
 
     def load_state(self, name: str) -> tuple[dict[str, Tensor], str] | None:

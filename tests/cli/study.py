@@ -8,11 +8,12 @@ import numpy as np
 import torch
 import yaml
 
-from dmlcore.config import canonical, load_study
+from dmlcore.config.base import canonical
+from dmlcore.config.study import load_study
 from dmlcore.records import RecordFolder, TrialRecord
+from dmlcore.sweep.grid import expand
 from dmlcore.training.evaluation import evaluate_splits
 from dmlcore.training.store import TrialStore
-from dmlcore.tuning.cells import expand
 from tests.small import TRIAL
 
 SWEEP = {

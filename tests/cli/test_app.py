@@ -14,7 +14,7 @@ import typer
 from typer.testing import CliRunner
 
 from dmlcore.cli import app
-from dmlcore.cli.errors import DEFECT, WRONG_INPUT, Commands
+from dmlcore.cli.options import DEFECT, WRONG_INPUT, Commands
 from dmlcore.metrics import evaluate
 
 runner = CliRunner()
@@ -146,7 +146,6 @@ def test_help_loads_no_heavy_library():
         "summary",
         "calibrate",
         "reevaluate",
-        "shrink",
         "data list",
         "embed",
         "export",

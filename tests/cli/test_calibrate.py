@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from dmlcore.calibration import Target, calibrate, calibration_card
 from dmlcore.cli import app
-from dmlcore.cli.errors import WRONG_INPUT
+from dmlcore.cli.options import WRONG_INPUT
 from dmlcore.records import RecordFolder
 from dmlcore.training.store import TrialStore
 from tests.calibration.laws import draw

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dmlcore.cli import app
-from dmlcore.cli.errors import FOUND, WRONG_INPUT
+from dmlcore.cli.options import FOUND, WRONG_INPUT
 from dmlcore.training.store import TrialStore
 from tests.cli.trained import KEY, VARIANTS, trained_checkout
 

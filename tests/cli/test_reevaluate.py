@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dmlcore.cli import app
-from dmlcore.cli.errors import FOUND, WRONG_INPUT
+from dmlcore.cli.options import FOUND, WRONG_INPUT
 from dmlcore.metrics import evaluate
 from tests.cli.study import drawn, write_study
 
@@ -31,7 +31,7 @@ def test_metrics_under_other_settings(tmp_path, suffix):
     assert digests(tmp_path / "study") == before
     table = pl.read_parquet(out) if suffix == "parquet" else pl.read_csv(out)
     assert table["trial_key"].to_list() == [record.trial_key for record in records]
-    assert table["arm"].to_list() == [record.labels["arm"] for record in records]
+    assert table["variant"].to_list() == [record.labels["variant"] for record in records]
     for number, row in enumerate(table.iter_rows(named=True)):
         test = drawn(30, 5, 2 * number + 1)
         expected = evaluate(test["embeddings"], test["labels"], ks=(3,), far_range=(0.001, 0.05)).metrics

@@ -8,14 +8,16 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from dmlcore.config import PreprocessConfig, SplitConfig, TrialConfig, canonical
-from dmlcore.data.packed import PreparedDataset
-from dmlcore.data.prepare import prepare
+from dmlcore.config.base import canonical
+from dmlcore.config.data import PreprocessConfig, SplitConfig
+from dmlcore.config.trial import TrialConfig
+from dmlcore.data.dataset import PreparedDataset
+from dmlcore.datasets.prepare.build import prepare
 from dmlcore.records import RecordFolder, TrialRecord
 from dmlcore.training.run import run_trial
 from dmlcore.training.store import TrialStore
 from tests.cli.study import SWEEP
-from tests.data.photo_files import photo_catalogue
+from tests.datasets.photo_files import photo_catalogue
 from tests.small import SIDE, small_dataset, small_trial
 
 KEY = "0" * 16
@@ -51,7 +53,7 @@ def _trained(root: Path, config: TrialConfig, dataset: PreparedDataset) -> Trial
         eval_key="abcdef01",
         status="finished",
         config=canonical(config),
-        labels={"dataset": "small", "backbone": "tiny", "loss": "ms", "arm": "off", "seed": 0},
+        labels={"dataset": "small", "backbone": "tiny", "loss": "ms", "variant": "baseline", "seed": 0},
         files=result.files,
         metrics=dict(result.metrics),
     )
@@ -70,7 +72,7 @@ def _drawings(root: Path, prepared: Path) -> PreparedDataset:
 def _photographs(root: Path, prepared: Path) -> PreparedDataset:
     catalogue = photo_catalogue()
     config = PreprocessConfig(**JPEG, split=SplitConfig(test_share=0.34, validation_share=0.25))
-    prepare("small", catalogue, config, prepared, lambda test: {"test/map_at_r": 0.5})
+    prepare("small", catalogue, config, prepared)
     dataset = PreparedDataset.open(prepared)
     files = {item.source: catalogue.read(item) for item in catalogue.items}
     test = dataset.manifest.filter(split="test")["source"].to_list()

@@ -1,8 +1,8 @@
 import polars as pl
 import pytest
 
-from dmlcore.config import PreprocessConfig, SplitConfig
-from dmlcore.data.errors import DataError
+from dmlcore.config.data import PreprocessConfig, SplitConfig
+from dmlcore.core.errors import DataError
 from dmlcore.data.manifest import validate
 
 CLOSED = PreprocessConfig(split=SplitConfig(protocol="closed"))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dmlcore.data.randomness import keyed_generator
+from dmlcore.core.seeding import keyed_generator
 from dmlcore.data.transforms import augment, augmentation_draws, to_float
 
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from dmlcore.config import load_study
+from dmlcore.config.study import load_study
 from dmlcore.tracking import MemoryTracker
 from tests.checkout import SWEEP, Checkout
 from tests.docker.services import PROGRAMS, SEAWEED, Services

@@ -10,16 +10,16 @@ from typing import Any
 import polars as pl
 from mlflow import MlflowClient
 
-from dmlcore.config import SweepConfig
+from dmlcore.config.sweep import SweepConfig
 from dmlcore.records import RecordFolder
-from dmlcore.tracking import MlflowTracker, TrackerProcess
+from dmlcore.sweep.plan import Plan, PlannedTrial
+from dmlcore.sweep.run import SweepFolders, publish, run_sweep
+from dmlcore.tracking import BackgroundTracker, MlflowTracker
+from dmlcore.tracking.base import Tracker
 from dmlcore.tracking.runs import Runs
-from dmlcore.tuning.plan import Plan, PlannedTrial
-from dmlcore.tuning.sweep import SweepFolders, publish, run_sweep
-from dmlcore.tuning.tracker import Tracker
 from tests.faults.sabotage import Fault, Saboteur
 from tests.small import TRIAL
-from tests.tuning.sweeps import plan_of, run_here, sweep_config
+from tests.sweep.sweeps import plan_of, run_here, sweep_config
 
 EPOCHS = 4
 STATUS = {"finished": "FINISHED", "failed": "FAILED"}
@@ -58,7 +58,7 @@ class Study:
         marks = self.folders.study / "marks"
         marks.mkdir(parents=True, exist_ok=True)
         placed = {t.store_folder.name: found for t in self.trials if (found := (faults or {}).get(t.key))}
-        with TrackerProcess(self.tracker, self.folders.state) as tracker:
+        with BackgroundTracker(self.tracker, self.folders.state) as tracker:
             return run_sweep(self.config, self.folders, tracker, Saboteur(marks, placed))
 
     def run_here(self, tracker: Tracker | None = None) -> None:

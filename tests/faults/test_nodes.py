@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dmlcore.config import ClusterConfig
+from dmlcore.config.sweep import ClusterConfig
 from tests.faults.sabotage import Fault, Gate, meanwhile, raylet_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -13,8 +13,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 @pytest.fixture(scope="module")
 def three_nodes():
     """A head and two other nodes of one CPU each, every one a raylet of its own, at RAY_ADDRESS."""
-    import dmlcore.tuning.cluster  # noqa: F401 (its settings of Ray are for the nodes too)
-    from tests.tuning.clusters import ray_cluster
+    import dmlcore.sweep.ray.cluster  # noqa: F401 (its settings of Ray are for the nodes too)
+    from tests.sweep.clusters import ray_cluster
 
     with ray_cluster(3) as made:
         yield made
@@ -46,7 +46,7 @@ def test_a_sweep_without_an_address_joins_no_cluster_that_happens_to_be_there(
 ):
     import ray
 
-    from dmlcore.tuning.cluster import connected
+    from dmlcore.sweep.ray.cluster import connected
 
     monkeypatch.delenv("RAY_ADDRESS")
     with connected(ClusterConfig(), tmp_path, []):

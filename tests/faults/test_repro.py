@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dmlcore.config import load_study
+from dmlcore.config.study import load_study
 from dmlcore.tracking import MemoryTracker
 from tests.checkout import SWEEP, Checkout
 from tests.faults.study import EPOCHS, Study

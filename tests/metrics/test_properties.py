@@ -9,11 +9,11 @@ import torch
 
 from dmlcore.metrics import Evaluation, evaluate
 from dmlcore.metrics.evaluation import evaluate_pairs
-from dmlcore.metrics.floor import Floor, find_floor
 from dmlcore.metrics.inputs import build_pairs
-from dmlcore.metrics.keys import LOW_BITS, key_to_float
+from dmlcore.metrics.pairwise.order_statistics import LOW_BITS, key_to_float
+from dmlcore.metrics.pairwise.similarity_cutoff import Floor, find_similarity_cutoff
+from dmlcore.metrics.pairwise.torch_sweep import TorchSweep
 from dmlcore.metrics.settings import Settings
-from dmlcore.metrics.torch_sweep import TorchSweep
 from tests.metrics.test_against_reference import expected, make_input
 
 COUNTS = {
@@ -94,8 +94,8 @@ def test_torch_walk_equals_the_compiled_one(
     is_query: np.ndarray | None, everything: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not everything:  # keep no more than the largest rate needs, as at full size
-        monkeypatch.setattr("dmlcore.metrics.floor.SMALL", 0)
-        monkeypatch.setattr("dmlcore.metrics.floor.MIDDLE", 0)
+        monkeypatch.setattr("dmlcore.metrics.pairwise.similarity_cutoff.SMALL", 0)
+        monkeypatch.setattr("dmlcore.metrics.pairwise.similarity_cutoff.MIDDLE", 0)
     x, y = big_input()
     with torch.inference_mode():
         pairs = build_pairs(x, y, is_query, torch.device("cpu"))
@@ -107,16 +107,16 @@ def test_a_floor_missed_is_lowered(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sample that puts the floor too high costs a second walk, never a number."""
     x, y = big_input()
     whole, calls = evaluate(x, y), []
-    monkeypatch.setattr("dmlcore.metrics.floor.SMALL", 0)
-    monkeypatch.setattr("dmlcore.metrics.floor.MIDDLE", 0)
+    monkeypatch.setattr("dmlcore.metrics.pairwise.similarity_cutoff.SMALL", 0)
+    monkeypatch.setattr("dmlcore.metrics.pairwise.similarity_cutoff.MIDDLE", 0)
 
     def too_high(*args: Any) -> Floor:
         calls.append(args)
-        found = find_floor(*args)
+        found = find_similarity_cutoff(*args)
         place = found.lowest_bin + (1000 if len(calls) == 1 else 0)
         return Floor(np.float32(key_to_float(place << LOW_BITS)), place, found.count_all)
 
-    monkeypatch.setattr("dmlcore.metrics.numba_sweep.find_floor", too_high)
+    monkeypatch.setattr("dmlcore.metrics.pairwise.numba_sweep.find_similarity_cutoff", too_high)
     same(whole, evaluate(x, y))
     assert len(calls) == 2
 
@@ -126,8 +126,8 @@ def test_deep_equal_error_rate_is_near(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((3000, 32)).astype(np.float32), rng.integers(0, 300, 3000)
     exact = evaluate(x, y).metrics
-    monkeypatch.setattr("dmlcore.metrics.floor.SMALL", 0)
-    monkeypatch.setattr("dmlcore.metrics.floor.MIDDLE", 0)
+    monkeypatch.setattr("dmlcore.metrics.pairwise.similarity_cutoff.SMALL", 0)
+    monkeypatch.setattr("dmlcore.metrics.pairwise.similarity_cutoff.MIDDLE", 0)
     near = evaluate(x, y).metrics
     assert near["equal_error_rate"] == pytest.approx(exact["equal_error_rate"], abs=2e-5)
     assert exact["equal_error_rate"] == pytest.approx(0.5, abs=0.02)

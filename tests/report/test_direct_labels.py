@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dmlcore.report.direct_labels import RINGS, _candidates, _costs, place_labels
-from dmlcore.report.figures import house_style, new_figure, settle_layout
+from dmlcore.metrics.plot import house_style, new_figure, settle_layout
+from dmlcore.report.figures.labels import RINGS, _candidates, _costs, place_labels
 
 
 def cost(box, ring, taken, frame, scale):

@@ -12,11 +12,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dmlcore.config import AggregateConfig
-from dmlcore.report.figures import colours
-from dmlcore.report.tradeoff import intervals_readable, marks, tradeoff_figure
-from dmlcore.report.utility import save_utility_plot, utility_curve, utility_figure
-from tests.report.synthetic import TCM, rows, study, unfinished
+from dmlcore.config.report import AggregateConfig
+from dmlcore.metrics.plot import colours
+from dmlcore.report.figures.tradeoff import intervals_readable, marks, tradeoff_figure
+from dmlcore.report.figures.utility import save_utility_plot, utility_curve, utility_figure
+from tests.analysis.synthetic import TCM, rows, study, unfinished
 
 
 def texts(figure: Figure) -> str:
@@ -31,7 +31,7 @@ def test_marks_stand_at_the_means_of_the_chosen_metrics() -> None:
     drawn = marks(study(found, config))
     assert len(drawn) == 4
     for mark in drawn:
-        mine = [row for row in found if (row["loss"], row["arm"]) == (mark.cell.loss, mark.arm)]
+        mine = [row for row in found if (row["loss"], row["variant"]) == (mark.cell.loss, mark.variant)]
         x = np.mean([row["test/opis_corrected"] for row in mine])
         y = np.mean([row["test/recall_at_1"] for row in mine])
         assert mark.xy == pytest.approx((x, y))

@@ -11,12 +11,12 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from dmlcore.config import AggregateConfig, FigureConfig
-from dmlcore.report.comparisons import comparisons
+from dmlcore.analysis.comparisons import comparisons
+from dmlcore.analysis.study import read_study
+from dmlcore.config.report import AggregateConfig, FigureConfig
 from dmlcore.report.outputs import write_results
-from dmlcore.report.study import read_study
 from pipeline.aggregate import main
-from tests.report.synthetic import TCM, dataset_info, rows, study, table, unfinished
+from tests.analysis.synthetic import TCM, dataset_info, rows, study, table, unfinished
 
 TABLES = ["baselines.csv", "comparisons.csv", "metrics.json"]
 PLOTS = ["convergence.png", "tradeoff.png", "utility_curves.png"]
@@ -75,15 +75,15 @@ def test_metrics_json_is_nested_by_configuration(tmp_path: Path) -> None:
     metrics = json.loads(written(tmp_path, found)["metrics.json"])
     assert metrics["trials"] == {"failed": 1, "finished": 23}
     place = metrics["datasets"]["glyphs"]["resnet10t"]["recall_at_k"]
-    assert set(place) == {"off", TCM}
+    assert set(place) == {"baseline", TCM}
     kept = [row["test/map_at_r"] for row in found[1:3]]
-    assert place["off"]["test/map_at_r"] == pytest.approx(sum(kept) / 2, rel=1e-5)
+    assert place["baseline"]["test/map_at_r"] == pytest.approx(sum(kept) / 2, rel=1e-5)
 
 
 def test_hostile_names_are_only_text(tmp_path: Path) -> None:
-    found = rows(HOSTILE[:1], HOSTILE[1:2], HOSTILE[2:4], ("off", HOSTILE[4]), (0, 1), axis=HOSTILE[5])
+    found = rows(HOSTILE[:1], HOSTILE[1:2], HOSTILE[2:4], ("baseline", HOSTILE[4]), (0, 1), axis=HOSTILE[5])
     result = written(
-        tmp_path, found + rows(HOSTILE[:1], HOSTILE[1:2], HOSTILE[2:4], ("off",), (0,), axis="b")
+        tmp_path, found + rows(HOSTILE[:1], HOSTILE[1:2], HOSTILE[2:4], ("baseline",), (0,), axis="b")
     )
     assert pl.read_csv(result["comparisons.csv"])["dataset"].unique().to_list() == [HOSTILE[0]]
 
@@ -94,11 +94,11 @@ def test_a_study_without_a_finished_trial_still_writes_all(tmp_path: Path) -> No
     assert list(written(tmp_path, bare)) == FILES
 
 
-def test_many_losses_arms_and_data_sets_draw(tmp_path: Path) -> None:
-    arms = ("off", *(f"tcm(positive_margin={m})" for m in range(6)))
-    found = rows(("a",), ("vit",), ("loss",), arms, (0,))
-    assert list(written(tmp_path / "arms", found)) == FILES
-    found = rows(("a", "b", "c"), ("vit",), [f"loss_{i}" for i in range(9)], ("off",), (0,))
+def test_many_losses_variants_and_data_sets_draw(tmp_path: Path) -> None:
+    variants = ("baseline", *(f"tcm(positive_margin={m})" for m in range(6)))
+    found = rows(("a",), ("vit",), ("loss",), variants, (0,))
+    assert list(written(tmp_path / "variants", found)) == FILES
+    found = rows(("a", "b", "c"), ("vit",), [f"loss_{i}" for i in range(9)], ("baseline",), (0,))
     assert list(written(tmp_path / "losses", found)) == FILES
 
 
@@ -119,6 +119,6 @@ def test_the_stage_reads_a_study_folder_and_writes_its_results(tmp_path: Path) -
 
 
 def test_the_report_knows_neither_ray_nor_mlflow_nor_torch() -> None:
-    code = "import sys, pipeline.aggregate, dmlcore.report.tables; print({'ray', 'mlflow', 'torch'} & set(sys.modules))"
+    code = "import sys, pipeline.aggregate, dmlcore.report.text.tables; print({'ray', 'mlflow', 'torch'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from dmlcore.report.comparisons import comparisons
-from dmlcore.report.study import Study
-from dmlcore.report.tables import code_span, markdown_table, print_summary
-from dmlcore.report.verdict import caveats, verdict
-from tests.report.synthetic import TCM, rows, study, table, unfinished
+from dmlcore.analysis.comparisons import comparisons
+from dmlcore.analysis.study import Study
+from dmlcore.analysis.verdict import caveats, verdict
+from dmlcore.report.text.tables import code_span, markdown_table, print_summary
+from tests.analysis.synthetic import TCM, rows, study, table, unfinished
 from tests.report.test_outputs import HOSTILE
 
 
@@ -39,13 +39,13 @@ def judged(found: list) -> str:
 
 
 def shifted(changes: dict[str, float], seeds: tuple[int, ...] = (0, 1, 2)) -> list:
-    """Two cells; on - off of each metric is `changes`, plus a spread over seeds of a tenth of it."""
+    """Two cells; variant - baseline of each metric is `changes`, plus a spread over seeds of a tenth of it."""
     found = rows(backbones=("vit",), seeds=seeds)
-    off = {(row["loss"], row["seed"]): row for row in found if row["arm"] == "off"}
+    baseline = {(row["loss"], row["seed"]): row for row in found if row["variant"] == "baseline"}
     for row in found:
         for metric, change in changes.items():
-            base = off[row["loss"], row["seed"]]
-            on = change * (1 + 0.1 * (row["seed"] - 1)) if row["arm"] != "off" else 0.0
+            base = baseline[row["loss"], row["seed"]]
+            on = change * (1 + 0.1 * (row["seed"] - 1)) if row["variant"] != "baseline" else 0.0
             row[f"test/{metric}"] = base[f"test/{metric}"] + on
     return found
 
@@ -95,12 +95,17 @@ def test_the_summary_fits_100_columns_and_says_where_things_lie() -> None:
 
 def test_the_summary_shows_the_numbers() -> None:
     found = rows(backbones=("vit",), losses=("smooth_ap",))
-    off, on = ([row["test/opis"] for row in found if (row["arm"] == "off") is side] for side in (True, False))
+    baseline, on = (
+        [row["test/opis"] for row in found if (row["variant"] == "baseline") is side]
+        for side in (True, False)
+    )
     text = printed(found)
     line = next(line for line in text.splitlines() if " OPIS " in line and "±" in line)
     numbers = [float(part) for part in re.findall(r"[+-]?\d\.\d+", line)]
     assert numbers[:2] == [0.043, 0.051]
-    assert numbers[2::2] == pytest.approx([np.mean(off), np.mean(on), np.mean(on) - np.mean(off)], abs=6e-6)
+    assert numbers[2::2] == pytest.approx(
+        [np.mean(baseline), np.mean(on), np.mean(on) - np.mean(baseline)], abs=6e-6
+    )
 
 
 def test_failed_trials_are_printed_with_their_reason() -> None:
@@ -112,7 +117,7 @@ def test_failed_trials_are_printed_with_their_reason() -> None:
 
 
 def test_markdown_rows_have_the_same_cells_whatever_the_names() -> None:
-    found = rows(HOSTILE[:1], HOSTILE[1:2], HOSTILE[2:5], ("off", "arm|`x`"), (0, 1))
+    found = rows(HOSTILE[:1], HOSTILE[1:2], HOSTILE[2:5], ("baseline", "variant|`x`"), (0, 1))
     lines = [line for line in markdown_table(study(found)).splitlines() if line.startswith("| ")]
     assert len(lines) == 2 + 2 + 3
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {11}
@@ -133,9 +138,9 @@ def test_code_span_keeps_a_name_in_its_cell() -> None:
     assert code_span("") == ""
 
 
-def test_two_arms_have_a_table_each() -> None:
+def test_two_variants_have_a_table_each() -> None:
     other = "tcm(negative_margin=0.3,positive_margin=0.8)"
-    text = printed(rows(arms=("off", TCM, other)))
+    text = printed(rows(variants=("baseline", TCM, other)))
     assert text.count(", against off") == 2
 
 

@@ -13,14 +13,13 @@ import pytest
 
 from dmlcore.records import TrialRecord
 from dmlcore.tracking import MlflowTracker
-from dmlcore.tracking.address import git_tags, store_uri
 from dmlcore.tracking.runs import Runs
-from dmlcore.tracking.views import LABELS as VIEW_LABELS
-from dmlcore.tracking.views import METRICS, TAG
+from dmlcore.tracking.store import LABELS as VIEW_LABELS
+from dmlcore.tracking.store import METRICS, TAG, git_tags, store_uri
 
 ROOT = Path(__file__).resolve().parents[2]
 
-LABELS = {"dataset": "glyphs", "backbone": "r", "loss": "ap", "arm": "off", "seed": 0}
+LABELS = {"dataset": "glyphs", "backbone": "r", "loss": "ap", "variant": "baseline", "seed": 0}
 CONFIG = {"train": {"epochs": 2}, "seed": 0}
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -98,7 +97,7 @@ def test_a_trial_is_one_run_with_params_metrics_tags_and_figure(tracker):
     assert run.info.run_name == "a name"
     assert run.data.params == {"train.epochs": "2", "seed": "0"}
     assert run.data.tags["trial_key"] == "key"
-    assert run.data.tags["arm"] == "off"
+    assert run.data.tags["variant"] == "baseline"
     assert run.data.tags["git_commit"] == "c"
     assert run.data.tags["data_hash"] == "abc"
     assert run.data.metrics["test/opis"] == 0.02

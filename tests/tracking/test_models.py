@@ -13,14 +13,15 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from dmlcore.cli import app
-from dmlcore.cli.errors import FOUND, WRONG_INPUT
-from dmlcore.config import TrialConfig, parse
-from dmlcore.data.packed import PreparedDataset
+from dmlcore.cli.options import FOUND, WRONG_INPUT
+from dmlcore.config.base import parse
+from dmlcore.config.trial import TrialConfig
+from dmlcore.data.dataset import PreparedDataset
 from dmlcore.records import RecordFolder
 from dmlcore.tracking import MlflowTracker
 from dmlcore.tracking.models import best_trials, find_model, log_best
 from dmlcore.tracking.runs import Runs
-from dmlcore.training.feeds import input_pipeline
+from dmlcore.training.loader import input_pipeline
 from tests.cli.trained import KEY, trained_checkout
 from tests.tracking.test_mlflow import record
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from dmlcore.config import PreprocessConfig, SplitConfig
-from dmlcore.data.packed import PreparedDataset
-from dmlcore.data.prepare import prepare
+from dmlcore.config.data import PreprocessConfig, SplitConfig
+from dmlcore.data.dataset import PreparedDataset
+from dmlcore.datasets.prepare.build import prepare
 from dmlcore.metrics import evaluate
 from dmlcore.training import run_trial
 from dmlcore.training.run import evaluate_stored
@@ -31,7 +31,7 @@ def shop(small_data, tmp_path_factory):
     items = {replace(item, role=role(item)): item for item in plain.items}
     catalogue = replace(plain, items=tuple(items), read=lambda item: plain.read(items[item]))
     config = PreprocessConfig(image_size=SIDE, split=SplitConfig(test_share=0.34, validation_share=0.25))
-    prepare("shop", catalogue, config, folder, lambda split: {})
+    prepare("shop", catalogue, config, folder)
     return PreparedDataset.open(folder)
 
 

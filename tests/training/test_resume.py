@@ -104,9 +104,9 @@ def test_a_killed_process_costs_no_bit(tmp_path, whole):
         f"""
         import os, signal
         from pathlib import Path
-        from dmlcore.data.packed import PreparedDataset
+        from dmlcore.data.dataset import PreparedDataset
         from dmlcore.training import run_trial
-        from dmlcore.training.loop import Trainer
+        from dmlcore.training.trainer import Trainer
         from dmlcore.training.store import TrialStore
         from tests.training.test_resume import trial
 
@@ -129,7 +129,7 @@ def test_a_killed_process_costs_no_bit(tmp_path, whole):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, check=False)
     assert done.returncode == -signal.SIGKILL
-    from dmlcore.data.packed import PreparedDataset
+    from dmlcore.data.dataset import PreparedDataset
 
     store = TrialStore(tmp_path / "trial")
     assert store.path("last").is_file()

@@ -82,10 +82,11 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(small_data, t
     assert metrics("c", seed=1) != first
 
 
-def test_both_arms_share_initial_weights_and_batches(small_data, tmp_path):
-    arms = [small_trial(), small_trial(regularizers=[{"name": "tcm"}])]
+def test_both_variants_share_initial_weights_and_batches(small_data, tmp_path):
+    variants = [small_trial(), small_trial(regularizers=[{"name": "tcm"}])]
     curves = [
-        run_trial(arm, small_data, store=TrialStore(tmp_path / str(i))).curve for i, arm in enumerate(arms)
+        run_trial(variant, small_data, store=TrialStore(tmp_path / str(i))).curve
+        for i, variant in enumerate(variants)
     ]
     assert curves[0][0] == curves[1][0]
     assert curves[0][1].metrics["train/loss"] != curves[1][1].metrics["train/loss"]
@@ -120,7 +121,7 @@ def test_language_guidance_gets_a_text_embedding_a_class(small_data, tmp_path, m
         asked.append((tuple(names), options))
         return torch.eye(len(names))
 
-    monkeypatch.setattr("dmlcore.training.guidance.class_text_embeddings", encode)
+    monkeypatch.setattr("dmlcore.training.language.class_text_embeddings", encode)
     part = {"name": "language_guidance", "params": {"omega": 1.0, "text_model": "some/model"}}
     config = small_trial(regularizers=[part], train={"epochs": 1})
     result = run_trial(config, small_data, store=TrialStore(tmp_path / "trial"))

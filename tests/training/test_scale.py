@@ -7,11 +7,12 @@ import math
 import pytest
 import torch
 
-from dmlcore.config import TrialConfig, parse
+from dmlcore.config.base import parse
+from dmlcore.config.trial import TrialConfig
+from dmlcore.sweep.grid import merge
 from dmlcore.training import run_trial
-from dmlcore.training.loop import Trainer, batch_size
 from dmlcore.training.store import TrialStore
-from dmlcore.tuning.cells import merge
+from dmlcore.training.trainer import Trainer, batch_size
 from tests.small import TRIAL, small_trial
 
 

@@ -7,21 +7,25 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from dmlcore.analysis.metric_labels import METRICS, label, number, percent, short_variant
+from dmlcore.analysis.paired_tests import overall_test
+from dmlcore.analysis.study import BASELINE
+from dmlcore.analysis.verdict import judgement, verdict
 from dmlcore.report.html.text import rounded
-from dmlcore.report.names import METRICS, label, number, percent, short_arm
-from dmlcore.report.paired_tests import overall_test
-from dmlcore.report.study import OFF
-from dmlcore.report.verdict import judgement, verdict
 
 Row = Mapping[str, Any]
-MOST_ARMS = 4
-"""Arms that get sentences of their own; more are counted together."""
+
+
+MOST_VARIANTS = 4
+"""Variants that get sentences of their own; more are counted together."""
+
+
 LEVEL = 0.05
 
 
 @dataclass(frozen=True)
 class Score:
-    """What became of one metric over the comparisons of an arm."""
+    """What became of one metric over the comparisons of a variant."""
 
     metric: str
     comparisons: int
@@ -76,7 +80,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Answer:
-    """Of one arm, or of all together."""
+    """Of one variant, or of all together."""
 
     headline: str
     sentences: tuple[str, str]
@@ -91,7 +95,7 @@ class Answer:
 
 def question(rows: Sequence[Row]) -> str:
     """What was asked."""
-    who = _name([row["arm"] for row in rows if row["arm"] != OFF])
+    who = _name([row["variant"] for row in rows if row["variant"] != BASELINE])
     if not who:
         return "How evenly does one distance threshold serve every class, and how accurate is the search?"
     verb = "Does" if who.startswith("TCM") else "Do"
@@ -100,18 +104,19 @@ def question(rows: Sequence[Row]) -> str:
 
 def inconsistency(rows: Sequence[Row]) -> str:
     """The corrected OPIS, or the raw one where none was measured."""
-    known = any(row["test/opis_corrected/off/mean"] is not None for row in rows)
+    known = any(row["test/opis_corrected/baseline/mean"] is not None for row in rows)
     return "opis_corrected" if known else "opis"
 
 
 def answers(rows: Sequence[Row], confidence: float) -> list[Answer]:
-    """An answer an arm; one for all arms together where they are many; none without a comparison."""
+    """An answer a variant; one for all variants together where they are many; none without a comparison."""
     metrics = (inconsistency(rows), "map_at_r")
     compared = [row for row in rows if all(row[f"test/{m}/difference/mean"] is not None for m in metrics)]
-    arms = list(dict.fromkeys(row["arm"] for row in compared))
-    groups = [[row for row in compared if row["arm"] == arm] for arm in arms]
+    variants = list(dict.fromkeys(row["variant"] for row in compared))
+    groups = [[row for row in compared if row["variant"] == variant] for variant in variants]
     return [
-        _answer(group, metrics, confidence) for group in (groups if len(arms) <= MOST_ARMS else [compared])
+        _answer(group, metrics, confidence)
+        for group in (groups if len(variants) <= MOST_VARIANTS else [compared])
     ]
 
 
@@ -121,7 +126,7 @@ def no_answer(rows: Sequence[Row], confidence: float) -> str:
 
 
 def _answer(rows: Sequence[Row], metrics: Sequence[str], confidence: float) -> Answer:
-    name = _name([row["arm"] for row in rows])
+    name = _name([row["variant"] for row in rows])
     first, second = (_score(rows, metric) for metric in metrics)
     return Answer(
         _headline(name, first, second),
@@ -192,11 +197,15 @@ def _capital(name: str) -> str:
     return name[0].upper() + name[1:]
 
 
-def _name(arms: Sequence[str]) -> str:
-    kinds = list(dict.fromkeys(arm.partition("(")[0] for arm in arms))
+def _name(variants: Sequence[str]) -> str:
+    kinds = list(dict.fromkeys(variant.partition("(")[0] for variant in variants))
     if kinds == ["tcm"]:
         return "TCM"
-    return short_arm(kinds[0]).replace("_", " ") if len(kinds) == 1 else ("the regularisers" if kinds else "")
+    return (
+        short_variant(kinds[0]).replace("_", " ")
+        if len(kinds) == 1
+        else ("the regularisers" if kinds else "")
+    )
 
 
 def _share(value: float) -> str:

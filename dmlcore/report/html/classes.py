@@ -11,6 +11,8 @@ from dmlcore.report.html.text import rounded
 
 SHOWN = 6
 """Classes at each end."""
+
+
 EXAMPLES = 4
 
 
@@ -41,7 +43,7 @@ def class_table(pair: Pair, pictures: Pictures) -> Table:
 def _row(pair: Pair, pictures: Pictures, kind: str, label: int) -> Row:
     members = np.flatnonzero(pair.labels == label)
     at = int(np.searchsorted(pair.on.class_labels, label))
-    off, on = float(pair.off.utility[at]), float(pair.on.utility[at])
+    baseline, on = float(pair.baseline.utility[at]), float(pair.on.utility[at])
     name = pictures.name(int(pair.index[members[0]]), label)
     return Row(
         [
@@ -49,8 +51,8 @@ def _row(pair: Pair, pictures: Pictures, kind: str, label: int) -> Row:
             text(name),
             Value("", None, images=_examples(pair, pictures, members, name)),
             whole(len(members)),
-            *(_share(value) for value in (off, on)),
-            Value(f"{on - off:+.4f}", rounded(on - off)),
+            *(_share(value) for value in (baseline, on)),
+            Value(f"{on - baseline:+.4f}", rounded(on - baseline)),
             *(_share(float(rates[at])) for rates in (pair.on.frr, pair.on.far)),
         ]
     )

@@ -1,21 +1,21 @@
-"""Utility against threshold, the arms of a cell side by side, as the page draws it."""
+"""Utility against threshold, the variants of a cell side by side, as the page draws it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
+from dmlcore.analysis.metric_labels import number
+from dmlcore.analysis.study import BASELINE, Cell, Study
+from dmlcore.report.figures.utility import most_accurate, utility_curve
 from dmlcore.report.html.text import plot_text, rounded
-from dmlcore.report.html.tradeoff import arm_text
-from dmlcore.report.names import number
-from dmlcore.report.study import OFF, Cell, Study
-from dmlcore.report.utility import most_accurate, utility_curve
+from dmlcore.report.html.tradeoff import variant_text
 
 MOST_CELLS = 100
 
 
 def utility_data(study: Study) -> list[dict[str, Any]]:
-    """One entry a cell: its names, and of each arm the curve (mean over seeds) or why there is none.
+    """One entry a cell: its names, and of each variant the curve (mean over seeds) or why there is none.
 
     Of very many cells the most accurate on validation, as `utility_cut` says.
     """
@@ -25,7 +25,7 @@ def utility_data(study: Study) -> list[dict[str, Any]]:
             "backbone": cell.backbone,
             "loss": cell.loss,
             "title": f"{cell.dataset}, {cell.backbone}, {cell.loss_text}",
-            "arms": [_arm(cell, arm) for arm in cell.arms],
+            "variants": [_variant(cell, variant) for variant in cell.variants],
         }
         for cell in most_accurate(study, MOST_CELLS)[0]
     ]
@@ -36,18 +36,18 @@ def utility_cut(study: Study) -> str:
     return most_accurate(study, MOST_CELLS)[1]
 
 
-def _arm(cell: Cell, arm: str) -> dict[str, Any]:
-    heading = plot_text(arm_text(arm))
-    curve = utility_curve(cell, arm)
+def _variant(cell: Cell, variant: str) -> dict[str, Any]:
+    heading = plot_text(variant_text(variant))
+    curve = utility_curve(cell, variant)
     if curve is None:
-        return {"heading": heading, "off": arm == OFF, "missing": "no finished trial"}
-    values = list(cell.values(arm, "test/opis").values())
+        return {"heading": heading, "baseline": variant == BASELINE, "missing": "no finished trial"}
+    values = list(cell.values(variant, "test/opis").values())
     opis = number(sum(values) / len(values) if values else None, "opis")
     seeds = f"{curve.seeds} seed{'s' if curve.seeds != 1 else ''}"
     return {
         "heading": heading,
         "note": f"OPIS {opis}, {seeds}",
-        "off": arm == OFF,
+        "baseline": variant == BASELINE,
         "thresholds": _short(curve.thresholds),
         "mean": _short(curve.mean),
         "low": _short(curve.low),

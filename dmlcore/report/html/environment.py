@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from dmlcore.analysis.study import NOT_AXES, Study
 from dmlcore.records import RecordError, RecordFolder, TrialRecord
-from dmlcore.report.study import NOT_AXES, Study
 
 MOST_RECORDS = 1_000
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from dmlcore.report.heat_maps import NEGATIVE, PANELS, POSITIVE, grid_values, is_grid
+from dmlcore.analysis.metric_labels import label, number
+from dmlcore.analysis.study import BASELINE, Study
+from dmlcore.analysis.tuned_settings import Place, Setting, chosen, settings
+from dmlcore.report.figures.heat_maps import NEGATIVE, PANELS, POSITIVE, grid_values, is_grid
 from dmlcore.report.html.text import plot_text, rounded
-from dmlcore.report.names import label, number
-from dmlcore.report.settings import Place, Setting, chosen, settings
-from dmlcore.report.study import OFF, Study
 
 
 def heat_map_data(study: Study) -> list[dict[str, Any]]:
@@ -19,7 +19,7 @@ def heat_map_data(study: Study) -> list[dict[str, Any]]:
     found = settings(study)
     grids = {place: tried for place, tried in found.items() if is_grid(tried)}
     return [
-        _panel(place, tried, chosen(found.get((*place[:3], OFF), [])), metric)
+        _panel(place, tried, chosen(found.get((*place[:3], BASELINE), [])), metric)
         for place, tried in grids.items()
         for metric in PANELS
     ]

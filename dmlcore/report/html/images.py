@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dmlcore.analysis.study import Study
 from dmlcore.report.html.stored import Pair
-from dmlcore.report.study import Study
 
 if TYPE_CHECKING:
-    from dmlcore.data.packed import Split
+    from dmlcore.data.dataset import Split
+
 
 SIDE = 64
 """Longest side of a small picture in pixels; a photograph then has about 2 kB."""
@@ -63,7 +64,7 @@ def data_address(pixels: NDArray[np.uint8]) -> str:
 
 def _opened(folder: Path, pair: Pair, described: Any) -> Pictures:
     # here, not above: decoding JPEG files needs torch, a page without pictures does not
-    from dmlcore.data.packed import PreparedDataset
+    from dmlcore.data.dataset import PreparedDataset
 
     data = PreparedDataset.open(folder)
     if data.data_hash != described.get("data_hash"):

@@ -10,8 +10,13 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from dmlcore.report.comparisons import comparisons
-from dmlcore.report.convergence import curves, still_rising
+from dmlcore.analysis.comparisons import comparisons
+from dmlcore.analysis.convergence import curves, still_rising
+from dmlcore.analysis.metric_labels import LEGEND, METRICS, label
+from dmlcore.analysis.protocol import protocol_text
+from dmlcore.analysis.study import CELL, Study
+from dmlcore.analysis.verdict import caveats
+from dmlcore.report.extra_analyses import displayed_study, part_sentences
 from dmlcore.report.html.answer import answers, inconsistency, no_answer, question
 from dmlcore.report.html.classes import class_table
 from dmlcore.report.html.curves import utility_cut, utility_data
@@ -25,11 +30,6 @@ from dmlcore.report.html.stored import stored_pair
 from dmlcore.report.html.text import content_policy, script_json
 from dmlcore.report.html.tradeoff import legend_entries, tradeoff_data
 from dmlcore.report.html.trials import comparison_table, trial_table
-from dmlcore.report.names import LEGEND, METRICS, label
-from dmlcore.report.parts import part_sentences, shown_study
-from dmlcore.report.protocol import protocol_text
-from dmlcore.report.study import CELL, Study
-from dmlcore.report.verdict import caveats
 
 
 def report_html(study: Study) -> str:
@@ -46,7 +46,7 @@ def report_html(study: Study) -> str:
 
 
 def _sections(study: Study) -> dict[str, Any]:
-    shown, link = shown_study(study), study.config.run_link
+    shown, link = displayed_study(study), study.config.run_link
     rows, confidence = comparisons(shown).to_dicts(), study.config.confidence
     looked, closer = _closer_look(shown)
     data = {
@@ -103,7 +103,9 @@ def _counts(study: Study) -> list[tuple[str, int]]:
 
 def _converged(study: Study) -> tuple[int, int] | None:
     """Finished trials that were no longer rising, and all whose curve is known; None where none is."""
-    found = [curve for cell in study.cells for arm in cell.arms for curve in curves(cell, arm).values()]
+    found = [
+        curve for cell in study.cells for variant in cell.variants for curve in curves(cell, variant).values()
+    ]
     known = [rising for curve in found if (rising := still_rising(curve)) is not None]
     return (known.count(False), len(known)) if known else None
 

@@ -1,4 +1,4 @@
-"""A 2-D map of the test embeddings, off beside on: their two principal components, nothing random in it."""
+"""A 2-D map of the test embeddings, baseline next to variant: their two principal components, nothing random in it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from dmlcore.report.html.classes import extreme_classes
 from dmlcore.report.html.images import Pictures
 from dmlcore.report.html.stored import Floats, Pair, Side
 from dmlcore.report.html.text import plot_text
-from dmlcore.report.html.tradeoff import arm_text
+from dmlcore.report.html.tradeoff import variant_text
 
 BACKGROUND = 1_000
 """Images of other classes, every n-th, drawn small and grey: as many as a browser draws at once without a delay."""
+
+
 MARKS = ("circle", "square", "triangle-up", "diamond", "cross", "x")
 
 
@@ -46,7 +48,7 @@ def map_data(pair: Pair, pictures: Pictures) -> dict[str, Any]:
         members = np.flatnonzero(pair.labels == label)
         name = plot_text(f"{kind}: {pictures.name(int(pair.index[members[0]]), label)}")
         groups.append({"name": name, "kind": kind, "symbol": MARKS[i % len(MARKS)], "places": members})
-    sides = [_side(side, groups, places) for side in (pair.off, pair.on)]
+    sides = [_side(side, groups, places) for side in (pair.baseline, pair.on)]
     return {"sides": sides, "text": plot_text(pair.text)}
 
 
@@ -56,7 +58,7 @@ def _side(side: Side, groups: list[dict[str, Any]], others: Any) -> dict[str, An
         {key: value for key, value in group.items() if key != "places"} | _xy(points[group["places"]])
         for group in groups
     ]
-    heading = f"{plot_text(arm_text(side.arm))}<br>{100 * share:.0f} % of the variance"
+    heading = f"{plot_text(variant_text(side.variant))}<br>{100 * share:.0f} % of the variance"
     return {"heading": heading, "others": _xy(points[others]), "groups": shown}
 
 

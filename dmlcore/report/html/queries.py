@@ -15,6 +15,8 @@ from dmlcore.report.html.stored import Floats, Integers, Pair, Side
 from dmlcore.report.html.table import Row, Table, Value, text, whole
 
 SHOWN, NEIGHBOURS = 8, 5
+
+
 BLOCK = 512
 """Queries at once: 512 x 20,000 similarities are 80 MB."""
 
@@ -35,7 +37,7 @@ def worst_queries(pair: Pair) -> list[Query]:
     ranks = first_right_ranks(pair, pair.on)
     known = np.flatnonzero(ranks > 1)
     worst = known[np.argsort(-ranks[known], kind="stable")][:SHOWN]
-    before = first_right_ranks(pair, pair.off)
+    before = first_right_ranks(pair, pair.baseline)
     return [_query(pair, int(place), int(ranks[place]), int(before[place])) for place in worst]
 
 

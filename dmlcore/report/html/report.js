@@ -2,7 +2,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const MOST_PANELS = 6; // utility panels at once: each costs the browser about 50 ms
-  const OFF = "#0072B2", ON = "#D55E00";
+  const BASELINE = "#0072B2", ON = "#D55E00";
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const narrow = () => window.innerWidth < 640;
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -58,8 +58,8 @@
   }
 
   function arrows(marks) {
-    const bases = new Map(marks.filter((m) => m.off).map((m) => [m.cell, m]));
-    return marks.filter((m) => !m.off && bases.has(m.cell)).map((m) => ({
+    const bases = new Map(marks.filter((m) => m.baseline).map((m) => [m.cell, m]));
+    return marks.filter((m) => !m.baseline && bases.has(m.cell)).map((m) => ({
       x: m.x, y: m.y, ax: bases.get(m.cell).x, ay: bases.get(m.cell).y, xref: "x", yref: "y", axref: "x", ayref: "y",
       text: "", showarrow: true, arrowhead: 2, arrowsize: 1.3, arrowwidth: 1.6, arrowcolor: shade(m.colour), standoff: 8, startstandoff: 8,
     }));
@@ -97,17 +97,17 @@
     }
   }
 
-  function panel(arm, i) {
-    const x = `x${i ? i + 1 : ""}`, y = `y${i ? i + 1 : ""}`, ink = arm.off ? OFF : ON;
-    if (arm.missing) return [];
-    const edge = { type: "scatter", mode: "lines", x: arm.thresholds, xaxis: x, yaxis: y, line: { width: 0, color: ink } };
+  function panel(variant, i) {
+    const x = `x${i ? i + 1 : ""}`, y = `y${i ? i + 1 : ""}`, ink = variant.baseline ? BASELINE : ON;
+    if (variant.missing) return [];
+    const edge = { type: "scatter", mode: "lines", x: variant.thresholds, xaxis: x, yaxis: y, line: { width: 0, color: ink } };
     return [
-      { ...edge, y: arm.low, hoverinfo: "skip" },
-      { ...edge, y: arm.high, fill: "tonexty", fillcolor: ink + "4d", hoverinfo: "skip" },
+      { ...edge, y: variant.low, hoverinfo: "skip" },
+      { ...edge, y: variant.high, fill: "tonexty", fillcolor: ink + "4d", hoverinfo: "skip" },
       {
-        ...edge, y: arm.mean, line: { width: 2, color: ink }, hoverinfo: "text",
-        hovertext: arm.thresholds.map((t, k) => `threshold ${t.toFixed(3)}<br>utility ${arm.mean[k].toFixed(3)}<br>` +
-          `10 % to 90 % of classes: ${arm.low[k].toFixed(3)} to ${arm.high[k].toFixed(3)}`),
+        ...edge, y: variant.mean, line: { width: 2, color: ink }, hoverinfo: "text",
+        hovertext: variant.thresholds.map((t, k) => `threshold ${t.toFixed(3)}<br>utility ${variant.mean[k].toFixed(3)}<br>` +
+          `10 % to 90 % of classes: ${variant.low[k].toFixed(3)} to ${variant.high[k].toFixed(3)}`),
       },
     ];
   }
@@ -128,24 +128,24 @@
   }
 
   function drawCell(el, cell) {
-    const columns = narrow() ? 1 : Math.min(2, cell.arms.length), rows = Math.ceil(cell.arms.length / columns);
+    const columns = narrow() ? 1 : Math.min(2, cell.variants.length), rows = Math.ceil(cell.variants.length / columns);
     el.style.height = `${17 * rows}rem`;
     el.setAttribute("role", "img");
     el.setAttribute("aria-label", `utility against threshold, ${cell.title}`);
     const extra = { grid: { rows, columns, pattern: "independent", ygap: 0.35 }, shapes: [], annotations: [], margin: { l: 10, r: 10, t: narrow() ? 42 : 30, b: 10 } };
-    const ends = cell.arms.flatMap((a) => (a.missing ? [] : [a.thresholds[0], a.thresholds.at(-1)]));
-    cell.arms.forEach((arm, i) => {
+    const ends = cell.variants.flatMap((a) => (a.missing ? [] : [a.thresholds[0], a.thresholds.at(-1)]));
+    cell.variants.forEach((variant, i) => {
       const n = i ? i + 1 : "", place = { xref: `x${n} domain`, yref: `y${n} domain`, showarrow: false };
       extra[`xaxis${n}`] = { range: [Math.min(...ends), Math.max(...ends)], title: { text: "threshold: L2 distance of unit-length embeddings" } };
       extra[`yaxis${n}`] = { range: [0, 1.02], title: { text: i % columns ? "" : "utility" } };
-      extra.annotations.push({ ...place, x: 0, y: 1.02, xanchor: "left", yanchor: "bottom", align: "left", text: `<b>${arm.heading}</b>${narrow() ? "<br>" : " "}${arm.note || ""}` });
-      if (arm.missing) extra.annotations.push({ ...place, x: 0.5, y: 0.5, text: arm.missing });
+      extra.annotations.push({ ...place, x: 0, y: 1.02, xanchor: "left", yanchor: "bottom", align: "left", text: `<b>${variant.heading}</b>${narrow() ? "<br>" : " "}${variant.note || ""}` });
+      if (variant.missing) extra.annotations.push({ ...place, x: 0.5, y: 0.5, text: variant.missing });
       else extra.shapes.push({
-        type: "rect", xref: `x${n}`, yref: `y${n} domain`, x0: arm.span[0], x1: arm.span[1], y0: 0, y1: 1,
+        type: "rect", xref: `x${n}`, yref: `y${n} domain`, x0: variant.span[0], x1: variant.span[1], y0: 0, y1: 1,
         fillcolor: "rgba(128,128,128,0.15)", line: { width: 0 }, layer: "below",
       });
     });
-    draw(el, cell.arms.flatMap(panel), extra);
+    draw(el, cell.variants.flatMap(panel), extra);
   }
 
   function drawGrids(wanted) {
@@ -188,7 +188,7 @@
       const rest = { ...axes, ...side.others, hoverinfo: "skip", marker: { size: 3, color: "rgba(128,128,128,0.45)" } };
       return [rest, ...side.groups.map((group) => ({
         ...axes, x: group.x, y: group.y, hovertext: group.name,
-        marker: { size: 8, symbol: group.symbol, color: group.kind === "worst" ? ON : OFF, line: { width: 0.5, color: colour("--paper") } },
+        marker: { size: 8, symbol: group.symbol, color: group.kind === "worst" ? ON : BASELINE, line: { width: 0.5, color: colour("--paper") } },
       }))];
     });
     draw(el, points, extra);

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from dmlcore.analysis.metric_labels import label, one_line, short_variant
+from dmlcore.analysis.searches import SHOWN, searches, setting
+from dmlcore.analysis.study import CELL, Study
 from dmlcore.report.html.table import Row, Table, Value, measured, text, whole
 from dmlcore.report.html.trials import STATUSES
-from dmlcore.report.names import label, one_line, short_arm
-from dmlcore.report.searches import SHOWN, searches, setting
-from dmlcore.report.study import CELL, Study
 
 
 def search_table(study: Study, run_link: str | None) -> Table | None:
@@ -33,7 +33,7 @@ def _row(row: Any, run_link: str | None) -> Row:
     key, status = row["trial_key"], row["status"]
     cells = [
         *(text(row[name]) for name in CELL),
-        text(short_arm(row["arm"])),
+        text(short_variant(row["variant"])),
         whole(row["ask"]),
         text(row["role"]),
         text(setting(row)),

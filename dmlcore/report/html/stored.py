@@ -14,16 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from dmlcore.report.embedding import stored_file
-from dmlcore.report.study import OFF, Cell, Study
+from dmlcore.analysis.embedding import stored_file
+from dmlcore.analysis.study import BASELINE, Cell, Study
 
 if TYPE_CHECKING:
     from dmlcore.metrics import Evaluation
 
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+
+
 MOST_IMAGES = 20_000
 """Test images beyond which the page leaves this out: all pairs of 60,000 images take minutes on one core."""
+
+
 FAR_RANGE, THRESHOLDS = "config/evaluation.far_range", "config/evaluation.num_thresholds"
 
 
@@ -31,7 +36,7 @@ FAR_RANGE, THRESHOLDS = "config/evaluation.far_range", "config/evaluation.num_th
 class Side:
     """One of the two trials."""
 
-    arm: str
+    variant: str
     embeddings: Floats
     """[N, D], L2-normalised."""
     class_labels: Integers
@@ -56,7 +61,7 @@ class Pair:
     """[N], row of the manifest."""
     is_query: NDArray[np.bool_] | None
     """[N], where queries search a gallery; None where every image does both."""
-    off: Side
+    baseline: Side
     on: Side
 
     @property
@@ -65,41 +70,46 @@ class Pair:
 
 
 def stored_pair(study: Study) -> Pair | str:
-    """The pair of the most accurate arm, at the first seed that it and `off` both finished; or why there is none.
+    """The pair of the most accurate variant, at the first seed that it and `baseline` both finished; or why there is none.
 
-    Most accurate: the highest mean of `aggregate.accuracy` among the arms that have a stored pair.
+    Most accurate: the highest mean of `aggregate.accuracy` among the variants that have a stored pair.
     """
-    found = [chosen for cell in study.cells for arm in cell.arms if (chosen := _stored(study, cell, arm))]
+    found = [
+        chosen
+        for cell in study.cells
+        for variant in cell.variants
+        if (chosen := _stored(study, cell, variant))
+    ]
     if not found:
         return _reason(study)
-    cell, arm, seed, off, on = max(found, key=lambda item: _accuracy(study, item[0], item[1]))
+    cell, variant, seed, baseline, on = max(found, key=lambda item: _accuracy(study, item[0], item[1]))
     tensors = load_file(on)
     if len(tensors["labels"]) > MOST_IMAGES:
         return f"Left out: all pairs of {len(tensors['labels']):,} test images take minutes; at most {MOST_IMAGES:,}."
-    before = load_file(off)
+    before = load_file(baseline)
     if not np.array_equal(before["index"], tensors["index"]):
         return f"Left out: the stored embeddings of the two trials of seed {seed} are not of the same images."
-    return _pair(cell, arm, seed, before, tensors)
+    return _pair(cell, variant, seed, before, tensors)
 
 
-def _stored(study: Study, cell: Cell, arm: str) -> tuple[Cell, str, int, Path, Path] | None:
-    if arm == OFF or OFF not in cell.arms:
+def _stored(study: Study, cell: Cell, variant: str) -> tuple[Cell, str, int, Path, Path] | None:
+    if variant == BASELINE or BASELINE not in cell.variants:
         return None
-    keys = {name: _finished(cell, name) for name in (OFF, arm)}
-    for seed in sorted(keys[OFF].keys() & keys[arm].keys()):
-        off, on = (stored_file(study, keys[name][seed]) for name in (OFF, arm))
-        if off and on:
-            return cell, arm, seed, off, on
+    keys = {name: _finished(cell, name) for name in (BASELINE, variant)}
+    for seed in sorted(keys[BASELINE].keys() & keys[variant].keys()):
+        baseline, on = (stored_file(study, keys[name][seed]) for name in (BASELINE, variant))
+        if baseline and on:
+            return cell, variant, seed, baseline, on
     return None
 
 
-def _finished(cell: Cell, arm: str) -> dict[int, str]:
-    done = cell.finished[arm]
+def _finished(cell: Cell, variant: str) -> dict[int, str]:
+    done = cell.finished[variant]
     return dict(zip(done["seed"].to_list(), done["trial_key"].to_list(), strict=True))
 
 
-def _accuracy(study: Study, cell: Cell, arm: str) -> float:
-    values = list(cell.values(arm, study.config.accuracy).values())
+def _accuracy(study: Study, cell: Cell, variant: str) -> float:
+    values = list(cell.values(variant, study.config.accuracy).values())
     return float(np.mean(values)) if values else -np.inf
 
 
@@ -109,18 +119,18 @@ def _reason(study: Study) -> str:
     return "Left out: no seed has the stored test embeddings of a trial without and with the regulariser."
 
 
-def _pair(cell: Cell, arm: str, seed: int, before: dict[str, Any], after: dict[str, Any]) -> Pair:
+def _pair(cell: Cell, variant: str, seed: int, before: dict[str, Any], after: dict[str, Any]) -> Pair:
     labels, query = np.asarray(after["labels"], np.int64), after.get("is_query")
     is_query = None if query is None else np.asarray(query, bool)
-    off, on = (
-        _side(name, tensors["embeddings"], labels, is_query, cell.arms[name].row(0, named=True))
-        for name, tensors in ((OFF, before), (arm, after))
+    baseline, on = (
+        _side(name, tensors["embeddings"], labels, is_query, cell.variants[name].row(0, named=True))
+        for name, tensors in ((BASELINE, before), (variant, after))
     )
-    return Pair(cell, seed, labels, np.asarray(after["index"], np.int64), is_query, off, on)
+    return Pair(cell, seed, labels, np.asarray(after["index"], np.int64), is_query, baseline, on)
 
 
 def _side(
-    arm: str, embeddings: Any, labels: Integers, is_query: NDArray[np.bool_] | None, trial: dict[str, Any]
+    variant: str, embeddings: Any, labels: Integers, is_query: NDArray[np.bool_] | None, trial: dict[str, Any]
 ) -> Side:
     # here, not above: the page of a study without stored embeddings does without torch
     from dmlcore.metrics import evaluate
@@ -135,7 +145,7 @@ def _side(
     )
     points = np.asarray(embeddings, np.float64)
     unit = points / np.linalg.norm(points, axis=1, keepdims=True)
-    return Side(arm, unit, np.asarray(found.class_labels, np.int64), _mean(found), found.frr, found.far)
+    return Side(variant, unit, np.asarray(found.class_labels, np.int64), _mean(found), found.frr, found.far)
 
 
 def _mean(found: Evaluation) -> Floats:

@@ -8,8 +8,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from dmlcore.analysis.metric_labels import number
 from dmlcore.report.html.text import rounded
-from dmlcore.report.names import number
 
 
 @dataclass(frozen=True)

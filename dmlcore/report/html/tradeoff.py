@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from dmlcore.analysis.metric_labels import METRICS, label, number, percent, short_variant
+from dmlcore.analysis.relations import pareto_front
+from dmlcore.analysis.statistics import Estimate, t_interval
+from dmlcore.analysis.study import BASELINE, Study
+from dmlcore.report.figures.labels import legend_of
+from dmlcore.report.figures.tradeoff import Mark, bar_text, intervals_readable, marks
 from dmlcore.report.html.text import plot_text, rounded
-from dmlcore.report.legend import legend_of
-from dmlcore.report.names import METRICS, label, number, percent, short_arm
-from dmlcore.report.pareto import pareto_front
-from dmlcore.report.statistics import Estimate, t_interval
-from dmlcore.report.study import OFF, Study
-from dmlcore.report.tradeoff import Mark, bar_text, intervals_readable, marks
 
 SYMBOLS = {
     "o": ("circle", "\N{BLACK CIRCLE}"),
@@ -26,6 +26,8 @@ SYMBOLS = {
     ">": ("triangle-right", "\N{BLACK RIGHT-POINTING TRIANGLE}"),
 }
 """Marker of the PNG -> plotly's, and a character for the legend."""
+
+
 FILLED, HOLLOW = "\N{BLACK CIRCLE}", "\N{WHITE CIRCLE}"
 
 
@@ -41,7 +43,9 @@ def tradeoff_data(study: Study, metric: str, run_link: str | None) -> dict[str, 
     places = {id(cell): place for place, cell in enumerate(study.cells)}
     drawn = []
     for mark in found:
-        symbol = SYMBOLS[legend.markers[mark.cell.backbone]][0] + ("" if mark.arm == OFF else "-open")
+        symbol = SYMBOLS[legend.markers[mark.cell.backbone]][0] + (
+            "" if mark.variant == BASELINE else "-open"
+        )
         style = {"colour": legend.colours[mark.cell.loss], "symbol": symbol, "front": id(mark) in front}
         drawn.append(
             _mark(study, mark, whole) | style | {"cell": places[id(mark.cell)], "runs": _runs(mark, run_link)}
@@ -55,12 +59,15 @@ def legend_entries(study: Study) -> dict[str, list[tuple[str, str, str]]]:
     legend = legend_of(study)
     losses = [(FILLED, colour, name) for name, colour in legend.colours.items()]
     shapes = [(SYMBOLS[marker][1], "currentColor", name) for name, marker in legend.markers.items()]
-    arms = [(FILLED if arm == OFF else HOLLOW, "currentColor", arm_text(arm)) for arm in study.arms]
-    return {"Colour: loss": losses, "Shape: backbone": shapes, "Fill: regulariser": arms}
+    variants = [
+        (FILLED if variant == BASELINE else HOLLOW, "currentColor", variant_text(variant))
+        for variant in study.variants
+    ]
+    return {"Colour: loss": losses, "Shape: backbone": shapes, "Fill: regulariser": variants}
 
 
-def arm_text(arm: str) -> str:
-    return "off (no regulariser)" if arm == OFF else short_arm(arm)
+def variant_text(variant: str) -> str:
+    return "baseline (no regulariser)" if variant == BASELINE else short_variant(variant)
 
 
 def _front(found: Sequence[Mark]) -> set[int]:
@@ -79,8 +86,8 @@ def _mark(study: Study, mark: Mark, whole: bool) -> dict[str, Any]:
         "dataset": cell.dataset,
         "backbone": cell.backbone,
         "loss": cell.loss,
-        "arm": mark.arm,
-        "off": mark.arm == OFF,
+        "variant": mark.variant,
+        "baseline": mark.variant == BASELINE,
         "x": rounded(mark.x.mean),
         "y": rounded(mark.y.mean),
         "dx": rounded(_bar(mark.x, whole)),
@@ -96,13 +103,13 @@ def _bar(estimate: Estimate, whole: bool) -> float | None:
 def _lines(study: Study, mark: Mark) -> list[str]:
     """What the plot says of a mark, plain text: the configuration, then its numbers."""
     cell, level = mark.cell, study.config.confidence
-    planned = cell.arms[mark.arm].height
+    planned = cell.variants[mark.variant].height
     lines = [
         f"{cell.dataset}, {cell.backbone}, {cell.loss_text}",
-        arm_text(mark.arm),
+        variant_text(mark.variant),
     ]
     for metric in METRICS:
-        values = cell.values(mark.arm, f"test/{metric}")
+        values = cell.values(mark.variant, f"test/{metric}")
         lines.append(f"{label(metric)} {_interval(t_interval(list(values.values()), level), metric)}")
     return [*lines, f"{mark.y.seeds} of {planned} seeds; {percent(level)} intervals"]
 
@@ -115,5 +122,5 @@ def _interval(found: Estimate, metric: str) -> str:
 def _runs(mark: Mark, run_link: str | None) -> list[tuple[str, str]]:
     if run_link is None:
         return []
-    rows: Iterable[tuple[int, str]] = mark.cell.arms[mark.arm].select("seed", "trial_key").iter_rows()
+    rows: Iterable[tuple[int, str]] = mark.cell.variants[mark.variant].select("seed", "trial_key").iter_rows()
     return [(f"seed {seed}", run_link.replace("{trial_key}", key)) for seed, key in rows]

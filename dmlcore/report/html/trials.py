@@ -8,12 +8,12 @@ from typing import Any
 import polars as pl
 import polars.selectors as cs
 
-from dmlcore.report.convergence import COLUMN, mark, still_rising
+from dmlcore.analysis.convergence import COLUMN, mark, still_rising
+from dmlcore.analysis.metric_labels import METRICS, label, one_line, percent, short_variant
+from dmlcore.analysis.study import BASELINE, CELL, Study, swept_axes
+from dmlcore.analysis.verdict import judgement
 from dmlcore.report.html.table import Row, Table, Value, compacted, interval, measured, text, whole
 from dmlcore.report.html.text import rounded
-from dmlcore.report.names import METRICS, label, one_line, percent, short_arm
-from dmlcore.report.study import CELL, OFF, Study, swept_axes
-from dmlcore.report.verdict import judgement
 
 STATUSES = {
     "finished": "finished",
@@ -25,8 +25,12 @@ WORDS = {
     "better": "\N{BLACK UP-POINTING SMALL TRIANGLE}\N{NO-BREAK SPACE}better",
     "worse": "\N{BLACK DOWN-POINTING SMALL TRIANGLE}\N{NO-BREAK SPACE}worse",
 }
+
+
 NAMES = ("data set", "backbone", "loss", "regulariser", "missing", "what is wrong", "converged")
 """Columns that are left out where they say one thing in every row: the tables are wide."""
+
+
 TESTS = {
     "p_value": "p",
     "p_holm": "p (Holm)",
@@ -34,6 +38,8 @@ TESTS = {
     "seeds_needed": "seeds needed",
 }
 """Columns of `test/M/difference/...` that are shown where a comparison has them."""
+
+
 TESTED = (
     " p: paired t-test; p (Holm): corrected for the comparisons of the same metric. Effect g: Hedges' g, the "
     "difference in standard deviations over seeds. Seeds needed: to see it with 80 % power at p < 0.05."
@@ -42,9 +48,11 @@ TESTED = (
 
 MOST_ROWS = 1_000
 """More make a browser slow."""
+
+
 BEST_EPOCH = "validation/best_epoch"
 SHOWN = (
-    *("trial_key", "status", "error", *CELL, "arm", "seed"),
+    *("trial_key", "status", "error", *CELL, "variant", "seed"),
     *(f"test/{metric}" for metric in METRICS),
     *(BEST_EPOCH, COLUMN),
 )
@@ -60,7 +68,7 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], confidence: float) -> Ta
         "regulariser",
         "metric",
         "pairs",
-        "off",
+        "baseline",
         "on",
         "on \N{MINUS SIGN} off",
     ]
@@ -82,7 +90,7 @@ def trial_table(study: Study, run_link: str | None) -> Table:
     axes = swept_axes(study.trials)
     columns = ["data set", "backbone", "loss", *axes.values(), "regulariser", "seed", "status"]
     columns += [*(label(m) for m in METRICS), "best epoch", "converged", "trial", "what is wrong"]
-    order = [pl.col("status") == "finished", *CELL, "arm", "seed"]
+    order = [pl.col("status") == "finished", *CELL, "variant", "seed"]
     shown = study.trials.select(cs.by_name(*SHOWN, *axes, require_all=False))  # a row has hundreds of columns
     trials = shown.sort(order, nulls_last=True, maintain_order=True).head(MOST_ROWS).to_dicts()
     count = (
@@ -96,20 +104,20 @@ def trial_table(study: Study, run_link: str | None) -> Table:
 
 
 def _comparison(row: Mapping[str, Any], metric: str, tests: Sequence[str]) -> Row:
-    name, off_alone = f"test/{metric}", row["arm"] == OFF
+    name, baseline_alone = f"test/{metric}", row["variant"] == BASELINE
     axes = [f"{key.removeprefix('axis/')}={value}" for key, value in row.items() if key.startswith("axis/")]
-    counted = row["seeds/off" if off_alone else "seeds/paired"]
+    counted = row["seeds/baseline" if baseline_alone else "seeds/paired"]
     pairs = Value(f"{counted} of {row['seeds/planned']}", counted, mark(row))
     relative = row[f"{name}/difference/relative"]
     cells = [
         text(row["dataset"]),
         text(row["backbone"]),
         text(", ".join([row["loss"], *axes])),
-        text("off alone" if off_alone else short_arm(row["arm"])),
+        text("baseline alone" if baseline_alone else short_variant(row["variant"])),
         text(label(metric)),
         pairs,
-        interval(row, f"{name}/off", metric),
-        Value("-") if off_alone else interval(row, f"{name}/arm", metric),
+        interval(row, f"{name}/baseline", metric),
+        Value("-") if baseline_alone else interval(row, f"{name}/variant", metric),
         interval(row, f"{name}/difference", metric, signed=True),
         Value("-" if relative is None else f"{100 * relative:+.1f}\N{NO-BREAK SPACE}%", rounded(relative)),
         _judged(judgement(row, metric)),
@@ -139,7 +147,7 @@ def _trial(trial: Mapping[str, Any], axes: Sequence[str], run_link: str | None) 
         text(trial["backbone"]),
         text(trial["loss"]),
         *(text(trial[axis]) for axis in axes),
-        text(short_arm(trial["arm"])),
+        text(short_variant(trial["variant"])),
         whole(trial["seed"]),
         Value(STATUSES.get(status, status), status, word=status),
         *(measured(trial.get(f"test/{metric}"), metric) for metric in METRICS),

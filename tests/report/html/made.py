@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from dmlcore.config import AggregateConfig
-from dmlcore.data.packed import PreparedDataset
-from dmlcore.report.study import Study
-from tests.report.synthetic import TCM, dataset_info, rows, table
+from dmlcore.analysis.study import Study
+from dmlcore.config.report import AggregateConfig
+from dmlcore.data.dataset import PreparedDataset
+from tests.analysis.synthetic import TCM, dataset_info, rows, table
 
 
 @dataclass
@@ -81,7 +81,7 @@ class Page(HTMLParser):
 def stored_study(data: PreparedDataset, storage: Path, **tensors: Any) -> Study:
     """Off and TCM on the test split of `data`, two seeds; of one of the two losses the embeddings lie in `storage`."""
     split, random, found = data.split("test"), np.random.default_rng(5), []
-    for row in rows(("small",), ("resnet",), ("smooth_ap", "supcon"), ("off", TCM), (0, 1)):
+    for row in rows(("small",), ("resnet",), ("smooth_ap", "supcon"), ("baseline", TCM), (0, 1)):
         train = hashlib.sha256(row["trial_key"].encode()).hexdigest()[:16]
         found.append(row | {"trial_key": f"{train}-7488e813"})
         if row["loss"] == "smooth_ap":

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from dmlcore.report.comparisons import comparisons
+from dmlcore.analysis.comparisons import comparisons
 from dmlcore.report.html.answer import answers, question
-from tests.report.synthetic import TCM, rows, study
+from tests.analysis.synthetic import TCM, rows, study
 
 LOSSES = ("a", "b", "c", "d", "e", "f")
 
 
 def answered(falls: list[float], losses: int) -> Any:
     """Corrected OPIS 0.01 without TCM and 0.01 (1 - fall) with it, nearly the same for each seed; MAP@R 0.4 and 0.5."""
-    found = rows(("set",), ("vit",), LOSSES[:losses], ("off", TCM), (0, 1, 2))
+    found = rows(("set",), ("vit",), LOSSES[:losses], ("baseline", TCM), (0, 1, 2))
     for row in found:
-        on, fall = row["arm"] != "off", falls[LOSSES.index(row["loss"])]
+        on, fall = row["variant"] != "baseline", falls[LOSSES.index(row["loss"])]
         row["test/opis_corrected"] = 0.01 * (1 - fall * on) + 1e-5 * row["seed"] * (1 + on)
         row["test/map_at_r"] = 0.4 + 0.1 * on + 1e-4 * row["seed"] * (1 + on)
     return answers(comparisons(study(found)).to_dicts(), 0.95)
@@ -50,14 +50,14 @@ def test_six_comparisons_are_tested_together() -> None:
     assert answer.scores[0].overall == "p = 0.031"
 
 
-def test_each_arm_has_an_answer_of_its_own() -> None:
-    found = rows(("set",), ("vit",), ("ap",), ("off", TCM, "language_guidance(omega=1)"), (0, 1))
+def test_each_variant_has_an_answer_of_its_own() -> None:
+    found = rows(("set",), ("vit",), ("ap",), ("baseline", TCM, "language_guidance(omega=1)"), (0, 1))
     given = answers(comparisons(study(found)).to_dicts(), 0.95)
     assert [answer.headline.split(":")[0] for answer in given] == ["Language guidance", "TCM"]
 
 
-def test_one_arm_alone_is_no_question_of_tcm() -> None:
-    found = comparisons(study(rows(("set",), ("vit",), ("ap",), ("off",), (0, 1)))).to_dicts()
+def test_one_variant_alone_is_no_question_of_tcm() -> None:
+    found = comparisons(study(rows(("set",), ("vit",), ("ap",), ("baseline",), (0, 1)))).to_dicts()
     assert answers(found, 0.95) == []
     assert "TCM" not in question(found)
     assert question(comparisons(study(rows())).to_dicts()).startswith("Does TCM make one distance threshold")

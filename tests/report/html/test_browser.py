@@ -13,12 +13,12 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Dialog, Request, expect, sync_playwright
 from playwright.sync_api import Page as Tab
 
-from dmlcore.data.packed import PreparedDataset
+from dmlcore.data.dataset import PreparedDataset
 from dmlcore.report.html.page import report_html
+from tests.analysis.studies import margins_study
+from tests.analysis.synthetic import TCM, rows, study
 from tests.report.html.made import stored_study
 from tests.report.html.test_page import ATTACKS
-from tests.report.studies import margins_study
-from tests.report.synthetic import TCM, rows, study
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 NOT_HERE = "Chromium is not installed"
@@ -70,7 +70,7 @@ class Opened:
 
 @pytest.fixture(scope="module")
 def html() -> str:
-    found = rows(("glyphs", "birds"), ("conv", "vit"), ("ap", "ms"), ("off", TCM), (0, 1, 2))
+    found = rows(("glyphs", "birds"), ("conv", "vit"), ("ap", "ms"), ("baseline", TCM), (0, 1, 2))
     return report_html(study(found))
 
 
@@ -167,7 +167,9 @@ def test_a_phone_needs_no_sideways_scrolling(browser: Browser, html: str, tmp_pa
 
 def test_a_hostile_name_runs_nothing_and_is_read_as_it_is(browser: Browser, tmp_path: Path) -> None:
     found = Opened(
-        browser, report_html(study(rows(ATTACKS, ("vit",), ("ap",), ("off", *ATTACKS[:1]), (0, 1)))), tmp_path
+        browser,
+        report_html(study(rows(ATTACKS, ("vit",), ("ap",), ("baseline", *ATTACKS[:1]), (0, 1)))),
+        tmp_path,
     )
     for place, attack in enumerate(sorted(ATTACKS)):
         figure = found.tab.locator("figure.tradeoff").nth(place)

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from dmlcore.config import AggregateConfig, ConfigError, parse
+from dmlcore.analysis.study import Study
+from dmlcore.config.base import ConfigError, parse
+from dmlcore.config.report import AggregateConfig
 from dmlcore.records import RecordFolder, TrialRecord
 from dmlcore.report.html.page import report_html
 from dmlcore.report.html.text import plot_text, script_json
-from dmlcore.report.study import Study
+from tests.analysis.synthetic import TCM, dataset_info, rows, study, table
 from tests.report.html.made import Page, with_link
-from tests.report.synthetic import TCM, dataset_info, rows, study, table
 
 MEBIBYTE = 2**20
 ATTACK = "<script>alert(1)</script>"
@@ -46,9 +47,9 @@ def test_no_address_is_loaded_and_no_other_script_runs() -> None:
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_hostile_name_is_only_text(attack: str) -> None:
     names = [f"{attack}{i}" for i in range(4)]
-    plain = Page(report_html(study(rows(("a", "z"), ("b", "z"), ("c", "z"), ("off", "d"), (0, 1)))))
+    plain = Page(report_html(study(rows(("a", "z"), ("b", "z"), ("c", "z"), ("baseline", "d"), (0, 1)))))
     cells = ((name, "z") for name in names[:3])
-    page = Page(report_html(study(rows(*cells, ("off", names[3]), (0, 1)))))
+    page = Page(report_html(study(rows(*cells, ("baseline", names[3]), (0, 1)))))
     assert [tag for tag, _ in page.tags] == [tag for tag, _ in plain.tags]
     shown = [[row[name].text for name in ("data set", "backbone", "loss")] for row in page.table("trials")]
     assert names[:3] in shown
@@ -64,7 +65,7 @@ def test_data_cannot_close_its_script_and_comes_back_whole() -> None:
 
 
 def test_runs_are_linked_only_where_an_address_is_given() -> None:
-    found = study(rows(("a",), ("vit",), ("ap",), ("off", TCM), (0,)))
+    found = study(rows(("a",), ("vit",), ("ap",), ("baseline", TCM), (0,)))
     assert not any(
         tag == "a" and "http" in (names["href"] or "") for tag, names in Page(report_html(found)).tags
     )
@@ -77,7 +78,7 @@ def test_runs_are_linked_only_where_an_address_is_given() -> None:
 
 
 def test_the_environment_names_versions_but_no_host(tmp_path: Path) -> None:
-    found = rows(("a",), ("vit",), ("ap",), ("off",), (0, 1))
+    found = rows(("a",), ("vit",), ("ap",), ("baseline",), (0, 1))
     for row, torch in zip(found, ("2.14.0", "2.14.1"), strict=True):
         record = TrialRecord(
             trial_key=row["trial_key"],
@@ -105,7 +106,7 @@ def test_the_protocol_and_the_shared_settings_are_there() -> None:
 
 def test_a_thousand_trials_stay_below_eight_mebibytes() -> None:
     losses = [f"loss_{i:02}" for i in range(42)]
-    found = rows(("a", "b"), ("vit", "conv"), losses, ("off", TCM), (0, 1, 2))
+    found = rows(("a", "b"), ("vit", "conv"), losses, ("baseline", TCM), (0, 1, 2))
     assert len(found) == 1008
     assert len(report_html(study(found)).encode()) < 8 * MEBIBYTE
     assert len(report_html(study(found[:24])).encode()) < 6 * MEBIBYTE

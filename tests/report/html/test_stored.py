@@ -14,15 +14,15 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from dmlcore.data.packed import PreparedDataset
+from dmlcore.analysis.study import Study
+from dmlcore.data.dataset import PreparedDataset
 from dmlcore.report.html.classes import extreme_classes
 from dmlcore.report.html.page import report_html
 from dmlcore.report.html.projection import principal_components
 from dmlcore.report.html.queries import first_right_ranks, worst_queries
 from dmlcore.report.html.stored import Pair, stored_pair
-from dmlcore.report.study import Study
+from tests.analysis.synthetic import TCM, rows, study
 from tests.report.html.made import Page, stored_study
-from tests.report.synthetic import TCM, rows, study
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +35,9 @@ def page(made: Study) -> Page:
     return Page(report_html(made))
 
 
-def tensors(made: Study, arm: str) -> dict[str, Any]:
+def tensors(made: Study, variant: str) -> dict[str, Any]:
     """The stored file of seed 0."""
-    key = made.trials.filter(loss="smooth_ap", arm=arm, seed=0)["trial_key"][0]
+    key = made.trials.filter(loss="smooth_ap", variant=variant, seed=0)["trial_key"][0]
     assert made.storage is not None
     return load_file(made.storage / key.split("-")[0] / "test.safetensors")
 
@@ -70,8 +70,10 @@ def naive_rank(found: np.ndarray, labels: np.ndarray, query: int) -> int:
 
 
 def test_classes_equal_a_naive_loop(made: Study, page: Page, small_data: PreparedDataset) -> None:
-    labels = tensors(made, "off")["labels"]
-    off, on = (naive_utility(tensors(made, arm)["embeddings"], labels) for arm in ("off", TCM))
+    labels = tensors(made, "baseline")["labels"]
+    baseline, on = (
+        naive_utility(tensors(made, variant)["embeddings"], labels) for variant in ("baseline", TCM)
+    )
     names = small_data.split("test").class_names
     order = sorted(on, key=lambda c: on[c])
     half = len(order) // 2 if len(order) < 12 else 6
@@ -81,16 +83,16 @@ def test_classes_equal_a_naive_loop(made: Study, page: Page, small_data: Prepare
     ]
     for row in shown:
         c = names.index(row["class"].text)
-        assert float(row["utility off"].value or "nan") == pytest.approx(off[c], abs=1e-5)
+        assert float(row["utility off"].value or "nan") == pytest.approx(baseline[c], abs=1e-5)
         assert float(row["utility on"].value or "nan") == pytest.approx(on[c], abs=1e-5)
-        assert float(row["change"].value or "nan") == pytest.approx(on[c] - off[c], abs=2e-5)
+        assert float(row["change"].value or "nan") == pytest.approx(on[c] - baseline[c], abs=2e-5)
         assert row["images"].value == str(int(np.sum(labels == c)))
 
 
 def test_queries_equal_a_naive_loop(made: Study, page: Page, small_data: PreparedDataset) -> None:
     stored = tensors(made, TCM)
     labels, index, found = stored["labels"], stored["index"], distances(stored["embeddings"])
-    before = distances(tensors(made, "off")["embeddings"])
+    before = distances(tensors(made, "baseline")["embeddings"])
     ranks = [naive_rank(found, labels, q) for q in range(len(labels))]
     worst = sorted((q for q in range(len(labels)) if ranks[q] > 1), key=lambda q: (-ranks[q], q))[:8]
     shown = page.table("queries")
@@ -144,7 +146,7 @@ def test_the_map_keeps_the_variance_of_the_two_first_components(made: Study) -> 
 def test_the_map_shows_every_image_of_its_classes(made: Study, page: Page) -> None:
     pair = stored_pair(made)
     assert isinstance(pair, Pair)
-    for side, stored in zip(page.data["map"]["sides"], (pair.off, pair.on), strict=True):
+    for side, stored in zip(page.data["map"]["sides"], (pair.baseline, pair.on), strict=True):
         points, _ = principal_components(stored.embeddings)
         for group, (_, label) in zip(side["groups"], extreme_classes(pair), strict=True):
             shown = np.stack([group["x"], group["y"]], axis=1)

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from scipy import stats
 
+from dmlcore.analysis.metric_labels import LABELS, METRICS, short_variant
 from dmlcore.report.html.page import report_html
-from dmlcore.report.names import LABELS, METRICS, short_arm
+from tests.analysis.studies import margins_study
+from tests.analysis.synthetic import TCM, rows, study, unfinished
 from tests.report.html.made import Cell, Page
-from tests.report.studies import margins_study
-from tests.report.synthetic import TCM, rows, study, unfinished
 
 
 def planned() -> list[dict[str, Any]]:
-    found = rows(("a", "b"), ("vit",), ("ms", "ap"), ("off", TCM), (0, 1, 2))
+    found = rows(("a", "b"), ("vit",), ("ms", "ap"), ("baseline", TCM), (0, 1, 2))
     found[0] = unfinished(found[0])
     found[7] = unfinished(found[7], "stopped", None)
     found[14] = unfinished(found[14], "missing", "not run yet")
@@ -54,11 +54,11 @@ def test_comparisons_equal_a_recount(page: Page) -> None:
     for row in page.table("comparisons"):
         metric = next(name for name, label in LABELS.items() if label == row["metric"].text)
         place = {"dataset": row["data set"].text, "backbone": "vit", "loss": row["loss"].text}
-        off, on = (values(found, place | {"arm": arm}, metric) for arm in ("off", TCM))
-        pairs = sorted(off.keys() & on.keys())
-        differences = [on[seed] - off[seed] for seed in pairs]
+        baseline, on = (values(found, place | {"variant": variant}, metric) for variant in ("baseline", TCM))
+        pairs = sorted(baseline.keys() & on.keys())
+        differences = [on[seed] - baseline[seed] for seed in pairs]
         assert row["pairs"].value == str(len(pairs))
-        assert number(row["off"]) == pytest.approx(mean(off.values()), rel=1e-5)
+        assert number(row["baseline"]) == pytest.approx(mean(baseline.values()), rel=1e-5)
         assert number(row["on"]) == pytest.approx(mean(on.values()), rel=1e-5)
         assert number(row["on − off"]) == pytest.approx(mean(differences), rel=1e-5)
         low, high = stats.t.interval(0.95, len(on) - 1, mean(on.values()), stats.sem(list(on.values())))
@@ -98,7 +98,7 @@ def test_a_column_that_says_one_thing_is_said_once(page: Page) -> None:
     comparisons = page.heads["comparisons"]
     assert {"data set", "loss"} <= set(comparisons)
     assert not {"backbone", "regulariser"} & set(comparisons)
-    assert f"In all rows: backbone: vit; regulariser: {short_arm(TCM)}." in page.html
+    assert f"In all rows: backbone: vit; regulariser: {short_variant(TCM)}." in page.html
     assert "regulariser" in page.heads["trials"]
 
 
@@ -114,7 +114,7 @@ def test_what_has_no_result_is_shown_as_such(page: Page) -> None:
 
 
 def test_a_rising_curve_has_its_mark() -> None:
-    found = rows(("a",), ("vit",), ("ms",), ("off", TCM), (0, 1))
+    found = rows(("a",), ("vit",), ("ms",), ("baseline", TCM), (0, 1))
     found[0]["curve/validation/map_at_r"] = [0.01, 0.1, 0.2, 0.3, 0.4, 0.5]
     page = Page(report_html(study(found)))
     marks = {row["trial"].value: row["converged"].text for row in page.table("trials")}
@@ -127,7 +127,7 @@ def test_a_rising_curve_has_its_mark() -> None:
 def test_marks_and_curves_equal_a_recount(page: Page) -> None:
     found = planned()
     for mark in page.data["tradeoff"]["marks"]:
-        names = {name: mark[name] for name in ("dataset", "backbone", "loss", "arm")}
+        names = {name: mark[name] for name in ("dataset", "backbone", "loss", "variant")}
         for axis, metric in (("x", "opis_corrected"), ("y", "map_at_r")):
             seeds = list(values(found, names, metric).values())
             assert mark[axis] == pytest.approx(mean(seeds), rel=1e-5)
@@ -139,14 +139,14 @@ def test_marks_and_curves_equal_a_recount(page: Page) -> None:
         )
         assert mark["front"] is not beaten
     for cell in page.data["utility"]:
-        for arm, name in zip(cell["arms"], ("off", TCM), strict=True):
+        for variant, name in zip(cell["variants"], ("baseline", TCM), strict=True):
             mine = [
                 r
                 for r in found
-                if (r["dataset"], r["loss"], r["arm"]) == (cell["dataset"], cell["loss"], name)
+                if (r["dataset"], r["loss"], r["variant"]) == (cell["dataset"], cell["loss"], name)
             ]
             curves = [r["utility/mean"] for r in mine if r["status"] == "finished"]
-            assert arm["mean"] == pytest.approx([mean(at) for at in zip(*curves, strict=True)], abs=6e-5)
+            assert variant["mean"] == pytest.approx([mean(at) for at in zip(*curves, strict=True)], abs=6e-5)
 
 
 def test_heat_maps_hold_the_mean_of_each_margin() -> None:
@@ -158,8 +158,8 @@ def test_heat_maps_hold_the_mean_of_each_margin() -> None:
         column = f"{'validation' if 'validation' in grid['title'] else 'test'}/{metric}"
         for y, row in zip(grid["y"], grid["z"], strict=True):
             for x, value in zip(grid["x"], row, strict=True):
-                arm = f"tcm(negative_margin={y},positive_margin={x})"
-                trials = made.trials.filter(arm=arm, loss=grid["loss"])
+                variant = f"tcm(negative_margin={y},positive_margin={x})"
+                trials = made.trials.filter(variant=variant, loss=grid["loss"])
                 assert value == pytest.approx(trials[column].mean(), rel=1e-5)
         assert (grid["x"][grid["chosen"][0]], grid["y"][grid["chosen"][1]]) == ("0.8", "0.4")
 
@@ -169,4 +169,4 @@ def test_a_study_without_a_finished_trial_is_a_page_too() -> None:
     assert "No comparison yet" in page.html
     assert page.data["tradeoff"]["marks"] == []
     assert {row["status"].value for row in page.table("trials")} == {"failed"}
-    assert all(math.isnan(number(row["off"]) or math.nan) for row in page.table("comparisons"))
+    assert all(math.isnan(number(row["baseline"]) or math.nan) for row in page.table("comparisons"))

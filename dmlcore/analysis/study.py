@@ -1,0 +1,223 @@
+"""The results of a study as its cells: one a (data set, backbone, loss, swept axes), each with its variants."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+import polars as pl
+
+from dmlcore.config.report import AggregateConfig
+
+T = TypeVar("T")
+BASELINE = "baseline"
+CELL = ("dataset", "backbone", "loss")
+REQUIRED = ("trial_key", "status", "error", *CELL, "variant", "seed")
+NOT_AXES = ("config/seed", "config/regularizers")
+
+
+SEARCH = "search/"
+"""Columns of what a search varied: dotted config path -> value."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What the variants of a comparison share."""
+
+    dataset: str
+    backbone: str
+    loss: str
+    axes: Mapping[str, Any]
+    """Swept config path -> value, for the paths that vary within a (data set, backbone, loss)."""
+    variants: Mapping[str, pl.DataFrame]
+    """Variant -> its planned trials, sorted by seed; `baseline` first."""
+
+    @property
+    def axes_text(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in self.axes.items())
+
+    @property
+    def loss_text(self) -> str:
+        """The loss, with the swept axes where there are any."""
+        return ", ".join(part for part in (self.loss, self.axes_text) if part)
+
+    def values(self, variant: str, metric: str) -> Mapping[int, float]:
+        """Seed -> finite value of `metric` (a column) over the finished trials of `variant`."""
+        if (variant, metric) not in self._values:
+            self._values[variant, metric] = self._read(variant, metric)
+        return self._values[variant, metric]
+
+    def _read(self, variant: str, metric: str) -> dict[int, float]:
+        done = self.finished.get(variant)
+        if done is None or metric not in done.columns:
+            return {}
+        pairs = zip(done["seed"].to_list(), done[metric].to_list(), strict=True)
+        return {s: float(v) for s, v in pairs if v is not None and math.isfinite(v)}
+
+    @cached_property
+    def _values(self) -> dict[tuple[str, str], dict[int, float]]:
+        """What was read before: tables and plots ask for the same."""
+        return {}
+
+    @cached_property
+    def finished(self) -> dict[str, pl.DataFrame]:
+        """The finished trials of each variant."""
+        return {variant: _finished(trials) for variant, trials in self.variants.items()}
+
+    def pooled(self, metric: str) -> dict[int, float]:
+        """Seed -> value of a `metric` that does not depend on the variant (`untrained/...`), from whichever variant has it."""
+        merged: dict[int, float] = {}
+        for variant in reversed(list(self.variants)):
+            merged.update(self.values(variant, metric))
+        return merged
+
+
+@dataclass(frozen=True)
+class Study:
+    """All that `aggregate` reads."""
+
+    trials: pl.DataFrame
+    datasets: Mapping[str, Mapping[str, Any]]
+    config: AggregateConfig = field(default_factory=AggregateConfig)
+    storage: Path | None = None
+    """Where the sweep keeps checkpoints and embeddings, for the parts that draw them."""
+    prepared: Path | None = None
+    """The folder of prepared data sets, for the page's images."""
+    records: Path | None = None
+    """The folder of trial records, for the versions that the page names."""
+    searched: pl.DataFrame | None = None
+    """What a search tried and did not choose: in no comparison, as are all trials that were stopped early."""
+
+    def __post_init__(self) -> None:
+        _check_columns(self.trials, self.config)
+        _check_datasets(self.trials, self.datasets)
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """Every cell of the plan, sorted by its names and axes."""
+        axes = swept_axes(self.trials)
+        keys = [*CELL, *axes]
+        parts = self.trials.sort([*keys, "variant", "seed"], nulls_last=True).partition_by(
+            [*keys, "variant"], maintain_order=True
+        )
+        places: dict[tuple[Any, ...], list[pl.DataFrame]] = {}
+        for part in parts:
+            places.setdefault(tuple(part[key][0] for key in keys), []).append(part)
+        return [_cell(place, axes) for place in places.values()]
+
+    @property
+    def variants(self) -> list[str]:
+        """The variants of the study, `baseline` first."""
+        return _baseline_first(self.trials["variant"].unique().to_list())
+
+    def raw_pixels(self, dataset: str, metric: str) -> float | None:
+        """`metric` (such as `opis`) of the raw pixels of `dataset` on its test split, where it was measured."""
+        return self.datasets[dataset].get("raw_pixels", {}).get(f"test/{metric}")
+
+
+def cached_per_study(function: Callable[[Study], T]) -> Callable[[Study], T]:
+    """Keep what `function` gives with the study, which does not change."""
+
+    @wraps(function)
+    def kept(study: Study) -> T:
+        found: dict[Callable[[Study], Any], Any] = study.__dict__.setdefault("_kept", {})
+        if function not in found:
+            found[function] = function(study)
+        result: T = found[function]
+        return result
+
+    return kept
+
+
+def read_study(
+    folder: Path, config: AggregateConfig, storage: str | None = None, prepared: Path | None = None
+) -> Study:
+    """The results that the sweep stage left in `folder`/results.
+
+    Args:
+        folder: of the study.
+        config: its `aggregate` section.
+        storage: as in its params, relative to `folder`.
+        prepared: the folder of prepared data sets.
+    """
+    results = folder / "results"
+    trials, searched = _without_searched(pl.read_parquet(results / "trials.parquet"))
+    datasets = json.loads((results / "datasets.json").read_text(encoding="utf-8"))
+    return Study(
+        trials,
+        datasets,
+        config,
+        storage=folder / storage if storage else None,
+        prepared=prepared,
+        records=folder / "state" / "records",
+        searched=searched,
+    )
+
+
+def _without_searched(trials: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame | None]:
+    if "role" not in trials.columns:
+        return trials, None
+    chosen = trials.filter(role="chosen")
+    if chosen.is_empty():
+        raise ValueError(
+            f"a search must have chosen a setting before there is anything to compare; {trials.height} were tried: "
+            "go on with `dvc repro`"
+        )
+    return chosen, trials.filter(pl.col("role") != "chosen")
+
+
+def swept_axes(trials: pl.DataFrame) -> dict[str, str]:
+    """Config column -> dotted path, of what varies within a (data set, backbone, loss) besides variant, seed and search."""
+    searched = {f"config/{c.removeprefix(SEARCH)}" for c in trials.columns if c.startswith(SEARCH)}
+    columns = [c for c in trials.columns if c.startswith("config/") and not c.startswith(NOT_AXES)]
+    columns = [c for c in columns if c not in searched]
+    counts = trials.group_by(CELL).agg(pl.col(columns).n_unique()) if columns else trials
+    return {c: c.removeprefix("config/") for c in columns if (counts[c] > 1).any()}
+
+
+def _cell(parts: list[pl.DataFrame], axes: Mapping[str, str]) -> Cell:
+    """The cell of the trials of each of its variants."""
+    first = {name: parts[0][name][0] for name in (*CELL, *axes)}
+    by_variant = {part["variant"][0]: part for part in parts}
+    variants = {variant: by_variant[variant] for variant in _baseline_first(list(by_variant))}
+    for variant, rows in variants.items():
+        if rows["seed"].n_unique() < rows.height:
+            raise ValueError(
+                f"a (data set, backbone, loss, axes, variant) must have each seed once, got {rows['seed'].to_list()} "
+                f"for {[first[c] for c in CELL]}, variant {variant!r}: {rows['trial_key'].to_list()}"
+            )
+    values = {path: first[c] for c, path in axes.items()}
+    return Cell(first["dataset"], first["backbone"], first["loss"], values, variants)
+
+
+def _finished(trials: pl.DataFrame) -> pl.DataFrame:
+    done = trials["status"] == "finished"
+    return trials if done.all() else trials.filter(done)
+
+
+def _baseline_first(variants: list[str]) -> list[str]:
+    return sorted(variants, key=lambda variant: (variant != BASELINE, variant))
+
+
+def _check_columns(trials: pl.DataFrame, config: AggregateConfig) -> None:
+    missing = [c for c in REQUIRED if c not in trials.columns]
+    if missing:
+        raise ValueError(f"trials.parquet must have the columns {list(REQUIRED)}, lacks {missing}")
+    finished = (trials["status"] == "finished").any()
+    for key, column in (("accuracy", config.accuracy), ("inconsistency", config.inconsistency)):
+        if finished and column not in trials.columns:
+            known = sorted(c for c in trials.columns if c.startswith(("test/", "validation/")))
+            raise ValueError(f"`aggregate.{key}` must be a metric of the trials {known}, got {column!r}")
+
+
+def _check_datasets(trials: pl.DataFrame, datasets: Mapping[str, Any]) -> None:
+    missing = sorted(set(trials["dataset"]) - set(datasets))
+    if missing:
+        raise ValueError(
+            f"datasets.json must describe each data set of the trials, lacks {missing}; run the sweep again"
+        )

@@ -1,0 +1,167 @@
+"""`dmlcore plan` and `dmlcore check`: a sweep against its records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dmlcore.cli.options import FOUND, Study, prepared_folder
+from dmlcore.core.io import write_atomically
+
+if TYPE_CHECKING:
+    from dmlcore.sweep.plan import Plan
+
+
+def plan(study: Study = Path()) -> None:
+    """Say what a sweep would run, why, and what it would need, without running it.
+
+    Each cell is cached (done), new, stale (recorded before another input changed: which is named) or failed.
+
+    Example: dmlcore plan --study .
+    """
+    from dmlcore.config.study import load_study
+    from dmlcore.sweep.dry_run.preview import preview
+
+    study = study.resolve()
+    sweep = load_study(study / "params.yaml").sweep
+    for line in preview(plan_of(study), sweep, study / sweep.storage):
+        typer.echo(line)
+
+
+def check(study: Study = Path()) -> None:
+    """List the failed and missing trials of a study; exit with 1 if there are any, or a search is not at its end.
+
+    Example: dmlcore check --study .
+    """
+    found = plan_of(study)
+    for trial in found.missing:
+        record = found.records.get(trial.key)
+        reason = (
+            f"FAILED {trial.key} {trial.name}: {record.error}"
+            if record
+            else f"MISSING {trial.key} {trial.name}"
+        )
+        typer.echo(reason)
+    typer.echo(f"{len(found.trials) - len(found.missing)} of {len(found.trials)} trials are finished")
+    if found.to_ask:
+        typer.echo(f"{found.to_ask} settings are still to be tried by the search")
+    for name in found.searches_without_result:
+        typer.echo(f"FAILED search of [{name}]: none of its settings gave a value to choose by")
+    if found.missing or found.to_ask or found.searches_without_result:
+        typer.echo("`dvc repro` runs the others again")
+        raise typer.Exit(FOUND)
+
+
+def plan_of(study: Path) -> Plan:
+    """The sweep of `study` against its records."""
+    from dmlcore.config.study import load_study
+    from dmlcore.sweep.planning import make_plan
+
+    study = study.resolve()
+    sweep = load_study(study / "params.yaml").sweep
+    return make_plan(sweep, study=study, prepared=prepared_folder(study))
+
+
+def summary(
+    study: Study = Path(),
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            help="Put the table as Markdown between this file's results markers (of the study, or of any)."
+        ),
+    ] = None,
+) -> None:
+    """Print the trade-off table of a study and where its plot, results and MLflow store lie.
+
+    Example: dmlcore summary --study . --into README.md
+    """
+    from dmlcore.analysis.study import read_study
+    from dmlcore.config.study import load_study
+    from dmlcore.report.text.tables import markdown_table, print_summary
+    from dmlcore.tracking.store import store_uri
+
+    study = study.resolve()
+    params = load_study(study / "params.yaml")
+    found = read_study(study, params.aggregate)
+    if into is not None:
+        insert_between_markers(into, markdown_table(found), params.sweep.study)
+    else:
+        results = study / "results"
+        plot, table = results / "tradeoff.png", results / "comparisons.csv"
+        print_summary(found, plot=plot, results=table, mlflow=store_uri(study / "state"))
+
+
+def sync(study: Study = Path()) -> None:
+    """Deliver to MLflow what its store is missing of a study's trials, from their records.
+
+    Repeat it as often as you like: a trial has one run. Runs that a killed process left running are ended. The store is
+    the server that MLFLOW_TRACKING_URI names, else state/mlflow.db. Exits with 1 if the store does not answer, or while
+    the sweep runs.
+
+    Example: dmlcore sync --study .
+    """
+    from filelock import FileLock
+
+    from dmlcore.config.study import load_study
+    from dmlcore.records import RecordFolder
+    from dmlcore.sweep.execution.lock import SweepBusyError, sweep_lock
+    from dmlcore.tracking import MlflowTracker, TrackingError
+    from dmlcore.tracking.background import LOCK
+
+    study = study.resolve()
+    tracker = MlflowTracker.for_study(load_study(study / "params.yaml").sweep.study, study / "state", None)
+    try:
+        with sweep_lock(study / "state"), FileLock(study / "state" / LOCK):
+            records = RecordFolder(study / "state" / "records").all()
+            late = tracker.deliver(records)
+    except (TrackingError, SweepBusyError) as error:
+        typer.echo(f"dmlcore: {error}", err=True)
+        raise typer.Exit(FOUND) from None
+    typer.echo(f"{late} runs brought up to date, {len(records)} trials are recorded: {tracker.runs.uri}")
+
+
+def export(
+    study: Study = Path(),
+    into: Annotated[Path, typer.Option(help="Folder to write to; earlier files are replaced.")] = Path(
+        "export"
+    ),
+) -> None:
+    """Write a study's comparisons as CSV, parquet, Markdown and LaTeX (booktabs), its figures as PNG and PDF.
+
+    Example: dmlcore export --study . --into paper/tables
+    """
+    from dmlcore.analysis.study import read_study
+    from dmlcore.config.study import load_study
+    from dmlcore.report.text.exports import write_exports
+
+    study = study.resolve()
+    for path in write_exports(read_study(study, load_study(study / "params.yaml").aggregate), into):
+        typer.echo(path)
+
+
+def markers(name: str | None = None) -> tuple[str, str]:
+    """The lines between which results stand: of any study, or of the one of that name."""
+    label = "results" if name is None else f"results {name}"
+    return f"<!-- {label} -->", f"<!-- /{label} -->"
+
+
+def insert_between_markers(path: Path, content: str, name: str | None = None) -> None:
+    """Replace what stands between the markers of a Markdown file; the rest stays as it is.
+
+    Args:
+        path: the file.
+        content: what to put there.
+        name: of the study; its own markers are taken where the file has them, else those of any study.
+
+    Raises:
+        ValueError: the file does not hold each marker once, in order.
+    """
+    text = path.read_text(encoding="utf-8")
+    start, end = markers(name) if markers(name)[0] in text else markers()
+    if text.count(start) != 1 or text.count(end) != 1 or text.index(start) > text.index(end):
+        raise ValueError(f"{path} must hold the line {start} once and {end} once after it; add them")
+    head, rest = text.split(start)
+    tail = rest.split(end)[1]
+    write_atomically(path, f"{head}{start}\n{content.strip()}\n{end}{tail}")

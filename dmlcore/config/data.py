@@ -1,0 +1,108 @@
+"""The data sets of `data/params.yaml`: the stages `download` and `preprocess` read this."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from dmlcore.config.base import DatasetName, Share, Strict, _read_yaml, parse
+
+# ---------------------------------------------------------------------------------------------- data sets
+
+
+class SplitConfig(Strict):
+    rule: Literal["hashed", "scripts", "listed", "official"] = "hashed"
+    """`hashed`: units ordered by a seeded hash; `scripts` (glyphs): Latin trains, every other script tests;
+    `listed`: the names under `test` and `validation`, the rest trains; `official`: the published test classes, and of
+    the published training classes those first by the seeded hash validate (`validation_share` of all classes)."""
+    unit: Literal["class", "super_class"] = "class"
+    """What is kept whole: all images of a class, or all classes of a super-class, lie in one split."""
+    protocol: Literal["disjoint", "closed"] = "disjoint"
+    """`disjoint`: no class in two splits. `closed`: the same classes in every split (pictures, not benchmarks)."""
+    test_share: Share = 0.5
+    validation_share: Share = 0.125
+    seed: int = 0
+    test: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SplitConfig:
+        if self.test_share + self.validation_share >= 1.0:
+            raise ValueError(
+                "test_share + validation_share must be below 1, so that classes are left to train on"
+            )
+        if (bool(self.test), bool(self.validation)) != (self.rule == "listed",) * 2:
+            raise ValueError("`test` and `validation` name the units of rule `listed`, and only of that rule")
+        if self.protocol == "closed" and self.rule != "hashed":
+            raise ValueError(f"protocol `closed` divides images by rule `hashed`, got rule `{self.rule}`")
+        if self.rule == "scripts" and self.unit != "class":
+            raise ValueError(f"rule `scripts` keeps classes whole, got unit `{self.unit}`")
+        return self
+
+
+class PreprocessConfig(Strict):
+    image_size: Annotated[int, Field(ge=8, le=1024)] = 32
+    """Pixels: the side of the stored squares (`raw`), the short side of the stored images (`jpeg`)."""
+    encoding: Literal["raw", "jpeg"] = "raw"
+    """`raw`: squares of plain pixels, all of one size, for small images. `jpeg`: whole images, the long side kept, for
+    photographs that training crops at random."""
+    jpeg_quality: Annotated[int, Field(ge=50, le=100)] = 95
+    max_broken_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of the images that may be unreadable: left out, counted and named in the summary. Above it: an error."""
+    split: SplitConfig = SplitConfig()
+    on_duplicates: Literal["error", "report"] = "error"
+    """Identical images under two classes: refuse them, or count them in the summary (published sets)."""
+    min_faces: Annotated[int, Field(ge=2, le=16)] = 12
+    """glyphs: a character is a class if at least this many of the 16 font faces draw it."""
+    super_classes: str | None = None
+    """image_folder: a CSV with the columns class_name, super_class at the top of the source folder, by its name there:
+    so DVC, which watches that folder, sees when a row changes."""
+
+
+KINDS = tuple(
+    sorted(
+        path.stem
+        for path in Path(__file__).resolve().parents[1].joinpath("datasets", "importers").glob("*.py")
+        if path.stem != "__init__"
+    )
+)
+"""The importers by file name, so that a new one needs no change here."""
+
+
+def _known_kind(kind: str) -> str:
+    if kind not in KINDS:
+        raise ValueError(f"must be one of {', '.join(KINDS)}")
+    return kind
+
+
+class DatasetConfig(Strict):
+    kind: Annotated[str, AfterValidator(_known_kind)]
+    """The importer that reads it: a module of dmlcore.datasets.importers."""
+    source: str
+    """What its download reads on this machine, relative to data/: the folder of class folders of an `image_folder`,
+    the list of archives, checksums and counts of a data set that the project knows."""
+    archives: str | None = None
+    """Folder in which its archives may lie, relative to data/; looked into before the folder that the environment
+    variable DMLCORE_ARCHIVES names, and before anything is downloaded."""
+    preprocess: PreprocessConfig = PreprocessConfig()
+
+    @model_validator(mode="after")
+    def _suits_kind(self) -> DatasetConfig:
+        if self.kind != "glyphs" and self.preprocess.split.rule == "scripts":
+            raise ValueError(
+                f"split rule `scripts` knows the scripts of `glyphs` only, got kind `{self.kind}`"
+            )
+        if self.kind != "image_folder" and self.preprocess.super_classes is not None:
+            raise ValueError(f"`super_classes` belongs to kind `image_folder`, got kind `{self.kind}`")
+        return self
+
+
+class DataParams(Strict):
+    datasets: dict[DatasetName, DatasetConfig]
+
+
+def load_datasets(path: Path) -> DataParams:
+    """The data sets that `path` (data/params.yaml) describes."""
+    return parse(DataParams, _read_yaml(path), str(path))

@@ -1,0 +1,138 @@
+"""The reader of a prepared data set: the manifest beside one file of images, opened by memory map.
+
+Shapes: N images of a split.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from dmlcore.core.errors import DataError
+from dmlcore.data.images import Images, JpegImages, RawImages
+from dmlcore.data.manifest import SPLITS, check_columns, check_pixels
+
+MANIFEST, IMAGES, SUMMARY = "manifest.parquet", "images.bin", "dataset.json"
+
+
+CLASS_TEXTS = "class_texts.json"
+"""Optional: class name -> what was written of it, for language guidance."""
+
+
+SCHEMA_VERSION = 2
+ENCODINGS = ("raw", "jpeg")
+
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Split:
+    """The images of one split, in the manifest's order."""
+
+    images: Images
+    """N images, read from disk when touched."""
+    labels: Integers
+    """[N], 0..C-1 within this split."""
+    index: Integers
+    """[N], row of the manifest."""
+    class_names: tuple[str, ...]
+    """Name of each label."""
+    roles: npt.NDArray[np.str_]
+    """[N], `query`, `gallery` or `both`: what each image is in evaluation."""
+
+
+@dataclass(frozen=True)
+class PreparedDataset:
+    """A data set as `preprocess` wrote it."""
+
+    folder: Path
+    manifest: pl.DataFrame
+    summary: dict[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path | str) -> PreparedDataset:
+        """Open a prepared folder after checks that read no pixels.
+
+        Raises:
+            DataError: the folder is absent or its files do not fit together.
+        """
+        folder = Path(folder)
+        summary = _read_summary(folder)
+        manifest = pl.read_parquet(folder / MANIFEST)
+        check_columns(manifest)
+        size = (folder / IMAGES).stat().st_size
+        check_pixels(manifest, encoding=summary["encoding"], channels=summary["channels"], size_bytes=size)
+        return cls(folder.resolve(), manifest, summary)
+
+    @property
+    def data_hash(self) -> str:
+        """Sha256 of the manifest and the pixels, as `preprocess` took it."""
+        return str(self.summary["data_hash"])
+
+    def class_texts(self) -> dict[str, str]:
+        """A sentence or more on each class, by its name.
+
+        Raises:
+            DataError: the data set came without such texts.
+        """
+        file = self.folder / CLASS_TEXTS
+        if not file.is_file():
+            raise DataError(
+                f"{file}: no such file; this data set has no descriptions of its classes, use their names"
+            )
+        texts: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
+        return texts
+
+    def split(self, name: str) -> Split:
+        """One of `train`, `validation`, `test`; several joined by `+`, as `train+validation`, are merged.
+
+        Raises:
+            DataError: another name, raw images of different sizes, or splits that do not follow one another.
+        """
+        names = name.split("+")
+        if not set(names) <= set(SPLITS):
+            raise DataError(f"split must be one of {SPLITS}, or several joined by +, got {name!r}")
+        rows = self.manifest.filter(pl.col("split").is_in(names))
+        index = rows["index"].to_numpy().astype(np.int64)
+        if index[-1] - index[0] + 1 != len(index):
+            raise DataError(f"{self.folder}: rows of {name!r} must follow one another in the manifest")
+        known = rows.select("label", "class_name").unique().sort("label")
+        labels = np.searchsorted(known["label"].to_numpy(), rows["label"].to_numpy()).astype(np.int64)
+        roles = rows["role"].to_numpy().astype(np.str_)
+        return Split(self._images(rows), labels, index, tuple(known["class_name"]), roles)
+
+    def _images(self, rows: pl.DataFrame) -> Images:
+        if self.summary["encoding"] == "jpeg":
+            data = np.memmap(self.folder / IMAGES, np.uint8, mode="r")
+            offsets, lengths = (rows[column].to_numpy().astype(np.int64) for column in ("offset", "length"))
+            return JpegImages(data, offsets, lengths)
+        shapes = rows.select("height", "width").unique()
+        if shapes.height != 1:
+            raise DataError(f"{self.folder}: images of a split must have one size, got {shapes.rows()[:5]}")
+        shape = (len(rows), *shapes.row(0), int(self.summary["channels"]))
+        return RawImages(
+            np.memmap(self.folder / IMAGES, np.uint8, mode="r", offset=rows["offset"][0], shape=shape)
+        )
+
+
+def _read_summary(folder: Path) -> dict[str, Any]:
+    for name in (SUMMARY, MANIFEST, IMAGES):
+        if not (folder / name).is_file():
+            raise DataError(f"{folder / name}: no such file; the data set is not prepared: run `dvc repro`")
+    summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    if summary.get("schema_version") != SCHEMA_VERSION:
+        raise DataError(
+            f"{folder / SUMMARY}: schema_version must be {SCHEMA_VERSION}, got {summary.get('schema_version')}; "
+            "prepare the data set again: run `dvc repro`"
+        )
+    if summary.get("encoding") not in ENCODINGS:
+        raise DataError(
+            f"{folder / SUMMARY}: encoding must be one of {ENCODINGS}, got {summary.get('encoding')!r}"
+        )
+    return summary

@@ -1,5 +1,0 @@
-"""The error of the data layer."""
-
-
-class DataError(ValueError):
-    """Data that breaks a rule; the message says what, the rule, the row or file, and what to do."""

@@ -1,0 +1,1 @@
+"""From a published archive or a folder of images to a prepared data set: acquire, import, prepare."""

@@ -1,0 +1,128 @@
+"""One encoded image of unknown origin -> upright RGB pixels: a square, or the whole image in small."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from dmlcore.core.errors import DataError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+"""Formats that Pillow decodes by itself: EPS, for one, would start another program."""
+
+
+MAX_PIXELS = 89_478_485
+"""Pillow's own limit, at which it only warns."""
+
+
+LONGEST = 4
+"""Long side of a whole image, in short sides: what a long, thin image has beyond is cut off on both ends."""
+
+
+class UnreadableImageError(DataError):
+    """One image that cannot be decoded; `max_broken_share` says how many a data set may leave out."""
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Pillow ready for several threads: all formats loaded, its warnings off.
+
+    They tell of what `square_rgb` refuses by itself, or of damaged EXIF, where the picture is still whole. Filters of
+    warnings belong to the process, so the block must stand around the threads, not within them.
+    """
+    Image.init()
+    with warnings.catch_warnings():
+        for category in (Image.DecompressionBombWarning, UserWarning):
+            warnings.simplefilter("ignore", category)
+        yield
+
+
+def square_rgb(data: bytes, size: int, *, name: str) -> Pixels:
+    """Decode, turn upright by EXIF, convert to RGB, and resize the centred square to `size`.
+
+    The same picture as "resize the short side, crop the centre", but a 1 x 80,000,000 image cannot blow up on the way.
+    Transparent parts are laid on white; of an animation the first frame counts; 16 bits a channel become 8.
+
+    Args:
+        data: the encoded file.
+        size: side of the result, pixels.
+        name: of the file, for errors.
+
+    Returns:
+        [size, size, 3], uint8.
+
+    Raises:
+        UnreadableImageError: no image of a known format, damaged, or above Pillow's limit of 89 million pixels.
+    """
+    return np.asarray(_resized(data, lambda image: _square(image, size), name=name))
+
+
+def whole_rgb(data: bytes, size: int, *, name: str) -> Image.Image:
+    """As `square_rgb`, but the whole image, its short side resized to `size`: also where it was shorter.
+
+    Training crops of one size need images of one scale, so small ones are enlarged. Images above 4:1 are cut to that.
+
+    Returns:
+        An RGB image, short side `size`, long side at most 4 `size`.
+
+    Raises:
+        UnreadableImageError: as `square_rgb`.
+    """
+    return _resized(data, lambda image: short_side_resized(image, size), name=name)
+
+
+def short_side_resized(image: Image.Image, size: int) -> Image.Image:
+    """The image, cut to 4:1 where it is longer, with a short side of `size` pixels."""
+    short = min(image.size)
+    width, height = (min(side, LONGEST * short) for side in image.size)
+    left, top = (image.width - width) / 2, (image.height - height) / 2
+    target = (round(width * size / short), round(height * size / short))
+    return image.resize(target, Image.Resampling.BICUBIC, box=(left, top, left + width, top + height))
+
+
+def _resized(data: bytes, resize: Callable[[Image.Image], Image.Image], *, name: str) -> Image.Image:
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError(f"{image.width} x {image.height} is above {MAX_PIXELS}")
+            return resize(_rgb(ImageOps.exif_transpose(image)))
+    except Exception as error:  # Decoders raise every kind of error on damaged input.
+        raise UnreadableImageError(
+            f"{name!r}: unreadable image: {error!r}; replace or remove the file"
+        ) from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        image = Image.fromarray(_eight_bits(np.asarray(image)))
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return image.convert("RGB")
+
+
+def _eight_bits(values: np.ndarray) -> Pixels:
+    if values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 65535:
+        raise ValueError(
+            f"grey values must be 16-bit integers, got {values.dtype}, {values.min()} to {values.max()}"
+        )
+    return (values.astype(np.uint32) >> 8).astype(np.uint8)
+
+
+def _square(image: Image.Image, size: int) -> Image.Image:
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    box = (left, top, left + side, top + side)
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+
+
+Pixels = npt.NDArray[np.uint8]

@@ -1,0 +1,206 @@
+"""The archives of a published data set: found here or downloaded, and verified before anything opens them."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pooch
+import requests
+
+from dmlcore.core.errors import DataError
+from dmlcore.core.hashing import Checksum, file_digest
+from dmlcore.datasets.acquire.sources import Archive, Source
+from dmlcore.datasets.acquire.unpack import folder_sha256
+
+ENVIRONMENT = "DMLCORE_ARCHIVES"
+
+
+DOWNLOADS = Path("archives")
+"""Where downloads go, relative to data/; git-ignored."""
+
+
+Found = tuple[Archive, Path]
+
+
+def places(archives: str | None) -> list[Path]:
+    """The folders in which an archive may lie, in the order in which they are looked into.
+
+    Args:
+        archives: the folder that the data set's section of params.yaml names.
+    """
+    named = [archives, os.environ.get(ENVIRONMENT)]
+    return [Path(folder) for folder in named if folder] + [DOWNLOADS]
+
+
+def obtain(source: Source, folders: Sequence[Path]) -> list[Found]:
+    """Each archive of a data set with its verified file; what is in none of the folders is downloaded to the last one.
+
+    Raises:
+        DataError: an archive is not the published one, or cannot be had.
+    """
+    form = best_form(source, folders)
+    failures = {archive.file: fetch(archive, folders[-1], verify) for archive in missing(form, folders)}
+    if left := missing(form, folders):
+        raise DataError(_how_to_get(left, source, folders, failures))
+    found = [(archive, path) for archive in form if (path := locate(archive, folders))]
+    for archive, path in found:
+        if archive.file not in failures:
+            verify(archive, path)
+    return found
+
+
+def best_form(source: Source, folders: Sequence[Path]) -> tuple[Archive, ...]:
+    """The archives of the form of which the fewest are missing; of several such the first."""
+    return min(source.forms, key=lambda archives: len(missing(archives, folders)))
+
+
+def missing(archives: Sequence[Archive], folders: Sequence[Path]) -> list[Archive]:
+    """Those of the archives that lie in none of the folders."""
+    return [archive for archive in archives if locate(archive, folders) is None]
+
+
+def locate(archive: Archive, folders: Sequence[Path]) -> Path | None:
+    """Where an archive lies: in the folders, or in an installed package; None if nowhere."""
+    paths = [folder / archive.file for folder in folders] + _in_package(archive.package)
+    return next((path for path in paths if (path.is_dir() if archive.folder else path.is_file())), None)
+
+
+def _in_package(place: str | None) -> list[Path]:
+    if place is None:
+        return []
+    package, _, name = place.partition("/")
+    spec = importlib.util.find_spec(package)
+    return [Path(spec.origin).parent / name] if spec and spec.origin else []
+
+
+def verify(archive: Archive, path: Path) -> None:
+    """Refuse a file whose size or checksum is not the published one.
+
+    Raises:
+        DataError: with both values.
+    """
+    if archive.folder:
+        _verify_folder(archive, path)
+        return
+    size = path.stat().st_size
+    if archive.size_bytes not in (None, size):
+        raise DataError(f"{path}: must have {archive.size_bytes:,} bytes, got {size:,}; get the file again")
+    checksums: tuple[tuple[Checksum, str | None], ...] = (("sha256", archive.sha256), ("md5", archive.md5))
+    for kind, expected in checksums:
+        if expected is not None:
+            digest = file_digest(path, kind)
+            if digest != expected:
+                raise DataError(f"{path}: {kind} must be {expected}, got {digest}; get the file again")
+            return  # One checksum is enough: the stronger one.
+
+
+def _verify_folder(archive: Archive, path: Path) -> None:
+    digest = folder_sha256(archive, path)
+    if digest != archive.sha256:
+        raise DataError(
+            f"{path}: the sha256 of its list of files must be {archive.sha256}, got {digest}; get the folder again"
+        )
+
+
+def _how_to_get(
+    left: Sequence[Archive], source: Source, folders: Sequence[Path], failures: dict[str, list[str]]
+) -> str:
+    lines = [f"{len(left)} archive(s) are missing. {source.origin}"]
+    for archive in left:
+        lines += [_line(archive), *(f"    tried {failure}" for failure in failures[archive.file])]
+    for form in source.forms:
+        if not {archive.file for archive in left} <= {archive.file for archive in form}:
+            lines += ["  or instead all of:", *map(_line, form)]
+    lines += ["  Put them into one of these folders and run the stage again:"]
+    lines += [f"    {folder.resolve()}" for folder in folders]
+    if ENVIRONMENT not in os.environ:
+        lines += [f"    or the folder that the environment variable {ENVIRONMENT} names"]
+    return "\n".join(lines)
+
+
+def _line(archive: Archive) -> str:
+    size = f"{archive.size_bytes:,} bytes" if archive.size_bytes else "size not published"
+    checksums = [
+        f"{kind} {value}" for kind, value in (("md5", archive.md5), ("sha256", archive.sha256)) if value
+    ]
+    note = [archive.note] if archive.note else []
+    return f"  {archive.file}: " + ", ".join([size, *(checksums or ["no checksum published"]), *note])
+
+
+ROUNDS = 2
+"""How often each mirror is tried."""
+
+
+PAUSE_SECONDS = 5.0
+"""Between two rounds."""
+
+
+TIMEOUT_SECONDS = 30.0
+"""Without a byte from the server."""
+
+
+CHUNK_BYTES = 1 << 20
+
+
+def fetch(archive: Archive, folder: Path, verify: Callable[[Archive, Path], None]) -> list[str]:
+    """Download an archive to `folder`, unless no mirror gives it.
+
+    What an interrupted download got is kept beside it under a hidden name: the next one goes on from there if the
+    server answers ranges (206), and starts the file again if not.
+
+    Returns:
+        One line for each try that failed; the file is there under its name if the last one did not.
+    """
+    failures: list[str] = []
+    for number, url in enumerate(archive.urls * ROUNDS):
+        if number == len(archive.urls):
+            time.sleep(PAUSE_SECONDS)
+        partial = folder / f".{archive.file}.partial"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _download(url, partial)
+            _verified(archive, partial, verify)
+        except (OSError, requests.RequestException, DataError) as error:
+            failures.append(f"{url}: {error!r}")
+        else:
+            partial.rename(folder / archive.file)
+            return failures
+    return failures
+
+
+def _verified(archive: Archive, partial: Path, verify: Callable[[Archive, Path], None]) -> None:
+    try:
+        verify(archive, partial)
+    except DataError:
+        partial.unlink()  # To go on from wrong bytes would never end well.
+        raise
+
+
+def _download(url: str, partial: Path) -> None:
+    start = partial.stat().st_size if partial.exists() else 0
+    status = _range_status(url, start) if start else None
+    if status == requests.codes.requested_range_not_satisfiable:
+        return  # It is there to the last byte: a run was killed while it verified.
+    resumed = status == requests.codes.partial_content
+    with partial.open("ab" if resumed else "wb") as file:
+        downloader = pooch.HTTPDownloader(
+            progressbar=True,
+            chunk_size=CHUNK_BYTES,
+            timeout=TIMEOUT_SECONDS,
+            headers=_headers(start if resumed else 0),
+        )
+        downloader(url, file, None)
+
+
+def _range_status(url: str, start: int) -> int:
+    with requests.get(url, headers=_headers(start), stream=True, timeout=TIMEOUT_SECONDS) as answer:
+        return answer.status_code
+
+
+def _headers(start: int) -> dict[str, str]:
+    # Without "identity" some servers send a .tar.gz as a compressed transfer, which arrives as a .tar.
+    return {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})

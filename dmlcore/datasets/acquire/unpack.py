@@ -1,0 +1,233 @@
+"""The members of an archive as a stream of (name, bytes): nothing is written, nothing that it claims is believed."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import itertools
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from typing import IO, Literal, Protocol
+
+from dmlcore.core.errors import DataError
+from dmlcore.core.hashing import file_sha256
+from dmlcore.datasets.acquire.sources import Archive
+
+LARGEST_MEMBER = 512 << 20
+"""Bytes of one member that may be in memory; the largest genuine one, CIFAR-100's training images, has 153 MB."""
+
+
+BLOCK = 1 << 20
+Kind = Literal["file", "folder", "special"]
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+@dataclass
+class _Bounded:
+    """A file that counts the bytes that come out of it, and refuses to give more than the archive's bound."""
+
+    file: _Readable
+    archive: Archive
+    member: str = "?"
+    count: int = 0
+
+    def read(self, size: int) -> bytes:
+        data = self.file.read(size)
+        self.count += len(data)
+        if self.count > self.archive.unpacked_bytes:
+            raise DataError(
+                f"{self.archive.file}, member {self.member!r}: the archive must unpack to at most "
+                f"{self.archive.unpacked_bytes:,} bytes; it holds more, so it is a bomb or not the published one"
+            )
+        return data
+
+
+class _StrictTarInfo(tarfile.TarInfo):
+    """tarfile takes a damaged or absent header after the first for the end of the archive; here it is an error."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:  # type: ignore[override]
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"no end of archive: {error}") from None
+
+
+def members(archive: Archive, path: Path) -> Iterator[tuple[str, bytes]]:
+    """The files of an archive that its `keep` patterns name, in the archive's order.
+
+    Hidden files (`.DS_Store`, `._x`, `__MACOSX/x`) are left out.
+
+    Raises:
+        DataError: naming the archive and the member: damaged or truncated, a link or device, a name that is absolute,
+            leads upwards or stands twice, more bytes or members than the bounds, or a pattern that nothing matches.
+    """
+    found: set[str] = set()
+    unmatched = set(archive.keep)
+    for name, data in _checked(archive, path):
+        if name in found:
+            raise DataError(f"{archive.file}, member {name!r}: a name must stand once, got it twice")
+        found.add(name)
+        unmatched -= {pattern for pattern in unmatched if fnmatchcase(name, pattern)}
+        yield name, data
+    if unmatched:
+        raise DataError(
+            f"{archive.file}: must hold a member {min(unmatched)!r}, got none; get the archive again"
+        )
+
+
+def _checked(archive: Archive, path: Path) -> Iterator[tuple[str, bytes]]:
+    if archive.folder:
+        return folder_members(archive, path)
+    if archive.file.endswith(".zip"):
+        return _zip(archive, path)
+    if archive.file.endswith((".tar", ".tar.gz", ".tgz")):
+        return _tar(archive, path)
+    return _single(archive, path)
+
+
+def _single(archive: Archive, path: Path) -> Iterator[tuple[str, bytes]]:
+    name = archive.file.removesuffix(".gz")
+    with _opened(path, compressed=name != archive.file) as file, _named(archive, lambda: name):
+        data = _whole(_Bounded(file, archive, name), name, archive)
+    yield name, data
+
+
+def _tar(archive: Archive, path: Path) -> Iterator[tuple[str, bytes]]:
+    with _opened(path, compressed=not archive.file.endswith(".tar")) as file:
+        stream = _Bounded(file, archive)
+        with _named(archive, lambda: stream.member):
+            tar = tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictTarInfo)  # type: ignore[call-overload]  # noqa: SIM115
+            for number in itertools.count():
+                if (member := tar.next()) is None:
+                    break
+                stream.member = member.name
+                if name := _wanted(archive, number, member.name, _tar_kind(member)):
+                    yield name, _whole(tar.extractfile(member), name, archive)
+                tar.members.clear()  # Else a million headers stay in memory.
+            while stream.read(BLOCK):  # To the end of the gzip stream, where its checksum is.
+                pass
+
+
+def _zip(archive: Archive, path: Path) -> Iterator[tuple[str, bytes]]:
+    current = "its table of contents"
+    count = 0
+    with _named(archive, lambda: current), zipfile.ZipFile(path) as zipped:
+        for number, member in enumerate(zipped.infolist()):
+            current = member.filename
+            if name := _wanted(archive, number, member.filename, _zip_kind(member)):
+                with zipped.open(member) as file:
+                    bounded = _Bounded(file, archive, name, count)
+                    data = _whole(bounded, name, archive)
+                count = bounded.count
+                yield name, data
+
+
+def _tar_kind(member: tarfile.TarInfo) -> Kind:
+    # A sparse file grows without bytes in the archive: no data set has one.
+    regular = member.isreg() and not member.issparse()
+    return "folder" if member.isdir() else "file" if regular else "special"
+
+
+def _zip_kind(member: zipfile.ZipInfo) -> Kind:
+    mode = stat.S_IFMT(member.external_attr >> 16)
+    if mode not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "special"
+    return "folder" if member.is_dir() else "file"
+
+
+def _wanted(archive: Archive, number: int, name: str, kind: Kind) -> str | None:
+    """The name under which a member is kept; None if it is not."""
+    if number >= archive.members:
+        raise DataError(
+            f"{archive.file}, member {name!r}: the archive must hold at most {archive.members:,} members"
+        )
+    if kind == "special":
+        raise DataError(
+            f"{archive.file}, member {name!r}: must be a file or a folder, got a link, a device or a sparse file"
+        )
+    parts = PurePosixPath(name).parts
+    if name.startswith("/") or ".." in parts or not name.isprintable():
+        raise DataError(
+            f"{archive.file}, member {name!r}: a name must be printable and lead into the archive's folder"
+        )
+    kept = "/".join(parts)
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    matches = any(fnmatchcase(kept, pattern) for pattern in archive.keep)
+    return kept if kind == "file" and matches and not hidden else None
+
+
+def _whole(file: _Readable | None, name: str, archive: Archive) -> bytes:
+    data = bytearray()
+    while file is not None and (block := file.read(BLOCK)):
+        data += block
+        if len(data) > LARGEST_MEMBER:
+            raise DataError(
+                f"{archive.file}, member {name!r}: must have at most {LARGEST_MEMBER:,} bytes, got more"
+            )
+    return bytes(data)
+
+
+@contextmanager
+def _named(archive: Archive, member: Callable[[], str]) -> Iterator[None]:
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # The decoders raise every kind of error on damaged input.
+        raise DataError(
+            f"{archive.file}, member {member()!r}: damaged or truncated: {error!r}; get the archive again"
+        ) from error
+
+
+def _opened(path: Path, *, compressed: bool) -> IO[bytes]:
+    return gzip.open(path) if compressed else path.open("rb")  # type: ignore[return-value]
+
+
+def folder_sha256(archive: Archive, folder: Path) -> str:
+    """Sha256 of the lines `SHA256  NAME` of the kept files, by name: what sha256sum prints for them.
+
+    Raises:
+        DataError: a link.
+    """
+    digest = hashlib.sha256()
+    for name, path in _kept(archive, folder):
+        digest.update(f"{file_sha256(path)}  {name}\n".encode())
+    return digest.hexdigest()
+
+
+def folder_members(archive: Archive, folder: Path) -> Iterator[tuple[str, bytes]]:
+    """The files of a folder that the archive's `keep` patterns name, by name.
+
+    Raises:
+        DataError: a link, or more files or bytes than the archive's bounds.
+    """
+    total = 0
+    for number, (name, path) in enumerate(_kept(archive, folder), start=1):
+        total += path.stat().st_size
+        if number > archive.members or total > archive.unpacked_bytes:
+            raise DataError(
+                f"{folder}: must hold at most {archive.members:,} files and {archive.unpacked_bytes:,} bytes; "
+                f"{name!r} is beyond that; get the folder again"
+            )
+        yield name, path.read_bytes()
+
+
+def _kept(archive: Archive, folder: Path) -> Iterator[tuple[str, Path]]:
+    names = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    for name in sorted(names):
+        if names[name].is_symlink():
+            raise DataError(f"{names[name]}: must be a file or a folder, got a link; copy what it points to")
+        if names[name].is_file() and any(fnmatchcase(name, pattern) for pattern in archive.keep):
+            yield name, names[name]

@@ -1,0 +1,76 @@
+"""`cars196`: Stanford Cars. Classes 1-98 train, 99-196 test, over all images, whatever half they were published in.
+
+Two forms are in circulation: one folder of images with one table (car_ims), or the images in two folders with the
+tables of the development kit (cars_train, cars_test).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from scipy.io import loadmat
+
+from dmlcore.config.data import PreprocessConfig
+from dmlcore.core.errors import DataError
+from dmlcore.datasets.acquire.raw_tar import RawTar
+from dmlcore.datasets.prepare.catalogue import Catalogue, Half, Item, imported_catalogue
+
+ONE_TABLE = "cars_annos.mat"
+META = "devkit/cars_meta.mat"
+TABLES = (("cars_train", "devkit/cars_train_annos.mat"), ("cars_test", "cars_test_annos_withlabels.mat"))
+TRAINING_CLASSES = 98
+
+
+def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
+    """The images of Cars-196, class names as published (`AM General Hummer SUV 2000`).
+
+    Raises:
+        DataError: a table breaks its format, an image is absent, or the counts are not the published ones.
+    """
+    return imported_catalogue(raw, _items)
+
+
+def _items(pack: RawTar) -> list[Item]:
+    if ONE_TABLE in pack.places:
+        names, labelled = _names(pack, ONE_TABLE), list(_labelled(pack, ONE_TABLE, "relative_im_path"))
+    else:
+        names = _names(pack, META)
+        labelled = [
+            (f"{folder}/{file}", label)
+            for folder, table in TABLES
+            for file, label in _labelled(pack, table, "fname")
+        ]
+    return [_item(path, label, names) for path, label in labelled]
+
+
+def _names(pack: RawTar, table: str) -> list[str]:
+    return [str(name) for name in _column(pack, table, "class_names", None)]
+
+
+def _labelled(pack: RawTar, table: str, path: str) -> Iterator[tuple[str, int]]:
+    paths = _column(pack, table, "annotations", path)
+    labels = _column(pack, table, "annotations", "class")
+    return ((str(path), int(label)) for path, label in zip(paths, labels, strict=True))
+
+
+def _column(pack: RawTar, table: str, variable: str, field: str | None) -> list[Any]:
+    """The single values of a MATLAB cell array, or of one field of a struct array."""
+    try:
+        values = loadmat(io.BytesIO(pack.read(table)), variable_names=[variable])[variable].ravel()
+        return [value.item() for value in (values if field is None else values[field])]
+    except DataError:
+        raise
+    except Exception as error:  # scipy raises every kind of error on damaged input.
+        place = variable if field is None else f"{variable}.{field}"
+        raise DataError(f"{table}: must be a MATLAB table with {place}: {error!r}") from error
+
+
+def _item(path: str, label: int, names: list[str]) -> Item:
+    if not 1 <= label <= len(names):
+        raise DataError(f"{path!r}: its class must be 1 to {len(names)}, got {label}")
+    name = names[label - 1]
+    half: Half = "train" if label <= TRAINING_CLASSES else "test"
+    return Item(name, name, path, split_text=name, official=half)

@@ -1,0 +1,48 @@
+"""`sop`: Stanford Online Products. A class is one product, its super-class one of twelve kinds; the official lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from dmlcore.config.data import PreprocessConfig
+from dmlcore.core.errors import DataError
+from dmlcore.datasets.acquire.raw_tar import RawTar
+from dmlcore.datasets.prepare.catalogue import Catalogue, Half, Item, imported_catalogue, read_rows
+
+ROOT = "Stanford_Online_Products"
+LISTS: dict[Half, str] = {"train": f"{ROOT}/Ebay_train.txt", "test": f"{ROOT}/Ebay_test.txt"}
+HEAD = ["image_id", "class_id", "super_class_id", "path"]
+
+
+KINDS = (
+    *("bicycle", "cabinet", "chair", "coffee_maker", "fan", "kettle"),
+    *("lamp", "mug", "sofa", "stapler", "table", "toaster"),
+)
+"""By super_class_id, from 1."""
+
+
+def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
+    """The images of Stanford Online Products; a class is called by its kind and number (`bicycle 1`).
+
+    Raises:
+        DataError: a list breaks its format, an image is absent, or the counts are not the published ones.
+    """
+    return imported_catalogue(raw, lambda pack: [*_items(pack, "train"), *_items(pack, "test")])
+
+
+def _items(pack: RawTar, half: Half) -> Iterator[Item]:
+    head, *rows = [*read_rows(pack, LISTS[half], len(HEAD))] or [[]]
+    if head != HEAD:
+        raise DataError(f"{LISTS[half]}, line 1: must be {' '.join(HEAD)!r}, got {' '.join(head)!r}")
+    for _, label, kind, path in rows:
+        super_class = _kind(kind, LISTS[half])
+        name = f"{super_class} {label}"
+        yield Item(name, super_class, f"{ROOT}/{path}", split_text=name, official=half)
+
+
+def _kind(number: str, name: str) -> str:
+    kinds = {str(place): kind for place, kind in enumerate(KINDS, start=1)}
+    if number not in kinds:
+        raise DataError(f"{name}: super_class_id must be 1 to {len(KINDS)}, got {number!r}")
+    return kinds[number]

@@ -1,0 +1,1 @@
+"""Stage `preprocess`: split, encode and describe the images of a catalogue."""

@@ -1,0 +1,123 @@
+"""`images.bin` while it grows: each image is appended, and a journal beside it says which are whole.
+
+A run that was killed is gone on with: the images of the journal's whole lines stay, what lies beyond is cut off.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from dmlcore.datasets.prepare.encoding import Encoded
+
+JOURNAL = "journal.csv"
+
+
+BATCH = 256
+"""Images between two writings to the disk: what a kill costs at most, with what the threads hold."""
+
+
+COLUMNS: dict[str, pl.DataType] = {
+    "sha256": pl.String(),
+    "height": pl.Int64(),
+    "width": pl.Int64(),
+    "length": pl.Int64(),
+    "difference_hash": pl.String(),
+    "error": pl.String(),
+}
+
+
+class Journal:
+    """The images that a folder holds already, in order."""
+
+    def __init__(self, folder: Path, images: str, fingerprint: str) -> None:
+        """Go on with what lies in `folder`, or start anew.
+
+        Args:
+            folder: of the journal and the images.
+            images: name of the file of images.
+            fingerprint: of all that the images depend on; a journal with another one is worth nothing.
+        """
+        self.path, self.images = folder / JOURNAL, folder / images
+        self.count, size, end = self._whole(fingerprint)
+        if not end:
+            self.path.write_text(fingerprint + "\n")
+            end = self.path.stat().st_size
+        self.images.touch()
+        os.truncate(self.images, size)
+        os.truncate(self.path, end)
+
+    @property
+    def broken(self) -> int:
+        """Unreadable images among them."""
+        return self.table().filter(pl.col("error") != "").height
+
+    def append(self, images: Iterable[Encoded]) -> Iterator[Encoded]:
+        """Write images as they come, and hand each on; only one that was written completely gets its line."""
+        with self.images.open("ab") as file, self.path.open("ab") as journal:
+            lines: list[bytes] = []
+            try:
+                for image in images:
+                    file.write(image.data)
+                    lines.append(_line(image))
+                    yield image
+                    if len(lines) == BATCH:
+                        _flush(file, journal, lines)
+            finally:
+                _flush(file, journal, lines)
+
+    def table(self) -> pl.DataFrame:
+        """One row an image, columns as in COLUMNS."""
+        return pl.read_csv(
+            self.path,
+            skip_lines=1,
+            has_header=False,
+            schema=COLUMNS,
+            empty_string_is_null=False,
+            raise_if_empty=False,
+        )
+
+    def _whole(self, fingerprint: str) -> tuple[int, int, int]:
+        """Whole images, their bytes, and the length of the journal up to them; all 0 where nothing can be kept."""
+        if not self.path.is_file() or not self.images.is_file():
+            return 0, 0, 0
+        there, count, size = self.images.stat().st_size, 0, 0
+        with self.path.open("rb") as file:
+            end = len(first) if (first := file.readline()) == f"{fingerprint}\n".encode() else 0
+            while end and (line := file.readline()).endswith(b"\n"):
+                length = int(line.split(b",")[3])
+                if size + length > there:
+                    break
+                count, size, end = count + 1, size + length, end + len(line)
+        return count, size, end
+
+
+def unpack_hashes(table: pl.DataFrame) -> npt.NDArray[np.uint8]:
+    """The column of difference hashes as bytes, [N, 16]."""
+    joined = b"".join(table["difference_hash"].str.decode("hex"))
+    return np.frombuffer(joined, np.uint8).reshape(-1, 16)
+
+
+def _line(image: Encoded) -> bytes:
+    row = (image.sha256, image.height, image.width, len(image.data), image.difference_hash.hex())
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow((*row, " ".join(image.error.split())))
+    return text.getvalue().encode()
+
+
+def _flush(file: io.BufferedWriter, journal: io.BufferedWriter, lines: list[bytes]) -> None:
+    file.flush()
+    os.fsync(
+        file.fileno()
+    )  # Before the journal: a line must never speak of bytes that a crash can still lose.
+    journal.writelines(lines)
+    journal.flush()
+    os.fsync(journal.fileno())
+    lines.clear()

@@ -1,0 +1,139 @@
+"""What all figures share: fixed style, plain text (no mathtext), the same bytes for the same input."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import matplotlib
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's colour-blind safe palette, without its yellow, which is unreadable on white."""
+
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
+STYLE = {
+    "text.parse_math": False,  # a `$` in a name is a dollar
+    "font.size": 9.0,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+FOOTER_POINTS = 7.0
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Matplotlib's own defaults and ours, whatever the user's matplotlibrc says."""
+    with matplotlib.style.context(["default", STYLE]):
+        yield
+
+
+def colours(names: Sequence[str]) -> dict[str, str]:
+    """Name -> colour; more than 7 names take evenly spaced steps of viridis up to its yellow."""
+    if len(names) <= len(COLOURS):
+        return dict(zip(names, COLOURS, strict=False))
+    steps = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, len(names)))
+    return {name: matplotlib.colors.to_hex(step) for name, step in zip(names, steps, strict=True)}
+
+
+def markers(names: Sequence[str]) -> dict[str, str]:
+    """Name -> marker; beyond 10 names they repeat."""
+    return {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(names)}
+
+
+def new_figure(width_inches: float, height_inches: float) -> Figure:
+    """A figure that knows no window system."""
+    figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
+    FigureCanvasAgg(figure)  # keeps its renderer; without it each measuring of a text makes a new one
+    return figure
+
+
+def add_footer(figure: Figure, text: str) -> None:
+    """Print `text` below the axes, each of its lines broken to the figure's width."""
+    columns = int(figure.get_figwidth() * 72 / (0.56 * FOOTER_POINTS))
+    lines = "\n".join(
+        textwrap.fill(line, max(columns, 8), break_on_hyphens=False) for line in text.splitlines()
+    )
+    figure.supxlabel(lines, fontsize=FOOTER_POINTS, x=0.01, ha="left", color="#444444")
+
+
+def settle_layout(figure: Figure) -> None:
+    """Lay the figure out as it is now, for good."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        with house_style():  # a user's matplotlibrc may ask for another engine
+            figure.set_layout_engine(None)
+
+
+def png_bytes(figure: Figure, dots_per_inch: int = 130) -> bytes:
+    """The figure as a PNG without the writer's version or a date; it keeps the layout that it has there."""
+    buffer = io.BytesIO()
+    figure.set_dpi(dots_per_inch)
+    settle_layout(figure)  # a figure that has an engine is drawn twice
+    figure.savefig(buffer, format="png", dpi=dots_per_inch, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+COLOUR = "#0072B2"
+
+
+def draw_utility(
+    ax: Axes,
+    thresholds: ArrayLike,
+    mean: ArrayLike,
+    low: ArrayLike,
+    high: ArrayLike,
+    *,
+    span: tuple[float, float],
+    colour: str = COLOUR,
+) -> None:
+    """Draw the mean over classes, the band of the class quantiles and the calibration range.
+
+    Args:
+        ax: where to.
+        thresholds, mean, low, high: [T].
+        span: the two ends of the calibration range.
+        colour: of line and band.
+    """
+    ax.set_ylim(0.0, 1.02)
+    ax.axvspan(*span, color="#000000", alpha=0.07, linewidth=0)
+    ax.fill_between(thresholds, low, high, color=colour, alpha=0.3, linewidth=0)
+    ax.plot(thresholds, mean, color=colour, linewidth=1.6)
+    ax.margins(x=0.08)
+
+
+def curve_figure(
+    thresholds: ArrayLike,
+    mean: ArrayLike,
+    low: ArrayLike,
+    high: ArrayLike,
+    *,
+    span: tuple[float, float],
+    title: str,
+) -> Figure:
+    """One such curve as a figure of its own, without a legend: its caller says what the band is.
+
+    Args:
+        thresholds, mean, low, high: [T].
+        span: the two ends of the calibration range.
+        title: printed above.
+    """
+    # margins by hand: finding them takes as long as drawing, and each trial's run has such a figure
+    figure = Figure(figsize=(6.0, 4.0))
+    ax = figure.subplots(gridspec_kw={"left": 0.11, "right": 0.97, "bottom": 0.13, "top": 0.87})
+    draw_utility(ax, thresholds, mean, low, high, span=span)
+    ax.set_xlabel("distance threshold (L2)")
+    ax.set_ylabel("utility")
+    ax.set_title(title, fontsize=10)
+    return figure

@@ -1,0 +1,152 @@
+"""The picture of part `embedding`: clouds and directions in two dimensions, and each class's utility below."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from dmlcore.analysis.embedding import Floats, Picture, numbers
+from dmlcore.analysis.metric_labels import short_variant, wrapped
+from dmlcore.analysis.protocol import protocol_text
+from dmlcore.analysis.study import BASELINE, Study
+from dmlcore.metrics.plot import add_footer, house_style, new_figure
+
+CLASS_COLOURS = (
+    *("#332288", "#88CCEE", "#44AA99", "#117733", "#999933"),
+    *("#DDCC77", "#CC6677", "#882255", "#AA4499", "#000000"),
+)
+"""Tol's muted palette, safe for the colour-blind, for up to ten classes."""
+
+
+RING, NAMES = 1.2, 1.36
+"""Radii of the ring of directions and of the class names; the cloud ends at about 1."""
+
+
+APART_DEGREES = 9.0
+COLUMN_INCHES, ROW_INCHES = 4.4, 6.6
+THRESHOLDS = 201
+NOTE = (
+    "Above: test images by class, first finished seed. Cloud: the embeddings as they are, scaled so that 95 % of them "
+    "lie within the circle. Ring: their directions, all that the normalised embeddings keep and that distances see. "
+    "Below: utility of one distance threshold, a line a class in its colour; grey: the calibration "
+    "range that OPIS averages over."
+)
+
+
+def embedding_figure(study: Study, drawn: Sequence[Picture]) -> Figure:
+    """A column a variant; a pair of rows (cloud, utility) a cell."""
+    cells = list({id(p.cell): p.cell for p in drawn}.values())
+    variants = [variant for variant in study.variants if any(p.variant == variant for p in drawn)]
+    with house_style():
+        figure = new_figure(COLUMN_INCHES * max(2, len(variants)), ROW_INCHES * len(cells) + 1.0)
+        grid = figure.subplots(
+            2 * len(cells), len(variants), squeeze=False, height_ratios=[1.6, 1.0] * len(cells)
+        )
+        for ax in grid.ravel():
+            ax.set_visible(False)
+        for picture in drawn:
+            row = 2 * next(i for i, cell in enumerate(cells) if cell is picture.cell)
+            cloud, utility = grid[row : row + 2, variants.index(picture.variant)]
+            _cloud(cloud, picture)
+            _utility(utility, picture, _span([p for p in drawn if p.cell is picture.cell]))
+        figure.suptitle("Embeddings of the test images in two dimensions", fontsize=11, x=0.01, ha="left")
+        add_footer(figure, f"{NOTE}\n{protocol_text(study)}")
+    return figure
+
+
+def class_colours(labels: Sequence[int]) -> dict[int, str]:
+    if len(labels) <= len(CLASS_COLOURS):
+        return dict(zip(labels, CLASS_COLOURS, strict=False))
+    steps = colormaps["turbo"](np.linspace(0.05, 0.95, len(labels)))
+    return {name: to_hex(step) for name, step in zip(labels, steps, strict=True)}
+
+
+def spread(angles: Floats, apart: float) -> Floats:
+    """Angles moved as little as it takes to stand `apart` from their neighbours, in the same order round the circle.
+
+    Args:
+        angles: [n] degrees.
+        apart: degrees; at most 360 / n is kept.
+    """
+    order = np.argsort(angles, kind="stable")
+    moved = angles[order].astype(np.float64)
+    gap = min(apart, 360.0 / max(len(angles), 1))
+    for _ in range(200):
+        behind = np.roll(moved, 1)
+        behind[:1] -= 360.0
+        short = np.maximum(0.0, gap - (moved - behind))
+        moved += short / 2 - np.roll(short, -1) / 2
+    result = np.empty_like(moved)
+    result[order] = moved
+    return result
+
+
+def _cloud(ax: Axes, picture: Picture) -> None:
+    ax.set_visible(True)
+    norms = np.linalg.norm(picture.embeddings, axis=1)
+    points = picture.embeddings / np.quantile(norms, 0.95)
+    directions = picture.embeddings / np.maximum(norms, 1e-12)[:, None]
+    names = sorted(set(picture.labels.tolist()))
+    shades = class_colours(names)
+    turn = np.linspace(0, 2 * np.pi, 361)
+    ax.plot(np.cos(turn), np.sin(turn), color="#999999", linewidth=0.8)
+    for name in names:
+        mine = picture.labels == name
+        ax.scatter(points[mine, 0], points[mine, 1], s=5, color=shades[name], alpha=0.5, linewidths=0)
+        ends = np.stack([directions[mine] * (RING - 0.05), directions[mine] * (RING + 0.05)])
+        ax.plot(ends[..., 0], ends[..., 1], color=shades[name], linewidth=0.6, alpha=0.35)
+    _write_names(ax, directions, picture.labels, names)
+    ax.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), xticks=[], yticks=[], aspect="equal")
+    ax.grid(False)
+    for side in ("left", "bottom"):
+        ax.spines[side].set_visible(False)
+    variant = "baseline (no regulariser)" if picture.variant == BASELINE else short_variant(picture.variant)
+    cell = picture.cell
+    ax.set_title(f"{cell.dataset} {cell.backbone} {cell.loss_text}\n{wrapped(variant, 48)}", fontsize=9)
+
+
+def _write_names(ax: Axes, directions: Floats, labels: NDArray[np.int64], names: Sequence[int]) -> None:
+    means = np.array([directions[labels == name].mean(axis=0) for name in names])
+    at = np.degrees(np.arctan2(means[:, 1], means[:, 0]))
+    for name, angle in zip(names, np.radians(spread(at, APART_DEGREES)), strict=True):
+        shade = class_colours(names)[name]
+        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9, "fontweight": "bold"}
+        ax.text(NAMES * np.cos(angle), NAMES * np.sin(angle), str(name), color=shade, **style)
+
+
+def _span(drawn: Sequence[Picture]) -> tuple[float, float]:
+    """Thresholds around the calibration ranges of all variants, so that these can be compared."""
+    low = min(p.row["test/distance_min"] for p in drawn)
+    high = max(p.row["test/distance_max"] for p in drawn)
+    return max(low - (high - low), low / 4), min(2 * high - low, 2.0)
+
+
+def _utility(ax: Axes, picture: Picture, span: tuple[float, float]) -> None:
+    from dmlcore.metrics import evaluate  # torch, which the other parts do without
+
+    ax.set_visible(True)
+    row, points, labels = picture.row, picture.embeddings, picture.labels
+    found = evaluate(
+        points, labels, num_thresholds=THRESHOLDS, far_range=_far_range(row), distance_range=span
+    )
+    shades = class_colours(sorted(set(labels.tolist())))
+    ax.axvspan(row["test/distance_min"], row["test/distance_max"], color="#000000", alpha=0.09, linewidth=0)
+    for name, curve in zip(found.class_labels.tolist(), found.utility, strict=True):
+        ax.plot(found.thresholds, curve, color=shades[name], linewidth=1.2)
+    ax.set_ylim(0.0, 1.02)
+    ax.set_xlabel("distance threshold (L2)", fontsize=8)
+    ax.set_ylabel("utility", fontsize=8)
+    ax.set_title(numbers(row), fontsize=8)
+
+
+def _far_range(row: dict[str, Any]) -> tuple[float, float]:
+    low, high = json.loads(row.get("config/evaluation.far_range") or "[0.01, 0.1]")
+    return low, high

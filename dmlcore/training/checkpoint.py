@@ -1,0 +1,85 @@
+"""How far a trial has come: what is needed, beside the weights, to go on as if it had never been interrupted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dmlcore.training.store import TrialStore, state_copy
+
+Phase = Literal["selection", "final"]
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What is known after an epoch (0: the untrained network): metrics by their path."""
+
+    epoch: int
+    metrics: dict[str, float]
+
+
+@dataclass
+class TrainingState:
+    """The epochs of a trial so far. Every draw is keyed by (seed, purpose, epoch), so no random state is kept."""
+
+    phase: Phase = "selection"
+    epoch: int = 0
+    """The last whole epoch of the phase."""
+    best_score: float = -1.0
+    best_epoch: int = 0
+    curve: list[EpochReport] = field(default_factory=list)
+    untrained_test: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainingState:
+        values = json.loads(text)
+        curve = [EpochReport(**report) for report in values.pop("curve")]
+        return cls(**values, curve=curve)
+
+
+def save_training_state(
+    store: TrialStore, course: TrainingState, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer
+) -> None:
+    """Write `last`: the course, the state of each module, and of the optimiser."""
+    tensors = {
+        f"{name}/{key}": value
+        for name, module in modules.items()
+        for key, value in state_copy(module).items()
+    }
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{number}/{key}": value for key, value in state.items() if value is not None}
+    store.save_state("last", tensors, course.to_json())
+
+
+def load_training_state(store: TrialStore) -> tuple[TrainingState, dict[str, Tensor]] | None:
+    """The course that `last` holds and its tensors; None where there is none, or where it or `best` is damaged."""
+    found = store.load_state("last")
+    if found is None:
+        return None
+    course = TrainingState.from_json(found[1])
+    whole = not course.best_epoch or store.path("best").is_file()
+    return (course, found[0]) if whole else None
+
+
+def restore(
+    tensors: dict[str, Tensor], modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer
+) -> None:
+    """Put the tensors of `last` back into modules and optimiser."""
+    for name, module in modules.items():
+        module.load_state_dict(_below(tensors, f"{name}/"))
+    state: dict[int, dict[str, Tensor]] = {}
+    for path, value in _below(tensors, "optimizer/").items():
+        number, key = path.split("/")
+        state.setdefault(int(number), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

@@ -1,0 +1,167 @@
+"""The objects of a trial on one split to train on, and its two steps: an epoch of training, an evaluation."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dmlcore.config.trial import TrialConfig
+from dmlcore.core.seeding import derived_seed
+from dmlcore.data.dataset import PreparedDataset, Split
+from dmlcore.models import Embedder, Head
+from dmlcore.training.build import (
+    Objective,
+    build_features_head,
+    build_model,
+    build_objective,
+    build_optimizer,
+    schedule_factor,
+)
+from dmlcore.training.features import trunk_features
+from dmlcore.training.gradient_cache import backward, check_chunks
+from dmlcore.training.language import texts_of
+from dmlcore.training.loader import Batch, FeatureFeed, Feed, ImageFeed, autocast, embed
+from dmlcore.training.samplers import Indices, class_balanced_batches, random_batches
+
+
+class TrainingError(RuntimeError):
+    """Training that cannot go on: a loss or an embedding that is not finite."""
+
+
+class Trainer:
+    """A model, its objective and optimiser over the classes of one split.
+
+    Args:
+        config: the trial.
+        data: the prepared data set.
+        split: the one to train on, `train` or `train+validation`.
+        device: where it runs.
+        caches: folder of what trials share: text embeddings, features of frozen trunks.
+
+    Raises:
+        ValueError: a config that does not fit the data.
+    """
+
+    def __init__(
+        self, config: TrialConfig, data: PreparedDataset, split: str, device: torch.device, caches: Path
+    ) -> None:
+        self.config, self.data, self.device, self.caches = config, data, device, caches
+        self.split = data.split(split)
+        self.labels = torch.as_tensor(self.split.labels)
+        self.batch_size = batch_size(config, len(self.split.class_names))
+        self.feed = self._feed(self.split)
+        self.model: Embedder | Head = self._model().to(device)
+        check_chunks(self.model, config.train.chunk_size)
+        self.forward = torch.compile(self.model) if config.model.compile else self.model
+        texts = texts_of(data, split, caches / "text")
+        num_classes = len(self.split.class_names)
+        self.objective: Objective = build_objective(config, num_classes=num_classes, texts=texts).to(device)
+        self.optimizer = build_optimizer(config.train.optimizer, self.model, self.objective)
+        self.base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """What has a state to keep."""
+        return {"model": self.model, "objective": self.objective}
+
+    def _feed(self, split: Split) -> Feed:
+        if self.config.model.trunk is None:
+            return ImageFeed(split, self.config, self.device)
+        features = trunk_features(self.config, self.data, cache=self.caches / "features", device=self.device)
+        return FeatureFeed(features[split.index], self.device)
+
+    def _model(self) -> Embedder | Head:
+        config = self.config
+        if isinstance(self.feed, FeatureFeed):
+            num_features = self.feed.features.shape[1]
+            return build_features_head(config.model, num_features=num_features, seed=config.seed)
+        return build_model(config.model, in_channels=self.split.images.channels, seed=config.seed)
+
+    def embed(self, split: str) -> Tensor:
+        """Embeddings [N, D] of a split, on the CPU.
+
+        Raises:
+            TrainingError: one is not finite.
+        """
+        feed = self._feed(self.data.split(split))
+        embeddings = embed(self.model, feed, self.device, self.config.train.precision)
+        if not bool(torch.isfinite(embeddings).all()):
+            raise TrainingError("embeddings are not finite after training; lower the learning rate")
+        return embeddings
+
+    def train_epoch(self, epoch: int) -> dict[str, float]:
+        """One pass; gives the mean of each term of the loss over the batches.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
+        self.model.train()
+        torch.manual_seed(derived_seed(self.config.seed, "dropout", epoch))
+        batches = self._batches(epoch)
+        sums: dict[str, float] = {}
+        fed = self.feed.training(batches, seed=self.config.seed, epoch=epoch)
+        for step, (indices, batch) in enumerate(zip(batches, fed, strict=True)):
+            self._set_rates(epoch - 1 + step / len(batches))
+            values = self._step(batch, self.labels[torch.from_numpy(indices)].to(self.device))
+            if not math.isfinite(values["loss"]):
+                raise TrainingError(f"train/loss must be finite, got {values} in epoch {epoch}, step {step}")
+            self._update()
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + value / len(batches)
+        return {f"train/{name}": value for name, value in sums.items()}
+
+    def _batches(self, epoch: int) -> list[Indices]:
+        train, seed = self.config.train, self.config.seed
+        count, size = train.batches_per_epoch, self.batch_size
+        if train.batches == "random":
+            return random_batches(
+                len(self.labels), batch_size=size, seed=seed, epoch=epoch, num_batches=count
+            )
+        return class_balanced_batches(
+            self.split.labels,
+            batch_size=size,
+            images_per_class=train.images_per_class,
+            seed=seed,
+            epoch=epoch,
+            num_batches=count,
+        )
+
+    def _set_rates(self, progress: float) -> None:
+        train = self.config.train
+        factor = schedule_factor(train.schedule, epochs=train.epochs, progress=progress)
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = rate * factor
+
+    def _step(self, batch: Batch, labels: Tensor) -> dict[str, float]:
+        self.optimizer.zero_grad(set_to_none=True)
+        terms = backward(
+            self._embeddings,
+            batch,
+            lambda embeddings: self.objective(embeddings, labels),
+            self.config.train.chunk_size,
+        )
+        named = {f"loss_{name}": term for name, term in terms.items()}
+        values = torch.stack([torch.stack(list(terms.values())).sum(), *terms.values()]).tolist()
+        return dict(zip(["loss", *named], values, strict=True))
+
+    def _embeddings(self, inputs: Tensor) -> Tensor:
+        with autocast(self.device, self.config.train.precision):
+            embeddings: Tensor = self.forward(inputs)
+        return embeddings if embeddings.dtype == torch.float64 else embeddings.float()
+
+    def _update(self) -> None:
+        clip = self.config.train.optimizer.gradient_clip
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip)
+        self.optimizer.step()
+
+
+def batch_size(config: TrialConfig, num_classes: int) -> int:
+    """`train.batch_size`, cut to what the training classes fill where `train.batch_limit` says so."""
+    train = config.train
+    if train.batch_limit is None or train.batches == "random":
+        return train.batch_size
+    return min(train.batch_size, num_classes * train.images_per_class)

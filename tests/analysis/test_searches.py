@@ -1,0 +1,115 @@
+"""A study with a search: the chosen settings are compared, what else was tried is listed and nothing more."""
+
+from __future__ import annotations
+
+import json
+
+import polars as pl
+import pytest
+
+from dmlcore.analysis.comparisons import comparisons
+from dmlcore.analysis.searches import search_sentences
+from dmlcore.analysis.study import read_study
+from dmlcore.config.report import AggregateConfig
+from dmlcore.report.html.page import report_html
+from dmlcore.report.html.searches import search_table
+from dmlcore.report.outputs import metrics_summary
+from dmlcore.report.text.tables import markdown_table
+from tests.analysis.synthetic import dataset_info, table, trial, unfinished
+
+RATE, MARGIN = "train.optimizer.learning_rate", "regularizers.tcm.params.positive_margin"
+VARIANTS = {"baseline": None, "tcm": 0.9}
+
+
+def searched(variant, ask, role, seed=0, rate=0.01, status="finished"):
+    row = trial("glyphs", "resnet10", "smooth_ap", variant, seed)
+    key = f"{row['trial_key']}-{ask}"
+    row |= {"role": role, "ask": ask, f"search/{RATE}": rate, f"config/{RATE}": rate, "trial_key": key}
+    row |= {f"search/{MARGIN}": VARIANTS[variant]}
+    if status == "finished":
+        return row
+    return unfinished(row, status, "stopped early at epoch 4, rung 2: validation MAP@R 0.1") | {
+        name: row[name] for name in row if name.startswith("search/")
+    }
+
+
+def rows():
+    """Two variants whose chosen learning rates differ, three seeds of each; four settings tried a variant."""
+    found = []
+    for variant, rate in (("baseline", 0.02), ("tcm", 0.005)):
+        found += [searched(variant, 2, "chosen", seed, rate) for seed in (0, 1, 2)]
+        found += [searched(variant, 0, "searched"), searched(variant, 1, "searched", status="stopped")]
+        found += [searched(variant, 3, "front", rate=0.04)]
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path):
+    results = tmp_path / "results"
+    results.mkdir()
+    table(rows()).write_parquet(results / "trials.parquet")
+    (results / "datasets.json").write_text(json.dumps({"glyphs": dataset_info()}))
+    return tmp_path
+
+
+def test_the_chosen_settings_are_compared_although_they_differ(folder):
+    study = read_study(folder, AggregateConfig())
+    (row,) = comparisons(study).to_dicts()
+    assert (row["variant"], row["seeds/planned"], row["seeds/paired"]) == ("tcm", 3, 3)
+    assert row["status"] is None
+    assert not [name for name in row if name.startswith("axis/")]
+    expected = [searched("baseline", 2, "chosen", seed)["test/map_at_r"] for seed in (0, 1, 2)]
+    assert row["test/map_at_r/baseline/mean"] == pytest.approx(sum(expected) / 3)
+    assert metrics_summary(study)["trials"] == {"finished": 6}
+
+
+def test_the_sentences_say_what_was_tried_and_chosen(folder):
+    study = read_study(folder, AggregateConfig())
+    baseline, tcm = search_sentences(study)
+    best = searched("tcm", 2, "chosen", 0)["validation/map_at_r"]
+    assert baseline.startswith(
+        "Search of glyphs resnet10 smooth_ap off: 4 settings tried (1 stopped early). Chosen on"
+    )
+    assert f"Chosen on validation: learning_rate=0.005, positive_margin=0.9 (MAP@R {best:.4f}, OPIS " in tcm
+    assert "Not beaten in both objectives either: learning_rate=0.04, positive_margin=0.9 (" in tcm
+    assert "Search of glyphs resnet10 smooth\\_ap tcm: 4 settings tried" in markdown_table(study)
+
+
+def test_the_list_of_settings_shows_validation_alone(folder):
+    study = read_study(folder, AggregateConfig())
+    found = search_table(study, "http://runs.example/{trial_key}")
+    assert not [name for name in found.columns if "test" in name]
+    shown = [[value.text for value in row.cells] for row in found.rows]
+    assert [(cells[3], cells[4], cells[5]) for cells in shown[:4]] == [
+        ("baseline", "0", "searched"),
+        ("baseline", "1", "searched"),
+        ("baseline", "2", "chosen"),
+        ("baseline", "3", "front"),
+    ]
+    assert "cut short" in shown[1][7]
+    assert "rung 2" in shown[1][-1]
+    assert shown[1][8:10] == ["-", "-"]
+    assert found.rows[0].cells[-2].link.startswith("http://runs.example/")
+
+
+def test_the_page_lists_them_apart_from_the_trials(folder):
+    page = report_html(read_study(folder, AggregateConfig()))
+    assert "8 settings tried by the searches" in page
+    assert "6 trials" in page
+
+
+def test_a_study_without_a_search_has_none_of_it(folder):
+    plain = table(rows()).filter(role="chosen").drop("role", "ask", f"search/{RATE}", f"search/{MARGIN}")
+    plain.with_columns(pl.lit(0.01).alias(f"config/{RATE}")).write_parquet(
+        folder / "results" / "trials.parquet"
+    )
+    study = read_study(folder, AggregateConfig())
+    assert search_sentences(study) == []
+    assert search_table(study, None) is None
+    assert "settings tried" not in report_html(study)
+
+
+def test_before_a_setting_is_chosen_there_is_nothing_to_compare(folder):
+    table(rows()).filter(pl.col("role") != "chosen").write_parquet(folder / "results" / "trials.parquet")
+    with pytest.raises(ValueError, match="6 were tried"):
+        read_study(folder, AggregateConfig())
