@@ -8,7 +8,7 @@ from pathlib import Path
 from dmlcore.config.base import canonical
 from dmlcore.config.trial import EvaluationConfig
 from dmlcore.core.code_hash import code_hashes
-from dmlcore.core.hashing import digest
+from dmlcore.core.hashing import json_sha256
 from dmlcore.core.io import write_atomically
 from dmlcore.data.dataset import PreparedDataset
 from dmlcore.records import Metrics, finite
@@ -25,7 +25,7 @@ def raw_pixel_baseline(data: PreparedDataset, cache: Path) -> Metrics:
     """
     settings = EvaluationConfig()
     code = code_hashes(frozenset({"dmlcore.training.raw_pixels"}), NOT_EVALUATION)
-    key = digest({"data": data.data_hash, "evaluation": canonical(settings), "code": code})
+    key = json_sha256({"data": data.data_hash, "evaluation": canonical(settings), "code": code})
     file = cache / f"{data.folder.name}.json"
     known = _read(file, key)
     if known is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -11,7 +10,7 @@ from typing import Any
 from dmlcore.config.base import canonical
 from dmlcore.config.trial import TrialConfig
 from dmlcore.core.code_hash import code_hashes, loss_modules
-from dmlcore.core.hashing import digest
+from dmlcore.core.hashing import file_sha256, json_sha256
 from dmlcore.models.weights import local_file
 
 PREPARATION = ("dmlcore.data.manifest", "dmlcore.datasets.prepare.splits")
@@ -66,14 +65,11 @@ def trial_keys(config: TrialConfig, data_hash: str) -> TrialKeys:
     if inputs["weights"]:
         # The file's content counts, not where it lies.
         training["model"]["backbone"]["weights"] = "file"
-    train = digest({"config": training, "data": data_hash, "weights": inputs["weights"], "code": code})
-    return TrialKeys(train, digest({"evaluation": evaluation, "code": inputs["evaluation_code"]}), inputs)
+    train = json_sha256({"config": training, "data": data_hash, "weights": inputs["weights"], "code": code})
+    return TrialKeys(train, json_sha256({"evaluation": evaluation, "code": inputs["evaluation_code"]}), inputs)
 
 
 @cache
 def _weights_hash(weights: str | None) -> str | None:
     path = local_file(weights)
-    if path is None:
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path) if path else None

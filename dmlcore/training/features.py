@@ -20,6 +20,7 @@ import dmlcore.data
 import dmlcore.models
 from dmlcore.config.base import canonical
 from dmlcore.config.trial import TrialConfig
+from dmlcore.core.hashing import file_sha256
 from dmlcore.core.io import atomic_write_path
 from dmlcore.data.dataset import PreparedDataset
 from dmlcore.models import Embedder
@@ -58,7 +59,7 @@ def features_key(config: TrialConfig, data_hash: str) -> str:
     parts: dict[str, Any] = {
         "data": data_hash,
         "backbone": canonical(config.model.backbone),
-        "weights": hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None,
+        "weights": file_sha256(weights) if weights else None,
         "seed": config.seed if config.model.backbone.weights is None else None,
         "pooling": config.model.pooling,
         "channels_last": config.model.channels_last,

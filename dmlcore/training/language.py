@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dmlcore.config.trial import ComponentConfig
+from dmlcore.core.hashing import file_sha256
 from dmlcore.core.io import atomic_write_path
 from dmlcore.data.dataset import PreparedDataset, Split
 from dmlcore.data.transforms import to_float
@@ -121,7 +122,7 @@ def class_probabilities(
 
 def _key(identity: str, classifier: str, weights: str | None) -> str:
     file = local_file(weights)
-    local = hashlib.sha256(file.read_bytes()).hexdigest() if file else None
+    local = file_sha256(file) if file else None
     return hashlib.sha256(json.dumps([identity, classifier, local]).encode()).hexdigest()[:24]
 
 

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from dmlcore.core.hashing import file_sha256
 from dmlcore.core.io import atomic_write_path
 
 CONTENT = "content_sha256"
@@ -59,7 +60,7 @@ class TrialStore:
 
     def digest(self, name: str) -> str:
         """Sha256 of a stored file."""
-        return _sha256(self.path(name))
+        return file_sha256(self.path(name))
 
     def discard(self, name: str) -> None:
         """Remove a file that is not needed any more."""
@@ -68,7 +69,7 @@ class TrialStore:
     def matches(self, digests: Mapping[str, str]) -> bool:
         """Whether every named file is there with that sha256."""
         return all(
-            self.path(name).is_file() and _sha256(self.path(name)) == digest
+            self.path(name).is_file() and file_sha256(self.path(name)) == digest
             for name, digest in digests.items()
         )
 
@@ -83,11 +84,6 @@ def _content(tensors: Mapping[str, Tensor], facts: str) -> str:
         digest.update(key.encode())
         digest.update(tensors[key].reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def state_copy(module: torch.nn.Module) -> dict[str, Tensor]:
