@@ -12,7 +12,7 @@ import typer
 from dmlcore.cli.options import Study, prepared_folder
 from dmlcore.config.data import DatasetConfig, load_datasets
 from dmlcore.data.dataset import SUMMARY
-from dmlcore.datasets.acquire.locate import best_form, missing, places
+from dmlcore.datasets.acquire.locate import best_form, missing_archives, search_folders
 from dmlcore.datasets.acquire.raw_tar import IMAGES_TAR
 from dmlcore.datasets.acquire.sources import Archive, Counts, Source, read_source
 
@@ -99,8 +99,8 @@ def _read(path: Path) -> dict[str, Any]:
 def _state(data: Path, name: str, dataset: DatasetConfig, source: Source) -> str:
     if (data / "raw" / name / IMAGES_TAR).is_file():
         return "downloaded"
-    folders = [data / folder for folder in places(dataset.archives)]
-    absent = missing(best_form(source, folders), folders)
+    folders = [data / folder for folder in search_folders(dataset.archives)]
+    absent = missing_archives(best_form(source, folders), folders)
     return "missing: " + ", ".join(map(_absent, absent)) if absent else "archives"
 
 

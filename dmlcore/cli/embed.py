@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dmlcore.config.data import PreprocessConfig
     from dmlcore.config.trial import TrialConfig
     from dmlcore.data.images import Images
-    from dmlcore.datasets.prepare.encoding import Encoded
+    from dmlcore.datasets.prepare.encoding import EncodedImage
     from dmlcore.models import Embedder
     from dmlcore.training.store import TrialStore
 
@@ -76,7 +76,7 @@ def image_files(given: list[Path]) -> Iterator[Path]:
     Raises:
         ValueError: a path that is neither, or a folder without images.
     """
-    from dmlcore.datasets.acquire.image_decoding import SUFFIXES
+    from dmlcore.datasets.acquire.local import SUFFIXES
 
     for path in given:
         if path.is_file():
@@ -147,19 +147,19 @@ def _write(embeddings: NDArray[np.float32], kept: list[Path], out: Path, paths: 
     write_atomically(paths, table.write_csv())
 
 
-def _encoded(files: list[Path], preprocess: PreprocessConfig, channels: int) -> list[Encoded]:
+def _encoded(files: list[Path], preprocess: PreprocessConfig, channels: int) -> list[EncodedImage]:
     """Each file as `preprocess` would store it, or its error."""
-    from dmlcore.datasets.acquire.image_decoding import decoding
     from dmlcore.datasets.prepare.catalogue import Catalogue, Item
     from dmlcore.datasets.prepare.encoding import encoder
+    from dmlcore.datasets.prepare.image_decoding import pillow_for_threads
 
     items = [Item("", "", str(path), "") for path in files]
     catalogue = Catalogue(tuple(items), lambda item: Path(item.source).read_bytes(), channels, "", "")
-    with decoding():
+    with pillow_for_threads():
         return list(map(encoder(catalogue, preprocess), items))
 
 
-def stored_images(encoded: list[Encoded], trained: Trained) -> Images:
+def stored_images(encoded: list[EncodedImage], trained: Trained) -> Images:
     """Encoded images in memory behind the face of those on disk."""
     import numpy as np
 

@@ -66,7 +66,9 @@ def trial_keys(config: TrialConfig, data_hash: str) -> TrialKeys:
         # The file's content counts, not where it lies.
         training["model"]["backbone"]["weights"] = "file"
     train = json_sha256({"config": training, "data": data_hash, "weights": inputs["weights"], "code": code})
-    return TrialKeys(train, json_sha256({"evaluation": evaluation, "code": inputs["evaluation_code"]}), inputs)
+    return TrialKeys(
+        train, json_sha256({"evaluation": evaluation, "code": inputs["evaluation_code"]}), inputs
+    )
 
 
 @cache

@@ -58,7 +58,9 @@ class Group:
         config = parse(TrialConfig, values, f"search of [{self.name}]")
         labels = {**self.labels, "role": role, "ask": ask, "seed": config.seed}
         stopped = self.stops and config.seed == self.config.seed
-        return Cell(labels, config, dict(point), rivals=json_sha256(canonical(self.config)) if stopped else None)
+        return Cell(
+            labels, config, dict(point), rivals=json_sha256(canonical(self.config)) if stopped else None
+        )
 
 
 def search_groups(sweep: SweepConfig, search: SearchConfig) -> list[Group]:
