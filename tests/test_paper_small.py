@@ -1,4 +1,4 @@
-"""The published study shrunk: archives in the genuine formats, and every line of the path from them to the table."""
+"""The smoke test of the published study: archives in the genuine formats, and every line of the path from them to the table."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ SETS = ("cub200-small", "cars196-small", "sop-small", "inaturalist2018-small")
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
     checkout = Checkout(tmp_path_factory.mktemp("paper"))
-    for name in ("data/params.yaml", "data/dvc.yaml", f"{STUDY}/params.yaml", f"{STUDY}/dvc.yaml"):
+    study = [f"{STUDY}/{name}" for name in ("params.yaml", "dvc.yaml", "generate.py")]
+    for name in ("data/params.yaml", "data/dvc.yaml", "tests/__init__.py", *study):
         (checkout.folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, checkout.folder / name)
-    shutil.copytree(ROOT / "data/sources", checkout.folder / "data/sources")
+    for name in ("data/sources", "tests/synthetic"):
+        shutil.copytree(ROOT / name, checkout.folder / name)
     done = checkout.dvc("repro", f"{STUDY}/dvc.yaml")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return checkout

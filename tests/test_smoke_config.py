@@ -1,4 +1,4 @@
-"""The small twin of a study: every cell of the large one, and nothing that costs time."""
+"""The smoke config of a study: every cell of the large one, and nothing that costs time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import yaml
 from dmlcore.config.study import load_study
 from dmlcore.sweep.grid import expand
 from dmlcore.sweep.validate import check_cells
-from tests.synthetic.smoke_config import EPOCHS, smoke_config, smoke_params_text
+from tests.smoke_config import EPOCHS, smoke_config, smoke_params_text
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER, SMALL = Path("studies/paper"), Path("studies/paper-small")
@@ -20,7 +20,7 @@ def cells(study):
     return expand(load_study(ROOT / study / "params.yaml").sweep)
 
 
-def test_the_committed_twin_is_what_the_function_gives():
+def test_the_committed_params_are_what_the_function_gives():
     assert smoke_params_text(ROOT / PAPER) == (ROOT / SMALL / "params.yaml").read_text(encoding="utf-8")
 
 
@@ -32,7 +32,7 @@ def test_the_paper_is_its_sixteen_comparisons_at_three_seeds():
     check_cells(found)
 
 
-def test_every_cell_has_its_twin():
+def test_every_cell_is_in_the_smoke_config():
     def labels(study, suffix):
         return {
             (
@@ -45,7 +45,7 @@ def test_every_cell_has_its_twin():
     assert labels(SMALL, "-small") == labels(PAPER, "")
 
 
-def test_the_twin_takes_the_same_path_with_less_of_everything():
+def test_the_smoke_config_takes_the_same_path_with_less_of_everything():
     large = {(c.labels["dataset"], c.labels["backbone"], c.labels["loss"]): c.config for c in cells(PAPER)}
     for cell in cells(SMALL):
         place = (cell.labels["dataset"].removesuffix("-small"), cell.labels["backbone"], cell.labels["loss"])
@@ -72,7 +72,7 @@ def test_the_recipe_is_the_published_one():
     assert found["cars196", "vit_b16"].epochs == 50
 
 
-def test_a_network_without_a_twin_is_refused():
+def test_a_network_without_a_small_one_is_refused():
     params = yaml.safe_load((ROOT / PAPER / "params.yaml").read_text())
     params["sweep"]["backbones"]["resnet50"]["model"]["backbone"]["name"] = "resnet101"
     with pytest.raises(ValueError, match="resnet101"):

@@ -43,9 +43,9 @@ def test_some_are_grey():
     assert modes.count("RGB") == 64 - modes.count("L")
 
 
-def test_one_lies_down_and_its_exif_tag_turns_it_upright():
-    lying = [key for *key, data in encoded_pictures(CONFIG) if decoded(data).getexif().get(0x0112) == 6]
-    assert lying == [[1, 0]]
+def test_one_is_rotated_and_its_exif_tag_turns_it_upright():
+    rotated = [key for *key, data in encoded_pictures(CONFIG) if decoded(data).getexif().get(0x0112) == 6]
+    assert rotated == [[1, 0]]
     upright = np.asarray(ImageOps.exif_transpose(decoded(encoded_picture(CONFIG, 1, 0)))).astype(float)
     drawn = picture(CONFIG, 1, 0).astype(float)
     assert upright.shape == drawn.shape

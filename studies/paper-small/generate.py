@@ -1,7 +1,6 @@
-"""Generate what this smoke test of studies/paper needs: `archives` in the published layouts, and its `params.yaml`.
+"""Write archives/LAYOUT: small archives of drawn pictures in the layout of a published data set, never the real data.
 
-`python generate.py archives LAYOUT` writes archives/LAYOUT: small archives of drawn pictures in the layout of a published
-data set, never the real data. `python generate.py params` writes params.yaml: the params of studies/paper, made small.
+Usage: `python generate.py LAYOUT`. This study's params.yaml is written by `python -m tests.smoke_config`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ sys.path.insert(0, str(ROOT))
 
 from tests.synthetic.archives import write_archives  # noqa: E402
 from tests.synthetic.config import SyntheticConfig  # noqa: E402
-from tests.synthetic.smoke_config import smoke_params_text  # noqa: E402
 
 LAYOUTS = {
     "cub200": SyntheticConfig(seed=1),
@@ -25,19 +23,9 @@ LAYOUTS = {
 }
 
 
-def main(what: str, layout: str = "") -> None:
-    """Write params.yaml or the archives of one layout next to this file."""
-    if what == "params":
-        text = smoke_params_text(ROOT / "studies" / "paper")
-        (HERE / "params.yaml").write_text(text, encoding="utf-8")
-    else:
-        source = ROOT / "data" / "sources" / f"{layout}.json"
-        write_archives(layout, LAYOUTS[layout], source, HERE / "archives" / layout)
-
-
 if __name__ == "__main__":
-    if sys.argv[1:] != ["params"] and (
-        sys.argv[1:2] != ["archives"] or sys.argv[2:] not in [[k] for k in LAYOUTS]
-    ):
-        sys.exit(f"usage: generate.py params | generate.py archives {{{','.join(LAYOUTS)}}}")
-    main(*sys.argv[1:])
+    if len(sys.argv) != 2 or sys.argv[1] not in LAYOUTS:
+        sys.exit(f"usage: generate.py {{{','.join(LAYOUTS)}}}")
+    layout = sys.argv[1]
+    source = ROOT / "data" / "sources" / f"{layout}.json"
+    write_archives(layout, LAYOUTS[layout], source, HERE / "archives" / layout)

@@ -1,4 +1,4 @@
-"""Generated archives in a published layout, beside a `source.json` with their own counts and checksums."""
+"""Generated archives in a published layout, next to a `source.json` with their own counts and checksums."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write_archives(layout: str, config: SyntheticConfig, published: Path, folder
         layout: a key of LAYOUTS.
         config: number and size of the images; the same config gives the same bytes.
         published: the source file of the data set whose layout it is: members to keep and bounds are taken from it.
-        folder: written whole or not at all.
+        folder: written atomically.
 
     Raises:
         DataError: the published source names other archives than the layout has.

@@ -10,7 +10,7 @@ from dmlcore.config.base import Strict
 
 
 class SyntheticConfig(Strict):
-    """Generated archives in the layout of a published data set: for tests and shrunk studies, never the real data."""
+    """Generated archives in the layout of a published data set: for tests and the smoke config, never the real data."""
 
     classes: Annotated[int, Field(ge=4, le=196)] = 16
     """The first half trains, as in the published split."""

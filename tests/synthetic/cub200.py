@@ -8,9 +8,8 @@ from tests.synthetic.pictures import encoded_pictures
 
 TOP = "CUB_200_2011"
 
-
 TRAINING_CLASSES = 100
-"""The published split lies behind class 100, however few classes there are."""
+"""The published split is after class 100, however few classes there are."""
 
 
 def cub200_archives(config: SyntheticConfig) -> dict[str, bytes]:

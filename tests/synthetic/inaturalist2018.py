@@ -1,4 +1,4 @@
-"""The layout of iNaturalist-2018: `train_val2018.tar.gz`, species folders by kingdom, beside the two split lists."""
+"""The layout of iNaturalist-2018: `train_val2018.tar.gz`, species folders by kingdom, next to the two split lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The layout of In-Shop: `img.zip`, folders of items, beside the list of which image trains, queries or is searched."""
+"""The layout of In-Shop: `img.zip`, folders of items, next to the list of which image trains, queries or is searched."""
 
 from __future__ import annotations
 

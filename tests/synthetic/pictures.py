@@ -19,14 +19,11 @@ from tests.synthetic.config import SyntheticConfig
 GREY_EVERY = 13
 """One image in so many is a grey JPEG, as in CUB-200-2011."""
 
-
 ROTATED = (1, 0)
-"""Label and number of the one image that is stored lying down, with an EXIF tag that says so."""
+"""Label and number of the one image that is stored rotated, with an EXIF tag that says so."""
 
-
-LYING_DOWN = 6
+ROTATED_BY_90 = 6
 """EXIF orientation: shown turned by 90 degrees clockwise."""
-
 
 ORIENTATION = 0x0112
 ROTATION_DEGREES, SCALE, SHIFT, LIGHT, TINT, NOISE = 25.0, (0.7, 1.4), 0.35, (0.6, 1.4), (0.7, 1.3), 12.0
@@ -53,7 +50,7 @@ class Look:
 
 def class_look(seed: int, label: int) -> Look:
     """The composition of a class."""
-    random = keyed_generator(seed, "imitation class", label)
+    random = keyed_generator(seed, "generated class", label)
     angle, density = random.uniform(0.0, np.pi), random.uniform(3.0, 12.0)
     return Look(
         colours=random.uniform(0.0, 255.0, (3, 3)),
@@ -73,7 +70,7 @@ def encoded_pictures(config: SyntheticConfig) -> Iterator[tuple[int, int, bytes]
 
 
 def encoded_picture(config: SyntheticConfig, label: int, number: int) -> bytes:
-    """Image `number` of class `label` as a JPEG file: a few are grey, one lies down under an EXIF tag.
+    """Image `number` of class `label` as a JPEG file: a few are grey, one is rotated under an EXIF tag.
 
     Args:
         config: its side (of the short edge) and seed.
@@ -84,7 +81,7 @@ def encoded_picture(config: SyntheticConfig, label: int, number: int) -> bytes:
     exif = Image.Exif()
     if (label, number) == ROTATED:
         image = image.transpose(Image.Transpose.ROTATE_90)
-        exif[ORIENTATION] = LYING_DOWN
+        exif[ORIENTATION] = ROTATED_BY_90
     elif (label * config.images_per_class + number + 1) % GREY_EVERY == 0:
         image = image.convert("L")
     buffer = io.BytesIO()
@@ -94,7 +91,7 @@ def encoded_picture(config: SyntheticConfig, label: int, number: int) -> bytes:
 
 def picture(config: SyntheticConfig, label: int, number: int) -> Pixels:
     """One view of a class: [H, W, 3], uint8; the short edge is `config.side`, the long one up to a third longer."""
-    random = keyed_generator(config.seed, "imitation image", label, number)
+    random = keyed_generator(config.seed, "generated image", label, number)
     longer = int(random.integers(config.side, 4 * config.side // 3 + 1))
     height, width = (config.side, longer) if random.random() < 0.75 else (longer, config.side)
     colours = _render(class_look(config.seed, label), _view(random, height, width))

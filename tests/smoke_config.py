@@ -1,7 +1,9 @@
-"""A study in small: the same params through one function, so that every line of a large study can be run in minutes.
+"""The smoke config of a study: its params made small, so that every line of a large study runs in minutes.
 
-What stays: data sets (their imitations), backbones, losses, variants, chunks, schedules, the final training. What shrinks:
-images, networks, batches, epochs, seeds. The results mean nothing; that they come out is the point.
+Data sets (as synthetic archives), backbones, losses, variants, chunks, schedules and the final training stay; images,
+networks, batches, epochs and seeds shrink. The results mean nothing.
+
+`python -m tests.smoke_config` writes studies/paper-small/params.yaml.
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ from dmlcore.config.base import parse
 from dmlcore.config.study import StudyParams, load_study
 from dmlcore.sweep.grid import merge
 
+ROOT = Path(__file__).resolve().parents[1]
+
 SIDE = 32
 BATCH_SIZE, CHUNK_SIZE = 16, 6
 EPOCHS = 2
-
 
 SMALL_NETWORKS: dict[str, dict[str, Any]] = {
     "resnet50": {"width_per_group": 4},
@@ -28,14 +31,13 @@ SMALL_NETWORKS: dict[str, dict[str, Any]] = {
 }
 """Arguments under which the library builds a small network of the same kind."""
 
-
-HEADER = """# Written by `python studies/paper-small/generate.py params`: do not edit, change studies/paper/params.yaml instead.
-# The study in small, so that every line of it runs in minutes. Its numbers mean nothing.
+HEADER = """# Written by `python -m tests.smoke_config`: do not edit, change studies/paper/params.yaml instead.
+# The smoke config of that study: every line of it runs in minutes, its numbers mean nothing.
 """
 
 
 def smoke_params_text(source: Path) -> str:
-    """The params.yaml of the smoke test of the study in the folder `source`."""
+    """Return the params.yaml of the smoke test of the study in the folder `source`."""
     load_study(source / "params.yaml")
     values = smoke_config(yaml.safe_load((source / "params.yaml").read_text(encoding="utf-8")))
     parse(StudyParams, values, f"the smoke config of {source}")
@@ -43,7 +45,7 @@ def smoke_params_text(source: Path) -> str:
 
 
 def smoke_config(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The params of a study as those of its small twin.
+    """Return the params of a study as those of its smoke test.
 
     Args:
         params: the content of a params.yaml.
@@ -53,7 +55,7 @@ def smoke_config(params: Mapping[str, Any]) -> dict[str, Any]:
         most 16 images a batch in chunks of 6, 2 epochs with milestones in proportion, one seed, CPU.
 
     Raises:
-        ValueError: a backbone without a small twin.
+        ValueError: a backbone that is not in SMALL_NETWORKS.
     """
     sweep = params["sweep"]
     small = dict(sweep) | {
@@ -76,7 +78,7 @@ def _override(override: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A partial TrialConfig with everything large made small."""
+    """Return a partial TrialConfig with everything large made small."""
     small = dict(values)
     if "backbone" in small.get("model", {}):
         small["model"] = dict(small["model"]) | {"backbone": _backbone(small["model"]["backbone"])}
@@ -107,3 +109,8 @@ def _training(train: Mapping[str, Any]) -> dict[str, Any]:
         scaled = sorted({max(1, math.floor(EPOCHS * milestone / (last + 1))) for milestone in milestones})
         small["schedule"] = dict(small["schedule"]) | {"milestones": scaled}
     return small
+
+
+if __name__ == "__main__":
+    target = ROOT / "studies" / "paper-small" / "params.yaml"
+    target.write_text(smoke_params_text(ROOT / "studies" / "paper"), encoding="utf-8")
