@@ -1,8 +1,4 @@
-"""What all sections share: strict parsing, field types, the canonical form.
-
-Every section is frozen and strict: an unknown key, a wrong type or a value out of range is refused before anything
-runs, with the path, the rule and the value.
-"""
+"""What all sections of the params share: strict parsing, field types, the canonical form."""
 
 from __future__ import annotations
 
@@ -17,10 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
 
-
 DatasetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_\-]*$", max_length=64)]
-"""Without a dot: DVC reads one as the next key of params.yaml."""
-
+"""Without a dot: DVC takes it for the separator of two keys of params.yaml."""
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -32,35 +26,38 @@ T = TypeVar("T", bound=BaseModel)
 
 
 class ConfigError(ValueError):
-    """A params file that breaks the schema; the message lists each path, rule and value."""
+    """A params file breaks the schema; the message lists each path, rule and value."""
 
 
 class Strict(BaseModel):
+    """A section: frozen; an unknown key, a wrong type or a value out of range is an error before anything runs."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-# ---------------------------------------------------------------------------------------------- loading
 
 
 def parse(schema: type[T], values: Mapping[str, Any], where: str) -> T:
     """Validate `values` against `schema`; `where` names their origin in errors.
 
     Raises:
-        ConfigError: one line per fault with its path, rule and value.
+        ConfigError: `values` break the schema; one line per fault.
     """
     try:
+        # Through JSON: in strict mode pydantic takes a YAML list for a tuple only there.
         return schema.model_validate_json(json.dumps(values, allow_nan=True))
     except ValidationError as error:
-        lines = [_fault(fault) for fault in error.errors()]
+        lines = [
+            f"  `{'.'.join(map(str, fault['loc']))}`: {fault['msg']}; got {fault['input']!r}"[:400]
+            for fault in error.errors()
+        ]
         raise ConfigError(f"{where}: {len(lines)} fault(s)\n" + "\n".join(lines)) from None
 
 
-def _fault(fault: Mapping[str, Any]) -> str:
-    path = ".".join(str(part) for part in fault["loc"])
-    return f"  `{path}`: {fault['msg']}; got {fault['input']!r}"[:400]
-
-
 def read_yaml(path: Path) -> dict[str, Any]:
+    """Read the mapping in a params file.
+
+    Raises:
+        ConfigError: no such file, not YAML, or not a mapping.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -73,5 +70,5 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def canonical(config: BaseModel) -> dict[str, Any]:
-    """The config as plain JSON values, None left out, so that a new optional field keeps old keys."""
+    """Return the config as plain JSON values without those that are None: a new optional field keeps old trial keys."""
     return config.model_dump(mode="json", exclude_none=True)

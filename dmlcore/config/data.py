@@ -9,16 +9,14 @@ from pydantic import AfterValidator, Field, model_validator
 
 from dmlcore.config.base import DatasetName, Share, Strict, parse, read_yaml
 
-# ---------------------------------------------------------------------------------------------- data sets
-
 
 class SplitConfig(Strict):
     rule: Literal["hashed", "scripts", "listed", "official"] = "hashed"
-    """`hashed`: units ordered by a seeded hash; `scripts` (glyphs): Latin trains, every other script tests;
+    """`hashed`: units in the order of a seeded hash; `scripts` (glyphs): Latin trains, every other script tests;
     `listed`: the names under `test` and `validation`, the rest trains; `official`: the published test classes, and of
     the published training classes those first by the seeded hash validate (`validation_share` of all classes)."""
     unit: Literal["class", "super_class"] = "class"
-    """What is kept whole: all images of a class, or all classes of a super-class, lie in one split."""
+    """What is never divided: all images of a class, or all classes of a super-class, are in one split."""
     protocol: Literal["disjoint", "closed"] = "disjoint"
     """`disjoint`: no class in two splits. `closed`: the same classes in every split (pictures, not benchmarks)."""
     test_share: Share = 0.5
@@ -31,14 +29,17 @@ class SplitConfig(Strict):
     def _consistent(self) -> SplitConfig:
         if self.test_share + self.validation_share >= 1.0:
             raise ValueError(
-                "test_share + validation_share must be below 1, so that classes are left to train on"
+                f"test_share + validation_share must be below 1, got {self.test_share + self.validation_share}; "
+                "lower one of them, to leave classes to train on"
             )
         if (bool(self.test), bool(self.validation)) != (self.rule == "listed",) * 2:
-            raise ValueError("`test` and `validation` name the units of rule `listed`, and only of that rule")
+            raise ValueError(
+                f"`test` and `validation` must name the units of rule `listed`, and only of it, got rule `{self.rule}`"
+            )
         if self.protocol == "closed" and self.rule != "hashed":
-            raise ValueError(f"protocol `closed` divides images by rule `hashed`, got rule `{self.rule}`")
+            raise ValueError(f"protocol `closed` needs rule `hashed`, got `{self.rule}`")
         if self.rule == "scripts" and self.unit != "class":
-            raise ValueError(f"rule `scripts` keeps classes whole, got unit `{self.unit}`")
+            raise ValueError(f"rule `scripts` needs unit `class`, got `{self.unit}`")
         return self
 
 
@@ -46,19 +47,19 @@ class PreprocessConfig(Strict):
     image_size: Annotated[int, Field(ge=8, le=1024)] = 32
     """Pixels: the side of the stored squares (`raw`), the short side of the stored images (`jpeg`)."""
     encoding: Literal["raw", "jpeg"] = "raw"
-    """`raw`: squares of plain pixels, all of one size, for small images. `jpeg`: whole images, the long side kept, for
-    photographs that training crops at random."""
+    """`raw`: squares of plain pixels, all of one size, for small images. `jpeg`: full images, not cropped to
+    squares, for photographs that training crops at random."""
     jpeg_quality: Annotated[int, Field(ge=50, le=100)] = 95
     max_broken_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Share of the images that may be unreadable: left out, counted and named in the summary. Above it: an error."""
+    """Largest share of unreadable images: they are left out, counted and named in the summary. More is an error."""
     split: SplitConfig = SplitConfig()
     on_duplicates: Literal["error", "report"] = "error"
-    """Identical images under two classes: refuse them, or count them in the summary (published sets)."""
+    """Identical images in two classes: an error, or counted in the summary (published data sets have some)."""
     min_faces: Annotated[int, Field(ge=2, le=16)] = 12
     """glyphs: a character is a class if at least this many of the 16 font faces draw it."""
     super_classes: str | None = None
-    """image_folder: a CSV with the columns class_name, super_class at the top of the source folder, by its name there:
-    so DVC, which watches that folder, sees when a row changes."""
+    """image_folder: name of a CSV at the top of the source folder, with the columns class_name and
+    super_class. DVC tracks that folder and sees when a row changes."""
 
 
 KINDS = tuple(
@@ -73,29 +74,27 @@ KINDS = tuple(
 
 def _known_kind(kind: str) -> str:
     if kind not in KINDS:
-        raise ValueError(f"must be one of {', '.join(KINDS)}")
+        raise ValueError(f"must be one of {', '.join(KINDS)}, or add an importer of that name")
     return kind
 
 
 class DatasetConfig(Strict):
     kind: Annotated[str, AfterValidator(_known_kind)]
-    """The importer that reads it: a module of dmlcore.datasets.importers."""
+    """Its importer: a module of dmlcore.datasets.importers."""
     source: str
-    """What its download reads on this machine, relative to data/: the folder of class folders of an `image_folder`,
-    the list of archives, checksums and counts of a data set that the project knows."""
+    """What its download reads, relative to data/: for an `image_folder` the folder of class folders, for a
+    published data set the JSON file of archives, checksums and counts."""
     archives: str | None = None
-    """Folder in which its archives may lie, relative to data/; looked into before the folder that the environment
-    variable DMLCORE_ARCHIVES names, and before anything is downloaded."""
+    """Folder in which its archives may be, relative to data/; searched before the folder that the environment variable
+    DMLCORE_ARCHIVES names, and before anything is downloaded."""
     preprocess: PreprocessConfig = PreprocessConfig()
 
     @model_validator(mode="after")
     def _suits_kind(self) -> DatasetConfig:
         if self.kind != "glyphs" and self.preprocess.split.rule == "scripts":
-            raise ValueError(
-                f"split rule `scripts` knows the scripts of `glyphs` only, got kind `{self.kind}`"
-            )
+            raise ValueError(f"split rule `scripts` works for kind `glyphs` only, got kind `{self.kind}`")
         if self.kind != "image_folder" and self.preprocess.super_classes is not None:
-            raise ValueError(f"`super_classes` belongs to kind `image_folder`, got kind `{self.kind}`")
+            raise ValueError(f"`super_classes` works for kind `image_folder` only, got kind `{self.kind}`")
         return self
 
 
@@ -104,5 +103,5 @@ class DataParams(Strict):
 
 
 def load_datasets(path: Path) -> DataParams:
-    """The data sets that `path` (data/params.yaml) describes."""
+    """Read the data sets of `path` (data/params.yaml)."""
     return parse(DataParams, read_yaml(path), str(path))

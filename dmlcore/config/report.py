@@ -22,8 +22,8 @@ class AggregateConfig(Strict):
     """The accuracy axis of the trade-off plot."""
     inconsistency: str = "test/opis"
     parts: tuple[Literal["pareto", "margins", "embedding"], ...] = ()
-    """Analyses of a study beside the comparisons: accuracy against inconsistency over many losses, the grid of margins,
-    the picture of a 2-D embedding."""
+    """Analyses besides the comparisons: accuracy against inconsistency over many losses, the grid of margins,
+    a plot of a 2-D embedding."""
     figure: FigureConfig = FigureConfig()
     run_link: Annotated[str, Field(pattern=r"^https?://")] | None = None
     """Address of a trial's MLflow run for report.html, `{trial_key}` standing for the trial's key."""

@@ -15,5 +15,5 @@ class StudyParams(Strict):
 
 
 def load_study(path: Path) -> StudyParams:
-    """The study that `path` (a params.yaml) describes."""
+    """Read the study of `path` (a params.yaml)."""
     return parse(StudyParams, read_yaml(path), str(path))

@@ -9,31 +9,29 @@ from pydantic import AfterValidator, Field, model_validator
 from dmlcore.config.base import Name, NonNegative, PositiveFloat, PositiveInt, Strict
 from dmlcore.config.trial import ComponentConfig
 
-# ---------------------------------------------------------------------------------------------- a study
-
 
 class ResourcesConfig(Strict):
     gpus: NonNegative = 0.0
-    """GPUs of a trial, or a share of one. Its CPUs are `trial.threads`."""
+    """GPUs per trial, or a fraction of one. Its CPUs are `trial.threads`."""
     memory_bytes: PositiveInt | None = None
-    """Memory of a trial's process: reserved for it, and a trial that takes more is ended and fails. None: no limit."""
+    """Memory reserved for a trial; a trial that uses more is killed and fails. None: no limit."""
     time_limit_seconds: PositiveFloat | None = None
-    """A trial that runs longer is ended and fails; run again, it goes on from its checkpoint. None: no limit."""
+    """A trial that runs longer is killed and fails; the next run resumes it from its checkpoint. None: no limit."""
     reuse_workers: bool = True
-    """Whether a worker process runs one trial after another; a new one each costs some seconds a trial."""
+    """Run one trial after another in a worker process; a new process costs some seconds per trial."""
     max_concurrent: PositiveInt | None = None
-    """None: as many as the machine's (or cluster's) CPUs and GPUs carry."""
+    """Trials at a time; None: as many as the CPUs and GPUs of the machine or cluster allow."""
 
 
 class Override(Strict):
     where: dict[Literal["dataset", "backbone", "loss"], Name]
-    """Labels of the cells that it is for; those that it does not name are free."""
+    """Labels of the cells that it applies to; a label that is not named may be anything."""
     set: dict[str, Any]
     """A partial TrialConfig."""
 
 
 class GridConfig(Strict):
-    """One grid of a sweep of several: what it leaves out is taken from the sweep."""
+    """One of several grids; what it leaves out is taken from the sweep."""
 
     datasets: tuple[Name, ...] | None = None
     backbones: tuple[Name, ...] | None = None
@@ -47,21 +45,21 @@ class GridConfig(Strict):
 
 class ClusterConfig(Strict):
     address: str | None = None
-    """`HOST:PORT` of a Ray cluster's head, or `auto` on one of its nodes; RAY_ADDRESS goes before it. None: Ray is
+    """`HOST:PORT` of a Ray cluster's head, or `auto` on one of its nodes; RAY_ADDRESS takes precedence. None: Ray is
     started on this machine."""
     storage: str | None = None
-    """fsspec address (`s3://`, `gs://`, `file:///mounted/folder`) by which nodes and driver pass data, checkpoints and
-    records. None: every node has this checkout, on a shared folder, under the same path."""
+    """fsspec address (`s3://`, `gs://`, `file:///mounted/folder`) through which nodes and driver exchange data,
+    checkpoints and records. None: all nodes share this checkout under the same path."""
 
 
 class ParameterConfig(Strict):
-    """Where a search may look for one setting: in a range, or among values."""
+    """The search space of one setting: a range, or a list of values."""
 
     low: int | float | None = None
-    """Smallest value; `low` and `high` without a decimal point: whole numbers alone."""
+    """Smallest value; if `low` and `high` have no decimal point, only whole numbers are drawn."""
     high: int | float | None = None
     log: bool = False
-    """Even over the magnitudes, as suits a learning rate."""
+    """Uniform in the logarithm, as suits a learning rate."""
     values: tuple[bool | int | float | str, ...] = ()
 
     @model_validator(mode="after")
@@ -72,9 +70,9 @@ class ParameterConfig(Strict):
             if not self.low < self.high:
                 raise ValueError(f"`low` must be below `high`, got {self.low} and {self.high}")
             if self.log and self.low <= 0:
-                raise ValueError(f"`low` must be above 0 where `log` is true, got {self.low}")
+                raise ValueError(f"`low` must be above 0 if `log` is true, got {self.low}")
         elif self.log:
-            raise ValueError("`log` belongs to a range, not to `values`")
+            raise ValueError("`log` applies to a range, not to `values`; remove it")
         kinds = {float if type(value) is int else type(value) for value in self.values}
         if len(kinds) > 1:
             raise ValueError(f"`values` must be all numbers, all texts or all true/false, got {self.values}")
@@ -90,12 +88,12 @@ OBJECTIVES: dict[str, Literal["maximize", "minimize"]] = {
     "validation/epsilon_opis": "minimize",
     "validation/equal_error_rate": "minimize",
 }
-"""What a search can look for, and which way is better."""
+"""The metrics that a search can optimise, and the better direction."""
 
 
 def _objective(metric: str) -> str:
     if not metric.startswith("validation/"):
-        raise ValueError(f"must start with `validation/`: nothing is chosen on test classes, got {metric!r}")
+        raise ValueError(f"must start with `validation/`, got {metric!r}: nothing is chosen on test classes")
     if metric not in OBJECTIVES:
         raise ValueError(f"must be one of {sorted(OBJECTIVES)}, got {metric!r}")
     return metric
@@ -106,17 +104,16 @@ Objective = Annotated[str, AfterValidator(_objective)]
 
 
 class SearchConfig(Strict):
-    """A search in place of a grid: each data set x backbone x loss x variant looks for its best setting by validation, at
-    the first of its seeds; the setting chosen is then run at all of them."""
+    """A search in place of a grid: validation chooses the best setting of each data set x backbone x loss x
+    variant at the first seed; it is then run at all seeds."""
 
     space: Annotated[dict[str, ParameterConfig], Field(min_length=1)]
-    """Dotted config path -> where to look. A regulariser is named by its place or name,
+    """Dotted config path -> its search space. A regulariser is named by its index or name,
     `regularizers.tcm.params.positive_margin`: searched in the variants that have it."""
     trials: PositiveInt
-    """Settings to try in each data set x backbone x loss x variant. Raised, the search goes on where it was."""
+    """Settings to try in each data set x backbone x loss x variant. A larger number resumes the search."""
     objectives: Annotated[tuple[Objective, ...], Field(min_length=1, max_length=2)] = ("validation/map_at_r",)
-    """One or two of OBJECTIVES. With two, the setting chosen is the best by `choose` among those that none beats in
-    both."""
+    """One or two of OBJECTIVES. With two, the chosen setting is the best by `choose` on the Pareto front."""
     choose: str | None = None
     """The objective that chooses; None: the first."""
     sampler: Literal["tpe", "nsga2", "random"] = "tpe"
@@ -130,7 +127,7 @@ class SearchConfig(Strict):
         fixed = sorted(path for path in self.space if path.split(".")[0] in NOT_SEARCHED)
         if fixed:
             raise ValueError(
-                f"`space` must leave {NOT_SEARCHED} alone: they would change what is compared, got {fixed}"
+                f"`space` must not search {NOT_SEARCHED}, which would change what is compared, got {fixed}"
             )
         if len(set(self.objectives)) < len(self.objectives):
             raise ValueError(f"`objectives` must be two different metrics, got {self.objectives}")
@@ -140,8 +137,8 @@ class SearchConfig(Strict):
 
 
 class StopEarlyConfig(Strict):
-    """Asynchronous successive halving (ASHA): at epochs grace x factor^0, x factor^1, ... (the rungs) a trial goes on
-    only if its validation MAP@R is among the best 1/factor of its rivals that came so far."""
+    """Asynchronous successive halving (ASHA): at epochs grace x factor^0, x factor^1, ... (the rungs) a trial
+    continues only if its validation MAP@R is among the best 1/factor of its comparison group so far."""
 
     grace_epochs: PositiveInt = 1
     """The first rung."""
@@ -151,31 +148,32 @@ class StopEarlyConfig(Strict):
 class SweepConfig(Strict):
     study: Name
     trial: dict[str, Any] = {}
-    """What all trials share: a partial TrialConfig."""
+    """A partial TrialConfig that all trials share."""
     datasets: tuple[Name, ...]
     backbones: dict[Name, dict[str, Any]]
-    """Label -> partial TrialConfig laid over `trial` (its model, learning rate, ...)."""
+    """Label -> partial TrialConfig merged into `trial` (its model, learning rate, ...)."""
     losses: dict[Name, dict[str, Any]]
     """Label -> partial TrialConfig with a `loss` section."""
     regularizers: tuple[tuple[ComponentConfig, ...], ...] = ((),)
-    """The variants; the empty list is variant `baseline`, against which the others are compared."""
+    """The variants; the empty list is the variant `baseline`, with which the others are compared."""
     axes: dict[str, tuple[Any, ...]] = {}
     """Any other dotted config path -> its values, e.g. `train.batch_size: [64, 128]`."""
     overrides: tuple[Override, ...] = ()
-    """Settings of some of the cells, laid over `trial`, backbone and loss in this order, below `axes`."""
+    """Settings of some cells, merged after `trial`, backbone and loss, and before `axes`."""
     grids: tuple[GridConfig, ...] = ()
-    """Several grids in place of one: the sweep is their union, a cell that stands in two is run once."""
+    """Several grids in place of one: the sweep is their union, a cell that is in two is run once."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
     search: SearchConfig | None = None
-    """None: the whole grid is run."""
+    """None: the full grid is run."""
     stop_early: StopEarlyConfig | None = None
-    """Ends weak trials before their last epoch: those of a search among its data set x backbone x loss x variant; those of
-    a grid among the same data set, backbone, loss, regularisers (whatever their parameters) and seed. None: never."""
+    """Stop weak trials before their last epoch. In a search, the trials of one data set x backbone x loss x
+    variant are compared; in a grid, those of one data set, backbone, loss, regularisers (with any parameters)
+    and seed. None: never."""
     storage: str = "state/storage"
-    """Where checkpoints and embeddings go, relative to the study's folder."""
+    """Folder of checkpoints and embeddings, relative to the study's folder."""
     disk_budget_bytes: PositiveInt | None = None
-    """Largest size of the storage folder: trials that would go beyond it are not started and fail. None: no limit."""
+    """Largest size of the storage folder: a trial that would exceed it is not started and fails. None: no limit."""
     resources: ResourcesConfig = ResourcesConfig()
     cluster: ClusterConfig = ClusterConfig()
     attempts: PositiveInt = 2
-    """How often a trial is tried in one run of the stage before it is recorded as failed."""
+    """Attempts per trial in one run of the stage before it is recorded as failed."""

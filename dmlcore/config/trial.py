@@ -1,4 +1,4 @@
-"""One trial: input, model, loss, regularisers, training, evaluation."""
+"""The config of one trial: input, model, loss, regularisers, training, evaluation."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from pydantic import AfterValidator, Field, model_validator
 
 from dmlcore.config.base import Name, NonNegative, PositiveFloat, PositiveInt, Share, Strict
 
-# ---------------------------------------------------------------------------------------------- one trial
 
-
-def _rising(values: tuple[float, float]) -> tuple[float, float]:
+def _increasing(values: tuple[float, float]) -> tuple[float, float]:
     if not 0.0 < values[0] < values[1] <= 1.0:
-        raise ValueError(f"must be two rising numbers in (0, 1], got {values}")
+        raise ValueError(f"must be two increasing numbers in (0, 1], got {values}")
     return values
 
 
@@ -22,9 +20,9 @@ class BackboneConfig(Strict):
     name: str = "resnet10t"
     """A name that the library knows: `resnet50`, `vit_base_patch16_224`, ..."""
     arguments: dict[str, Any] = {}
-    """Handed to the library's constructor as they are."""
+    """Passed to the library's constructor unchanged."""
     weights: str | None = None
-    """None: random. `default` or a name: the library's pretrained weights. A path that ends in .safetensors, .pth or
+    """None: random. `default` or a name: the library's pretrained weights. A path with the suffix .safetensors, .pth or
     .pt: a local state dict, relative to the checkout. `package:NAME`: weights that a Python package ships."""
     freeze_batch_norm: bool = False
     """Keep the running statistics of BatchNorm at the pretrained values."""
@@ -38,34 +36,34 @@ class ModelConfig(Strict):
     """Between pooling and projection."""
     embedding_dim: PositiveInt = 128
     channels_last: bool = False
-    """Memory layout of images and filters, pixel by pixel; most convolutions run faster on it."""
+    """Memory format NHWC; most convolutions run faster on it."""
     trunk: Literal["frozen"] | None = None
-    """`frozen`: the backbone embeds each image once, all trials share its features, and only the head is trained."""
+    """`frozen`: the backbone's features are computed once and shared by all trials; only the head is trained."""
     compile: bool | None = None
     """True: torch.compile the embedder; worth its minutes on a GPU."""
 
 
 class RandomCropConfig(Strict):
-    scale: Annotated[tuple[float, float], AfterValidator(_rising)] = (0.08, 1.0)
-    """Share of the image's area that a crop covers, from and to."""
+    scale: Annotated[tuple[float, float], AfterValidator(_increasing)] = (0.08, 1.0)
+    """Smallest and largest share of the image's area that a crop covers."""
     ratio: tuple[PositiveFloat, PositiveFloat] = (0.75, 4.0 / 3.0)
-    """Width to height of the crop before it is resized, from and to."""
+    """Smallest and largest ratio of width to height of a crop, before it is resized."""
 
 
 class InputConfig(Strict):
     size: Annotated[int, Field(ge=8, le=1024)]
-    """Side of the network's input, pixels: evaluation takes the centre crop of the stored image."""
+    """Side of the network's input in pixels; evaluation takes the centre crop of the stored image."""
     random_crop: RandomCropConfig | None = None
-    """Training takes a random crop, resized to `size` (Inception's); None: the centre crop as in evaluation."""
+    """Random resized crops (Inception's) in training; None: the centre crop, as in evaluation."""
     mean: tuple[float, ...] = (0.5,)
-    """Subtracted from pixels in 0..1, one number or one a channel."""
+    """Subtracted from pixels in 0..1; one number, or one per channel."""
     std: tuple[PositiveFloat, ...] = (0.5,)
 
 
 class ComponentConfig(Strict):
     name: Annotated[str, Field(pattern=r"^(pml:)?[A-Za-z0-9_]+$")]
     params: dict[str, Any] = {}
-    """Arguments of the loss or regulariser; what is left out takes the author's value."""
+    """Arguments of the loss or regulariser; the default is the authors' value."""
 
 
 class OptimizerConfig(Strict):
@@ -77,14 +75,14 @@ class OptimizerConfig(Strict):
     """Of the loss's own parameters (proxies, centres); None: as the backbone."""
     weight_decay: NonNegative = 4.0e-4
     gradient_clip: PositiveFloat | None = None
-    """Largest L2 norm of the whole gradient; None: no clipping."""
+    """Largest L2 norm of the full gradient; None: no clipping."""
 
 
 class ScheduleConfig(Strict):
     name: Literal["constant", "cosine", "milestones"] = "cosine"
     warmup_epochs: NonNegative = 0.0
     milestones: tuple[PositiveInt, ...] = ()
-    """Epochs after which the rate is multiplied by `factor`."""
+    """Epochs after which the learning rate is multiplied by `factor`."""
     factor: Share = 0.3
 
 
@@ -94,7 +92,7 @@ class AugmentationConfig(Strict):
     """Zoom drawn from 1 - scale to 1 + scale."""
     shear: Annotated[float, Field(ge=0, lt=1)] = 0.0
     translate: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Largest shift, share of the side."""
+    """Largest shift, as a share of the side."""
     horizontal_flip: bool = False
 
 
@@ -103,17 +101,17 @@ class TrainConfig(Strict):
     batch_size: Annotated[int, Field(ge=2)] = 128
     images_per_class: PositiveInt = 4
     batches: Literal["class_balanced", "random"] = "class_balanced"
-    """`class_balanced`: P classes x K images, each class at most once a batch. `random`: any images."""
+    """`class_balanced`: P classes x K images, each class at most once per batch. `random`: any images."""
     batches_per_epoch: PositiveInt | None = None
-    """None: as many as pass over each image about once."""
+    """None: as many as visit each image about once."""
     batch_limit: Literal["classes"] | None = None
-    """`classes`: where the training classes are too few for `batch_size`, batches of all of them; None: an error."""
+    """`classes`: if there are too few training classes for `batch_size`, batches of all classes; None: an error."""
     chunk_size: PositiveInt | None = None
-    """Images on the device at once: gradient replay gives the gradient of the whole batch. None: the batch at once."""
+    """Images on the device at once; the gradient cache gives the gradient of the full batch. None: the full batch."""
     precision: Literal["bfloat16"] | None = None
     """Of the embedder's arithmetic (autocast); losses and embeddings stay in float32."""
     final: bool | None = None
-    """True: once validation has chosen the epoch, train again that long on training and validation classes together."""
+    """True: once validation has chosen the epoch, train again to it on training and validation classes together."""
     augmentation: AugmentationConfig = AugmentationConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -129,18 +127,18 @@ class TrainConfig(Strict):
 
 class EvaluationConfig(Strict):
     ks: tuple[PositiveInt, ...] = (1, 2, 4, 8)
-    far_range: Annotated[tuple[float, float], AfterValidator(_rising)] = (0.01, 0.1)
+    far_range: Annotated[tuple[float, float], AfterValidator(_increasing)] = (0.01, 0.1)
     """Pooled false-accept rates at the two ends of the calibration range."""
     num_thresholds: Annotated[int, Field(ge=2)] = 101
     epsilon: Share = 0.1
     bootstrap: Annotated[int, Field(ge=0)] = 0
-    """Resamples of the classes for the interval of OPIS."""
+    """Bootstrap resamples of the classes for the interval of OPIS."""
 
 
 class TrialConfig(Strict):
     dataset: Name
     input: InputConfig | None = None
-    """None: stored pixels as they are, all of one size, scaled to -1..1."""
+    """None: the stored pixels, all of one size, scaled to -1..1."""
     model: ModelConfig = ModelConfig()
     loss: ComponentConfig
     """`none` trains with the regularisers alone."""
@@ -149,4 +147,4 @@ class TrialConfig(Strict):
     evaluation: EvaluationConfig = EvaluationConfig()
     seed: Annotated[int, Field(ge=0)] = 0
     threads: PositiveInt = 1
-    """CPU threads of a trial. Part of its identity: sums differ in the last bit from one count to another."""
+    """CPU threads of a trial. Part of its key: sums differ in the last bit between thread counts."""

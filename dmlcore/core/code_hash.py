@@ -1,4 +1,4 @@
-"""Which source files a trial rests on, and a hash of each that docstrings and comments do not change."""
+"""The source files that a trial depends on, and a hash of each that ignores docstrings and comments."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
-
 REGISTRIES = ("dmlcore.losses",)
 """Packages whose `__init__` names every loss: only the files of the losses that a trial uses count."""
-
 
 REGISTRY_NAMES = ("LOSSES", "REGULARIZERS", "__all__")
 
 
 def loss_modules(name: str) -> list[str]:
-    """The module of dmlcore.losses that holds a loss or regulariser, found in the source of the registry."""
+    """Return the modules that define a loss or regulariser, read from the source of the registry: nothing is imported."""
     if name == "none":
         return []
     if name.startswith("pml:"):
@@ -44,11 +42,11 @@ def _registered() -> dict[str, str]:
 
 @cache
 def code_hashes(roots: frozenset[str], excluded: tuple[str, ...]) -> dict[str, str]:
-    """Hash of each file of dmlcore that the modules `roots` import, directly or not.
+    """Hash each file of dmlcore that the modules `roots` import, directly or not.
 
     Args:
         roots: module names.
-        excluded: prefixes of modules that are left out, with what only they import.
+        excluded: prefixes of modules that are left out, with the modules that only they import.
 
     Returns:
         Path relative to the checkout -> the first 16 hex digits of the sha256 of its syntax tree.
@@ -71,7 +69,7 @@ def _file(module: str) -> Path:
 
 
 def _stripped(module: str) -> ast.Module:
-    """The syntax tree without docstrings, and for a registry without what names its entries."""
+    """Return the syntax tree without docstrings, and of a registry without its entries: a new loss changes no key."""
     tree = ast.parse(_file(module).read_text(encoding="utf-8"))
     if module in REGISTRIES:
         tree.body = [node for node in tree.body if not _names_entries(node)]
@@ -105,7 +103,7 @@ def _from_imports(tree: ast.AST) -> Iterator[ast.ImportFrom]:
 
 
 def _imports(tree: ast.AST) -> set[str]:
-    """Modules of dmlcore that the tree imports, `from package import module` included, and their packages."""
+    """Return the modules of dmlcore that the tree imports, `from package import module` included."""
     found: set[str] = set()
     for node in _from_imports(tree):
         module = str(node.module)

@@ -2,4 +2,4 @@
 
 
 class DataError(ValueError):
-    """Data that breaks a rule; the message says what, the rule, the row or file, and what to do."""
+    """Data breaks a rule; the message says what is wrong, the row or file, and the fix."""

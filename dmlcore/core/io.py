@@ -1,4 +1,4 @@
-"""Atomic replacement of files and folders: readers see the old content or the new, never a part."""
+"""Atomic replacement of files and folders: a reader sees the old content or the new, never a part of either."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 @contextmanager
 def atomic_write_path(path: Path) -> Iterator[Path]:
-    """A temporary path that takes the place of `path` when the block ends without an error, flushed to disk.
+    """Yield a temporary path that replaces `path`, flushed to disk, if the block ends without an error.
 
-    It lies beside `path` (a rename within one file system is atomic) under the name of this process, so that two
-    processes that write the same file do not disturb each other: the later one wins.
+    It is in the folder of `path`, because a rename is atomic within one file system only. Its name holds the process id:
+    two processes that write the same file do not disturb each other, and the later one wins.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; `path` is left as it was.
@@ -24,54 +24,47 @@ def atomic_write_path(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # Before the rename: after a crash the new name must not refer to lost bytes.
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write `content` (text as UTF-8) to `path`, whole or not at all."""
+    """Write `content` (text as UTF-8) to `path` atomically."""
     with atomic_write_path(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder that takes the place of `folder` when the block ends without an error.
-
-    It lies beside `folder` (a rename within one file system is atomic). What a killed run left under the temporary
-    name is removed by the next one.
-    """
-    temporary = _beside(folder)
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    """Yield an empty temporary folder that replaces `folder` if the block ends without an error."""
+    shutil.rmtree(_partial(folder), ignore_errors=True)  # Left by a killed run.
+    with resumable_folder(folder, refused=BaseException) as temporary:
         yield temporary
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
-def resumable_folder(folder: Path, *, refused: type[Exception]) -> Iterator[Path]:
-    """As `atomic_folder`, but what a run that was killed or interrupted left there is kept and handed to the next.
+def resumable_folder(folder: Path, *, refused: type[BaseException]) -> Iterator[Path]:
+    """Yield a temporary folder that replaces `folder` if the block ends without an error.
+
+    What a killed or interrupted run left there is kept for the next run to resume.
 
     Args:
-        folder: where the whole result appears at the end.
-        refused: errors after which nothing is kept, since going on would meet them again.
+        folder: where the complete result appears.
+        refused: errors after which nothing is kept, because a resumed run would meet them again.
     """
-    temporary = _beside(folder)
+    temporary = _partial(folder)
     temporary.mkdir(parents=True, exist_ok=True)
     try:
         yield temporary
     except refused:
         shutil.rmtree(temporary)
         raise
+    # A folder cannot be replaced in one step: a kill between these two leaves none, and the stage runs again.
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
 
 
-def _beside(folder: Path) -> Path:
+def _partial(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.partial")

@@ -9,14 +9,14 @@ import numpy as np
 
 
 def keyed_generator(seed: int, purpose: str, *numbers: int) -> np.random.Generator:
-    """An independent random stream for each (seed, purpose, numbers).
+    """Return an independent random stream for each (seed, purpose, numbers).
 
     The whole key is hashed: `seed * epoch` would hand epoch 2 of seed 3 the stream of epoch 3 of seed 2.
 
     Args:
         seed: of the trial or the split.
         purpose: what is drawn, e.g. `augmentation`.
-        numbers: epoch, batch, ...: what else tells this stream from its neighbours.
+        numbers: epoch, batch, ...: what else distinguishes this stream.
 
     Returns:
         A Philox generator, the same on every machine.
@@ -27,6 +27,6 @@ def keyed_generator(seed: int, purpose: str, *numbers: int) -> np.random.Generat
 
 
 def derived_seed(seed: int, purpose: str, *numbers: int) -> int:
-    """A 63-bit seed for one purpose, e.g. `derived_seed(0, "augmentation", epoch)`."""
+    """Return a 63-bit seed for one purpose, e.g. `derived_seed(0, "augmentation", epoch)`."""
     text = "/".join([str(seed), purpose, *map(str, numbers)])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1  # torch takes signed 64 bits.

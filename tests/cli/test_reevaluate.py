@@ -62,7 +62,7 @@ def test_a_trial_whose_files_are_gone_is_named_and_the_others_measured(tmp_path)
     ("arguments", "words"),
     [
         (["--out", "a.xlsx"], "must end in .parquet or .csv"),
-        (["--far-range", "0.1", "0.01"], "two rising numbers"),
+        (["--far-range", "0.1", "0.01"], "two increasing numbers"),
     ],
 )
 def test_wrong_settings_are_refused(tmp_path, arguments, words):
