@@ -24,7 +24,7 @@ from dmlcore.sweep.dry_run.forecast import (
 from dmlcore.sweep.dry_run.preview import cell_states, preview, size
 from dmlcore.sweep.planning import make_plan
 from dmlcore.sweep.run import SweepFolders
-from dmlcore.tracking import MemoryTracker
+from tests.memory_tracker import MemoryTracker
 from tests.small import SIDE, TRIAL, small_catalogue
 from tests.sweep.sweeps import plan_of, run_here, sweep_config
 
@@ -119,7 +119,7 @@ def code_copy(tmp_path):
 EDIT = """
 from pathlib import Path
 from dmlcore.config.sweep import SweepConfig
-from dmlcore.sweep.plan import make_plan
+from dmlcore.sweep.planning import make_plan
 from dmlcore.sweep.dry_run.preview import preview
 import sys
 sweep = SweepConfig.model_validate_json(sys.argv[1])
