@@ -43,7 +43,7 @@ def test_only_divergence_completes_a_trial_of_a_search(folders, message):
 
 
 def test_a_record_written_before_there_was_an_error_type_is_read(folders):
-    trial, record = failed(folders, ValueError("x"))
+    _, record = failed(folders, ValueError("x"))
     before = record.model_dump(mode="json")
     del before["error_type"]
     assert TrialRecord.model_validate(before).error_type is None
