@@ -25,7 +25,7 @@ def evaluate(
     Example: dmlcore evaluate --embeddings test.npy --labels test_labels.npy --json metrics.json --plot utility.png
     """
     from dmlcore.core.io import write_atomically
-    from dmlcore.metrics import evaluate as measure
+    from dmlcore.metrics.evaluation import evaluate as measure
     from dmlcore.records import finite
 
     found = measure(read_npy(embeddings), read_npy(labels), bootstrap=bootstrap)

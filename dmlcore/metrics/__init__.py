@@ -1,5 +1,1 @@
 """Metrics of embeddings: retrieval, verification, and how evenly one threshold serves all classes."""
-
-from dmlcore.metrics.evaluation import Evaluation, evaluate
-
-__all__ = ["Evaluation", "evaluate"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dmlcore.config.trial import EvaluationConfig
-from dmlcore.metrics import Evaluation, evaluate
+from dmlcore.metrics.evaluation import Evaluation, evaluate
 
 
 @dataclass(frozen=True)

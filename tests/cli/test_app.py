@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from dmlcore.cli import app
 from dmlcore.cli.options import DEFECT, WRONG_INPUT, Commands
-from dmlcore.metrics import evaluate
+from dmlcore.metrics.evaluation import evaluate
 
 runner = CliRunner()
 
