@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dmlcore.cli.options import Study, class_names, finished_trial, read_npy
+from dmlcore.cli.options import Study, finished_trial, read_npy, split_class_names
 
 if TYPE_CHECKING:
     from dmlcore.calibration import Calibration
@@ -35,33 +35,42 @@ class CalibrationData:
     note: str | None = None
 
 
+FarTarget = Annotated[
+    float | None, typer.Option(help="Target: share of the negative pairs accepted, 0 to 1.")
+]
+FrrTarget = Annotated[
+    float | None, typer.Option(help="Target: share of the positive pairs rejected, 0 to 1.")
+]
+Validation = Annotated[Path | None, typer.Option(help=f"Validation {EMBEDDINGS}")]
+ValidationLabels = Annotated[Path | None, typer.Option(help=f"Validation {LABELS}")]
+Test = Annotated[Path | None, typer.Option(help=f"Test {EMBEDDINGS}")]
+TestLabels = Annotated[Path | None, typer.Option(help=f"Test {LABELS}")]
+ClassNames = Annotated[Path | None, typer.Option(help="Text file: line k + 1 is the name of test label k.")]
+Trial = Annotated[
+    str | None, typer.Option(help="Key of a finished trial of the study, instead of the four files.")
+]
+FarLimit = Annotated[float | None, typer.Option(help="List the test classes with a FAR above it.")]
+FrrLimit = Annotated[float | None, typer.Option(help="List the test classes with an FRR above it.")]
+Card = Annotated[Path, typer.Option(help="Write the card here as JSON.")]
+Plot = Annotated[Path | None, typer.Option(help="Write the spread over the classes here as PNG.")]
+Classes = Annotated[Path | None, typer.Option(help="Write one row per test class here as CSV.")]
+
+
 def calibrate(
-    far: Annotated[
-        float | None, typer.Option(help="Target: share of the negative pairs accepted, 0 to 1.")
-    ] = None,
-    frr: Annotated[
-        float | None, typer.Option(help="Target: share of the positive pairs rejected, 0 to 1.")
-    ] = None,
-    validation: Annotated[Path | None, typer.Option(help=f"Validation {EMBEDDINGS}")] = None,
-    validation_labels: Annotated[Path | None, typer.Option(help=f"Validation {LABELS}")] = None,
-    test: Annotated[Path | None, typer.Option(help=f"Test {EMBEDDINGS}")] = None,
-    test_labels: Annotated[Path | None, typer.Option(help=f"Test {LABELS}")] = None,
-    names: Annotated[
-        Path | None, typer.Option("--class-names", help="Text file: line k + 1 is the name of test label k.")
-    ] = None,
-    trial: Annotated[
-        str | None, typer.Option(help="Key of a finished trial of the study, instead of the four files.")
-    ] = None,
+    far: FarTarget = None,
+    frr: FrrTarget = None,
+    validation: Validation = None,
+    validation_labels: ValidationLabels = None,
+    test: Test = None,
+    test_labels: TestLabels = None,
+    class_names: ClassNames = None,
+    trial: Trial = None,
     study: Study = Path(),
-    far_limit: Annotated[
-        float | None, typer.Option(help="List the test classes with a FAR above it.")
-    ] = None,
-    frr_limit: Annotated[
-        float | None, typer.Option(help="List the test classes with an FRR above it.")
-    ] = None,
-    card: Annotated[Path, typer.Option(help="Write the card here as JSON.")] = Path("calibration.json"),
-    plot: Annotated[Path | None, typer.Option(help="Write the spread over the classes here as PNG.")] = None,
-    classes: Annotated[Path | None, typer.Option(help="Write one row per test class here as CSV.")] = None,
+    far_limit: FarLimit = None,
+    frr_limit: FrrLimit = None,
+    card: Card = Path("calibration.json"),
+    plot: Plot = None,
+    classes: Classes = None,
 ) -> None:
     """Set one distance threshold on validation embeddings for a target rate, and report its errors by class on test.
 
@@ -75,10 +84,9 @@ def calibrate(
     from dmlcore.calibration import calibrate as set_threshold
     from dmlcore.core.io import write_atomically
 
-    kind, rate = _target(far, frr)
-    target = Target(kind, rate)
+    target = Target(*_target(far, frr))
     files = (validation, validation_labels, test, test_labels)
-    data = _from_trial(trial, study, files, names) if trial else _from_files(files, names)
+    data = _from_trial(trial, study, files, class_names) if trial else _from_files(files, class_names)
     found = set_threshold(data.validation, data.test, target, is_query=data.is_query)
     limits = {k: v for k, v in (("far", far_limit), ("frr", frr_limit)) if v is not None}
     content = calibration_card(found, class_names=data.names, limits=limits)
@@ -124,7 +132,7 @@ def _from_trial(key: str, study: Path, files: tuple[Path | None, ...], names: Pa
     note = TWO_MODELS if record.config["train"].get("final") else None
     is_query = v.get("is_query"), t.get("is_query")
     return CalibrationData(
-        validation, test, class_names(study, record, "test"), is_query, record.trial_key, note
+        validation, test, split_class_names(study, record, "test"), is_query, record.trial_key, note
     )
 
 

@@ -47,24 +47,27 @@ def evaluate(
         save_utility_plot(evaluation, plot)
 
 
+FarRange = Annotated[
+    tuple[float, float] | None,
+    typer.Option(help="Pooled false-accept rates at the ends of the calibration range, two shares 0 to 1."),
+]
+RecallK = Annotated[
+    list[int] | None, typer.Option(help="A k of recall_at_k, number of neighbours; may be repeated.")
+]
+NumThresholds = Annotated[int | None, typer.Option(help="Thresholds in the range, at least 2.")]
+Epsilon = Annotated[float | None, typer.Option(help="Share of the classes for epsilon_opis, 0 to 1.")]
+Bootstrap = Annotated[
+    int | None, typer.Option(help="Resamples of the classes for the interval of OPIS; 0: no interval.")
+]
+
+
 def reevaluate(
     study: Study = Path(),
-    far_range: Annotated[
-        tuple[float, float] | None,
-        typer.Option(
-            help="Pooled false-accept rates at the ends of the calibration range, two shares 0 to 1."
-        ),
-    ] = None,
-    k: Annotated[
-        list[int] | None, typer.Option(help="A k of recall_at_k, number of neighbours; may be repeated.")
-    ] = None,
-    num_thresholds: Annotated[int | None, typer.Option(help="Thresholds in the range, at least 2.")] = None,
-    epsilon: Annotated[
-        float | None, typer.Option(help="Share of the classes for epsilon_opis, 0 to 1.")
-    ] = None,
-    bootstrap: Annotated[
-        int | None, typer.Option(help="Resamples of the classes for the interval of OPIS; 0: no interval.")
-    ] = None,
+    far_range: FarRange = None,
+    k: RecallK = None,
+    num_thresholds: NumThresholds = None,
+    epsilon: Epsilon = None,
+    bootstrap: Bootstrap = None,
     out: Annotated[Path | None, typer.Option(help="Write all metrics here, .parquet or .csv.")] = None,
 ) -> None:
     """Evaluate all finished trials of a study again from their stored embeddings, without training.

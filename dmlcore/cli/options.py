@@ -76,7 +76,7 @@ def finished_trial(study: Path, key: str) -> tuple[TrialRecord, TrialStore]:
     return record, store_of(study, record)
 
 
-def class_names(study: Path, record: TrialRecord, split: str) -> tuple[str, ...] | None:
+def split_class_names(study: Path, record: TrialRecord, split: str) -> tuple[str, ...] | None:
     """Return the class names of a split by label; None if the trial's data set is not prepared on this machine."""
     from dmlcore.data.dataset import PreparedDataset
 
