@@ -68,7 +68,11 @@ def test_a_trial_brings_its_embeddings(tmp_path):
     assert content["trial_key"] == records[1].trial_key
     assert content["test"]["images"] == 150
     assert content["validation"]["frr"]["rate"] <= 0.1
-    for key, words in (("0", "these do"), ("9", "none does"), ("f", "must be finished, it is failed")):
+    for key, words in (
+        ("0", "4 trial keys"),
+        ("9", "no trial key in"),
+        ("f", "must be finished, it is failed"),
+    ):
         refused = call("--frr", 0.1, "--trial", key, *arguments)
         assert refused.exit_code == WRONG_INPUT
         assert words in refused.output
