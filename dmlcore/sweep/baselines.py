@@ -8,7 +8,7 @@ from pathlib import Path
 from dmlcore.config.base import canonical
 from dmlcore.config.trial import EvaluationConfig
 from dmlcore.core.code_hash import KEYED_BY_VALUE, code_hashes, library_versions
-from dmlcore.core.hashing import digest
+from dmlcore.core.hashing import json_sha256
 from dmlcore.core.io import write_atomically
 from dmlcore.data.dataset import PreparedDataset
 from dmlcore.records import Metrics, finite
@@ -25,7 +25,7 @@ def raw_pixel_baseline(data: PreparedDataset, cache: Path) -> Metrics:
         cache: folder with one small file per data set; a file that cannot be read is replaced.
     """
     settings = EvaluationConfig()
-    key = digest(
+    key = json_sha256(
         {
             "data": data.data_hash,
             "evaluation": canonical(settings),

@@ -10,7 +10,7 @@ from typing import Any
 from dmlcore.config.base import canonical
 from dmlcore.config.trial import TrialConfig
 from dmlcore.core.code_hash import KEYED_BY_VALUE, code_hashes, library_versions, loss_modules
-from dmlcore.core.hashing import digest, file_sha256
+from dmlcore.core.hashing import file_sha256, json_sha256
 from dmlcore.models.weights import local_file
 
 NOT_CHOOSING = tuple(
@@ -74,8 +74,8 @@ def trial_keys(config: TrialConfig, data_hash: str) -> TrialKeys:
         "code": inputs["training_code"],
         "versions": inputs["versions"],
     }
-    eval_key = digest({"evaluation": evaluation, "code": inputs["evaluation_code"]})
-    return TrialKeys(digest(train), eval_key, inputs)
+    eval_key = json_sha256({"evaluation": evaluation, "code": inputs["evaluation_code"]})
+    return TrialKeys(json_sha256(train), eval_key, inputs)
 
 
 @cache

@@ -11,7 +11,7 @@ from dmlcore.config.trial import EvaluationConfig
 from dmlcore.data.dataset import Split
 from dmlcore.data.images import Images, Pixels
 from dmlcore.data.transforms import to_float
-from dmlcore.metrics import evaluate
+from dmlcore.metrics.evaluation import evaluate
 
 SIDE = 32
 """Larger images are averaged down to this side: the baseline must fit in memory at any image size."""

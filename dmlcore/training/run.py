@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dmlcore.config.trial import TrialConfig
 from dmlcore.data.dataset import PreparedDataset, Split
-from dmlcore.metrics import evaluate
+from dmlcore.metrics.evaluation import evaluate
 from dmlcore.training.checkpoint import (
     EpochReport,
     Phase,

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dmlcore.core.hashing import digest, file_sha256
+from dmlcore.core.hashing import file_sha256, json_sha256
 from dmlcore.core.io import atomic_write_path
 
 CONTENT = "content_sha256"
@@ -126,4 +126,4 @@ def cached_array(folder: Path, inputs: Any, compute: Callable[[], NDArray[Any]])
 
 def cache_key(inputs: Any) -> str:
     """Return the name of a cached array: the first 24 hex digits of the sha256 of its inputs."""
-    return digest(inputs)[:24]
+    return json_sha256(inputs)[:24]
