@@ -1,4 +1,4 @@
-"""The smoke test of the published study: archives in the genuine formats, and every line of the path from them to the table."""
+"""The smoke test of the published study: archives in the genuine formats, and every line from them to the table."""
 
 from __future__ import annotations
 

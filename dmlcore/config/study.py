@@ -1,4 +1,4 @@
-"""A whole `params.yaml`: sections `sweep` and `aggregate`."""
+"""A study's `params.yaml`: sections `sweep` and `aggregate`."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from pathlib import Path
 def atomic_write_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path that replaces `path`, flushed to disk, if the block ends without an error.
 
-    It is in the folder of `path`, because a rename is atomic within one file system only. Its name holds the process id:
-    two processes that write the same file do not disturb each other, and the later one wins.
+    It is in the folder of `path`: a rename is atomic within one file system only. Its name holds the process id, so
+    that two processes that write the same file do not disturb each other, and the later one wins.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; `path` is left as it was.
@@ -24,7 +24,9 @@ def atomic_write_path(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         with temporary.open("rb") as file:
-            os.fsync(file.fileno())  # Before the rename: after a crash the new name must not refer to lost bytes.
+            os.fsync(
+                file.fileno()
+            )  # Before the rename: after a crash the new name must not refer to lost bytes.
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -29,4 +29,6 @@ def keyed_generator(seed: int, purpose: str, *numbers: int) -> np.random.Generat
 def derived_seed(seed: int, purpose: str, *numbers: int) -> int:
     """Return a 63-bit seed for one purpose, e.g. `derived_seed(0, "augmentation", epoch)`."""
     text = "/".join([str(seed), purpose, *map(str, numbers)])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1  # torch takes signed 64 bits.
+    return (
+        int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    )  # torch takes signed 64 bits.

@@ -1,1 +1,1 @@
-"""Data sets: verified raw files, a validated manifest beside packed pixels, splits, batches, transforms."""
+"""A prepared data set as training reads it: manifest, images, crops, transforms."""

@@ -1,4 +1,4 @@
-"""The reader of a prepared data set: the manifest beside one file of images, opened by memory map.
+"""The reader of a prepared data set: a manifest, and one file of images opened by memory map.
 
 Shapes: N images of a split.
 """
@@ -20,10 +20,8 @@ from dmlcore.data.manifest import SPLITS, check_columns, check_pixels
 
 MANIFEST, IMAGES, SUMMARY = "manifest.parquet", "images.bin", "dataset.json"
 
-
 CLASS_TEXTS = "class_texts.json"
-"""Optional: class name -> what was written of it, for language guidance."""
-
+"""Optional: class name -> its description, for language guidance."""
 
 SCHEMA_VERSION = 2
 ENCODINGS = ("raw", "jpeg")
@@ -44,7 +42,7 @@ class Split:
     class_names: tuple[str, ...]
     """Name of each label."""
     roles: npt.NDArray[np.str_]
-    """[N], `query`, `gallery` or `both`: what each image is in evaluation."""
+    """[N], `query`, `gallery` or `both`: the role of each image in evaluation."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +55,10 @@ class PreparedDataset:
 
     @classmethod
     def open(cls, folder: Path | str) -> PreparedDataset:
-        """Open a prepared folder after checks that read no pixels.
+        """Open a prepared folder and check it without reading pixels.
 
         Raises:
-            DataError: the folder is absent or its files do not fit together.
+            DataError: a file is absent, or manifest, images and summary contradict each other.
         """
         folder = Path(folder)
         summary = _read_summary(folder)
@@ -72,36 +70,37 @@ class PreparedDataset:
 
     @property
     def data_hash(self) -> str:
-        """Sha256 of the manifest and the pixels, as `preprocess` took it."""
+        """Return the sha256 of manifest, images and class texts, computed by `preprocess`."""
         return str(self.summary["data_hash"])
 
     def class_texts(self) -> dict[str, str]:
-        """A sentence or more on each class, by its name.
+        """Return class name -> a sentence or more about it.
 
         Raises:
-            DataError: the data set came without such texts.
+            DataError: the data set has no such texts.
         """
         file = self.folder / CLASS_TEXTS
         if not file.is_file():
             raise DataError(
-                f"{file}: no such file; this data set has no descriptions of its classes, use their names"
+                f"{file}: no such file; this data set does not describe its classes; use their names"
             )
         texts: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
         return texts
 
     def split(self, name: str) -> Split:
-        """One of `train`, `validation`, `test`; several joined by `+`, as `train+validation`, are merged.
+        """Return the split `train`, `validation` or `test`, or several merged: `train+validation`.
 
         Raises:
-            DataError: another name, raw images of different sizes, or splits that do not follow one another.
+            DataError: an unknown name, raw images of different sizes, or splits that are not adjacent.
         """
         names = name.split("+")
         if not set(names) <= set(SPLITS):
             raise DataError(f"split must be one of {SPLITS}, or several joined by +, got {name!r}")
         rows = self.manifest.filter(pl.col("split").is_in(names))
         index = rows["index"].to_numpy().astype(np.int64)
+        # Raw pixels of a split are one memory-mapped array, so its rows must be one slice of images.bin.
         if index[-1] - index[0] + 1 != len(index):
-            raise DataError(f"{self.folder}: rows of {name!r} must follow one another in the manifest")
+            raise DataError(f"{self.folder}: rows of {name!r} must be adjacent in the manifest")
         known = rows.select("label", "class_name").unique().sort("label")
         labels = np.searchsorted(known["label"].to_numpy(), rows["label"].to_numpy()).astype(np.int64)
         roles = rows["role"].to_numpy().astype(np.str_)
@@ -124,7 +123,7 @@ class PreparedDataset:
 def _read_summary(folder: Path) -> dict[str, Any]:
     for name in (SUMMARY, MANIFEST, IMAGES):
         if not (folder / name).is_file():
-            raise DataError(f"{folder / name}: no such file; the data set is not prepared: run `dvc repro`")
+            raise DataError(f"{folder / name}: no such file; prepare the data set: run `dvc repro`")
     summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     if summary.get("schema_version") != SCHEMA_VERSION:
         raise DataError(

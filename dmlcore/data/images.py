@@ -1,4 +1,4 @@
-"""The stored images of a split behind one face, whatever their encoding.
+"""The stored images of a split behind one interface, whatever their encoding.
 
 Shapes: N images of H x W pixels, C channels; B of them.
 """
@@ -20,7 +20,7 @@ Pixels = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
 Box = tuple[int, int, int, int]  # top, left, height, width
 
-# For PIL's Image.save. Restart markers let `read_box` decode what it is asked for alone; they cost 4 % of the bytes,
+# For PIL's Image.save. Restart markers let `read_box` decode only what it is asked for; they cost 4 % of the bytes,
 # the optimised code tables save 7 %.
 JPEG_OPTIONS: dict[str, Any] = {
     "format": "JPEG",
@@ -32,22 +32,22 @@ JPEG_OPTIONS: dict[str, Any] = {
 
 
 class Images(Protocol):
-    """N images; reading one costs its decoding, nothing is kept."""
+    """N images; each read decodes anew, nothing is cached."""
 
     @property
     def channels(self) -> int:
-        """C, of every image."""
+        """Number of channels of every image."""
 
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> Pixels:
-        """One image, [H, W, C], uint8."""
+        """Return one image, [H, W, C], uint8."""
 
     def read_box(self, index: int, box: Box) -> Pixels:
-        """A crop of one image, [height, width, C], uint8, in writable memory."""
+        """Return a crop of one image, [height, width, C], uint8, in writable memory."""
 
     def sizes(self, indices: Indices) -> Indices:
-        """Heights and widths, [B, 2], of the images at `indices` [B]."""
+        """Return heights and widths, [B, 2], of the images at `indices` [B]."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class JpegImages:
         return len(self.offsets)
 
     def encoded(self, index: int) -> Pixels:
-        """The JPEG file of one image, as bytes."""
+        """Return the JPEG file of one image, as bytes."""
         start = self.offsets[index]
         return np.array(self.data[start : start + self.lengths[index]])
 
@@ -98,7 +98,7 @@ class JpegImages:
         return _decode(self.encoded(index), index)
 
     def read_box(self, index: int, box: Box) -> Pixels:
-        """The crop as `read` has it to the bit; only what it needs is decoded."""
+        """Return the same bits as a crop of `read`, but decode only the segments that the crop needs."""
         top, left, height, width = box
         file = self.encoded(index)
         header = read_header(file)
@@ -125,4 +125,4 @@ def _decode(file: Pixels, index: int) -> Pixels:
 
 
 def _broken(index: int) -> DataError:
-    return DataError(f"image {index} of the split is no readable JPEG file: prepare the data set again")
+    return DataError(f"image {index} of the split is not a readable JPEG file; prepare the data set again")

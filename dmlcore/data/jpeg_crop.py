@@ -1,7 +1,8 @@
-"""Cutting the part of a JPEG file that a crop needs, without decoding: what is left out costs no time.
+"""Cut the part that a crop needs out of a JPEG file, without decoding: the rest costs no time.
 
-A scan is a row of segments between restart markers; at each of them decoding starts afresh. Where rows of MCUs divide
-into whole segments, those that a box of pixels touches make up a JPEG file of their own; other files are decoded whole.
+A scan is a sequence of segments between restart markers; at each marker the decoder starts afresh. If each row of
+MCUs is a whole number of segments, the segments that a box of pixels touches form a valid smaller JPEG file; any other
+file is decoded in full.
 An MCU (minimum coded unit) is 8 x 8 or, with halved chroma, 16 x 16 pixels.
 Reference: ITU-T T.81, annexes B.2 (markers) and F.1.1.5.2 (restart).
 """
@@ -16,15 +17,15 @@ HEIGHT, WIDTH, DOWN, ACROSS, SEGMENTS, SOF, SCAN = range(7)
 CONTEXT = 2  # pixels around the box from which the decoder smooths halved chroma
 Kernel = Any  # numba's dispatchers and what they take carry no static types
 compiled = njit(nogil=True, cache=True, error_model="numpy")
-# C's own: a cut takes 15 microseconds with them and 60 with loops over bytes.
+# Of the C library: a cut takes 15 microseconds with them and 60 with loops over bytes.
 memchr: Any = ExternalFunction("memchr", types.uintp(types.uintp, types.int32, types.uintp))
 memcpy: Any = ExternalFunction("memcpy", types.uintp(types.uintp, types.uintp, types.uintp))
 
 
 @compiled
 def read_header(data: Kernel) -> Kernel:
-    """Of a JPEG file [bytes]: height, width; rows and columns of a segment, segments side by side (0: it cannot be
-    cut); where frame header and scan begin. All 0 where it is no JPEG file."""
+    """Return of a JPEG file [bytes]: height, width; rows and columns of a segment in pixels, segments per row of MCUs
+    (0: the file cannot be cut); offsets of frame header and scan. All 0 if it is not a JPEG file."""
     header = np.zeros(7, np.int64)
     at, interval, frame = 2, 0, 0
     while at + 10 < len(data) and data[at] == 0xFF:
@@ -36,8 +37,8 @@ def read_header(data: Kernel) -> Kernel:
             interval = two_bytes(data, at + 4)
         elif marker == 0xDA:
             header[SCAN] = at + 2 + length
-            whole = data[at + 4] == data[header[SOF] + 9] > 1  # all components, interleaved
-            if frame != 0xC2 and interval and whole:
+            interleaved = data[at + 4] == data[header[SOF] + 9] > 1  # one scan with all components
+            if frame != 0xC2 and interval and interleaved:  # 0xC2: progressive, several scans
                 find_segments(data, header, interval)
             return header
         at += 2 + length
@@ -51,7 +52,7 @@ def two_bytes(data: Kernel, at: Kernel) -> Kernel:
 
 @compiled
 def find_segments(data: Kernel, header: Kernel, interval: Kernel) -> Kernel:
-    """Fills in rows and columns of a segment of `interval` MCUs, and how many lie side by side."""
+    """Fill in rows and columns of a segment of `interval` MCUs, and the number of segments per row."""
     across, down = 1, 1
     first = header[SOF] + 11
     for at in range(first, first + 3 * data[header[SOF] + 9], 3):
@@ -64,7 +65,7 @@ def find_segments(data: Kernel, header: Kernel, interval: Kernel) -> Kernel:
 
 @compiled
 def read_sizes(data: Kernel, offsets: Kernel, lengths: Kernel) -> Kernel:
-    """Heights and widths [B, 2] of the files at `offsets` in `data`."""
+    """Return heights and widths [B, 2] of the files at `offsets` in `data`."""
     sizes = np.empty((len(offsets), 2), np.int64)
     for i in range(len(offsets)):
         header = read_header(data[offsets[i] : offsets[i] + lengths[i]])
@@ -74,19 +75,19 @@ def read_sizes(data: Kernel, offsets: Kernel, lengths: Kernel) -> Kernel:
 
 @compiled
 def cut_box(data: Kernel, header: Kernel, top: Kernel, left: Kernel, bottom: Kernel, right: Kernel) -> Kernel:
-    """A JPEG file of the segments that hold rows top..bottom-1 of columns left..right-1 and their context.
+    """Write a JPEG file of the segments that hold rows top..bottom-1 of columns left..right-1 and their context.
 
     Returns the file, empty where a restart marker is missing, and the row and column that it begins with.
     """
-    first, last = reach(top, bottom, header[HEIGHT], header[DOWN])
-    start, stop = reach(left, right, header[WIDTH], header[ACROSS])
+    first, last = segment_range(top, bottom, header[HEIGHT], header[DOWN])
+    start, stop = segment_range(left, right, header[WIDTH], header[ACROSS])
     if (last - first) * header[DOWN] >= header[HEIGHT] and stop - start == header[SEGMENTS]:
         return data, 0, 0
-    file = np.empty(len(data) + 2, np.uint8)
+    file = np.empty(len(data) + 2, np.uint8)  # at most all of the data and one more marker
     at = filled = header[SCAN]
     file[:filled] = data[:filled]
-    write_side(file, header[SOF] + 5, first, last, header[DOWN], header[HEIGHT])
-    write_side(file, header[SOF] + 7, start, stop, header[ACROSS], header[WIDTH])
+    write_length(file, header[SOF] + 5, first, last, header[DOWN], header[HEIGHT])
+    write_length(file, header[SOF] + 7, start, stop, header[ACROSS], header[WIDTH])
     count = 0
     for segment in range((last - 1) * header[SEGMENTS] + stop):
         end = next_marker(data, at)
@@ -96,34 +97,36 @@ def cut_box(data: Kernel, header: Kernel, top: Kernel, left: Kernel, bottom: Ker
         if row >= first and start <= column < stop:
             memcpy(file.ctypes.data + filled, data.ctypes.data + at, end - at)
             filled += end - at + 2
-            file[filled - 2], file[filled - 1] = 0xFF, 0xD0 + count % 8
+            file[filled - 2], file[filled - 1] = 0xFF, 0xD0 + count % 8  # markers number themselves modulo 8
             count += 1
         at = end + 2
-    file[filled - 1] = 0xD9
+    file[filled - 1] = 0xD9  # the last restart marker becomes the end of the image
     return file[:filled], first * header[DOWN], start * header[ACROSS]
 
 
 @compiled
-def reach(begin: Kernel, end: Kernel, side: Kernel, step: Kernel) -> Kernel:
+def segment_range(begin: Kernel, end: Kernel, side: Kernel, step: Kernel) -> Kernel:
+    """Return first and last + 1 of the segments of `step` pixels that hold begin..end-1 and its context."""
     return max(begin - CONTEXT, 0) // step, -(-min(end + CONTEXT, side) // step)
 
 
 @compiled
-def write_side(file: Kernel, at: Kernel, first: Kernel, last: Kernel, step: Kernel, side: Kernel) -> Kernel:
+def write_length(file: Kernel, at: Kernel, first: Kernel, last: Kernel, step: Kernel, side: Kernel) -> Kernel:
+    """Write the height or width of segments first..last-1, cut at the image's side, into the frame header."""
     pixels = min(last * step, side) - first * step
     file[at], file[at + 1] = pixels >> 8, pixels & 255
 
 
 @compiled
 def next_marker(data: Kernel, at: Kernel) -> Kernel:
-    """Where the next restart or end marker begins; -1: another marker or none."""
+    """Return the offset of the next restart or end marker; -1: another marker, or the data ends."""
     start = data.ctypes.data
     while at < len(data) - 1:
         found = memchr(start + at, 0xFF, len(data) - 1 - at)
         if not found:
             break
         at = np.int64(found - start)
-        if data[at + 1]:  # in a scan, an 0xFF that is no marker is followed by 0
+        if data[at + 1]:  # a data byte 0xFF is followed by 0, so this is a marker
             return at if 0xD0 <= data[at + 1] <= 0xD9 else -1
         at += 2
     return -1

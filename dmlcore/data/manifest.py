@@ -1,4 +1,4 @@
-"""The manifest: one row an image, and the rules that a prepared data set must keep.
+"""The manifest: one row per image, and the rules that a prepared data set must satisfy.
 
 Rows are sorted by split (train, validation, test), label and source, so that each split is one slice of `images.bin`.
 """
@@ -11,7 +11,6 @@ from dmlcore.config.data import PreprocessConfig
 from dmlcore.core.errors import DataError
 
 SPLITS = ("train", "validation", "test")
-
 
 SCHEMA: dict[str, pl.DataType] = {
     "index": pl.Int64(),
@@ -31,7 +30,7 @@ ROLES = ("gallery", "query", "both")
 
 
 def validate(manifest: pl.DataFrame, config: PreprocessConfig, *, channels: int, size_bytes: int) -> None:
-    """Refuse a manifest that breaks a rule, naming the first row that does.
+    """Refuse a manifest that breaks a rule.
 
     Args:
         manifest: the rows, columns as in SCHEMA.
@@ -40,7 +39,7 @@ def validate(manifest: pl.DataFrame, config: PreprocessConfig, *, channels: int,
         size_bytes: length of the file of images.
 
     Raises:
-        DataError: with the row, the rule and the value.
+        DataError: with the first row that breaks a rule, the rule and the value.
     """
     check_columns(manifest)
     check_pixels(manifest, encoding=config.encoding, channels=channels, size_bytes=size_bytes)
@@ -52,7 +51,7 @@ def validate(manifest: pl.DataFrame, config: PreprocessConfig, *, channels: int,
 
 
 def check_columns(manifest: pl.DataFrame) -> None:
-    """Columns, types, no nulls, the row numbers, and the names of splits and roles."""
+    """Check columns, types, nulls, row numbers, and the names of splits and roles."""
     if dict(manifest.schema) != SCHEMA:
         raise DataError(f"manifest: columns must be {SCHEMA}, got {dict(manifest.schema)}")
     if manifest.is_empty():
@@ -66,24 +65,24 @@ def check_columns(manifest: pl.DataFrame) -> None:
 
 
 def check_pixels(manifest: pl.DataFrame, *, encoding: str, channels: int, size_bytes: int) -> None:
-    """Each row's bytes lie in the file, one image after the other; raw pixels have the length of their shape."""
+    """Check that the images fill the file one after another, and that raw pixels have the length of their shape."""
     for column in ("height", "width", "length"):
         _refuse(manifest.filter(pl.col(column) < 1), f"`{column}` must be positive")
     if encoding == "raw":
         shape = pl.col("height") * pl.col("width") * channels
         _refuse(manifest.filter(pl.col("length") != shape), f"`length` must be height x width x {channels}")
     beyond = (pl.col("offset") < 0) | (pl.col("offset") + pl.col("length") > size_bytes)
-    _refuse(manifest.filter(beyond), f"`offset` + `length` must lie within the file of {size_bytes} bytes")
+    _refuse(manifest.filter(beyond), f"`offset` + `length` must be within the file of {size_bytes} bytes")
     expected = pl.col("length").cum_sum() - pl.col("length")
     _refuse(manifest.filter(pl.col("offset") != expected), "`offset` must follow the row before it")
     if size_bytes != manifest["length"].sum():
         raise DataError(
-            f"images: {size_bytes} bytes, but the manifest's rows make {manifest['length'].sum()}"
+            f"images: the file must have the {manifest['length'].sum()} bytes of the manifest's rows, got {size_bytes}"
         )
 
 
 def cross_class_duplicates(manifest: pl.DataFrame) -> pl.DataFrame:
-    """Rows whose pixels also stand under another class, in order of the pixels."""
+    """Return the rows whose pixels also occur in another class, ordered by pixels."""
     return manifest.filter(pl.col("label").n_unique().over("sha256") > 1).sort("sha256", "index")
 
 
@@ -92,7 +91,7 @@ def _check_labels(manifest: pl.DataFrame) -> None:
     gaps = sorted(set(range(len(known))) ^ set(known.to_list()))
     if gaps:
         raise DataError(
-            f"manifest: labels must be 0..C-1 without a gap, got {len(known)} labels; faults at {gaps[:5]}"
+            f"manifest: labels must be 0..C-1 without a gap, got {len(known)} labels, wrong at {gaps[:5]}"
         )
     for one, other in [("label", "class_name"), ("class_name", "label"), ("class_name", "super_class")]:
         mixed = manifest.filter(pl.col(other).n_unique().over(one) > 1)
@@ -103,20 +102,20 @@ def _check_splits(manifest: pl.DataFrame, config: PreprocessConfig) -> None:
     for split in SPLITS:
         if manifest.filter(pl.col("split") == split).is_empty():
             raise DataError(
-                f"manifest: split `{split}` has no images; change the shares or names of the split"
+                f"manifest: split `{split}` must have images, got none; change its share or names"
             )
     if config.split.protocol == "closed":
         return
     columns = ["class_name"] if config.split.unit == "class" else ["class_name", "super_class"]
     for column in columns:
         first = pl.col("split").first().over(column)
-        _refuse(manifest.filter(pl.col("split") != first), f"one `{column}` must lie in one split only")
+        _refuse(manifest.filter(pl.col("split") != first), f"one `{column}` must be in one split only")
 
 
 def _check_enough(manifest: pl.DataFrame) -> None:
     held_out = manifest.filter(pl.col("split") != "train")
     alone = held_out.filter(pl.len().over("split", "label") < 2)
-    _refuse(alone, "a test or validation class must have at least 2 images, else no query has an answer")
+    _refuse(alone, "a test or validation class must have at least 2 images, else its query has no positive")
 
 
 def _check_duplicates(manifest: pl.DataFrame) -> None:
@@ -129,7 +128,7 @@ def _check_duplicates(manifest: pl.DataFrame) -> None:
         f"row {row['index']} ({row['source']!r} of {row['class_name']!r})" for row in (first, second)
     )
     raise DataError(
-        f"manifest: identical images under two classes: {names}; {len(rows)} such rows in all. "
+        f"manifest: identical images in two classes: {names}; {len(rows)} such rows in all. "
         "Remove one, or set `on_duplicates: report` to count them instead"
     )
 

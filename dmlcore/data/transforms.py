@@ -1,4 +1,4 @@
-"""Packed pixels -> network input, and its augmentation: one batched affine map.
+"""Stored pixels -> network input, and its augmentation: one batched affine map.
 
 Shapes: B images of H x W pixels, C channels.
 """
@@ -19,11 +19,11 @@ Statistic = float | Sequence[float]
 def to_float(
     images: npt.NDArray[np.uint8] | Tensor, *, mean: Statistic = 0.5, std: Statistic = 0.5
 ) -> Tensor:
-    """Pixels scaled to 0..1, less `mean`, divided by `std`.
+    """Scale pixels to 0..1, subtract `mean`, divide by `std`.
 
     Args:
         images: [B, H, W, C], uint8.
-        mean: one number, or one a channel.
+        mean: one number, or one per channel.
         std: likewise.
 
     Returns:
@@ -38,7 +38,10 @@ def to_float(
 
 
 def augmentation_draws(generator: np.random.Generator, num_images: int) -> npt.NDArray[np.float64]:
-    """What chance gives to each image of a batch, [6, B] in -1..1: always equally many numbers, used or not."""
+    """Draw the random numbers of a batch, [6, B] in -1..1.
+
+    Always six per image, used or not: switching one transformation off must not change the draws of the others.
+    """
     return generator.uniform(-1.0, 1.0, size=(6, num_images))
 
 
@@ -52,19 +55,19 @@ def augment(
     translate: float = 0.0,
     horizontal_flip: bool = False,
 ) -> Tensor:
-    """Each image under an affine map of its own; what comes in from outside repeats the border.
+    """Apply one affine map per image; pixels from outside repeat the border.
 
     Args:
         images: [B, C, H, W], floating point.
-        draws: [6, B], of `augmentation_draws`.
+        draws: [6, B], from `augmentation_draws`.
         rotation_degrees: angle drawn from -rotation_degrees to +rotation_degrees.
         scale: zoom drawn from 1 - scale to 1 + scale.
         shear: drawn from -shear to +shear.
-        translate: largest shift along each axis, share of the side.
-        horizontal_flip: mirror every second image, by chance.
+        translate: largest shift along each axis, as a share of the side.
+        horizontal_flip: mirror each image with probability 1/2.
 
     Returns:
-        [B, C, H, W]; `images` itself where nothing is to change.
+        [B, C, H, W]; `images` itself if nothing changes.
     """
     mirror = horizontal_flip & (draws[5] < 0.0)
     if not (rotation_degrees or scale or shear or translate):
@@ -96,9 +99,9 @@ def _affine_maps(
     flip: npt.NDArray[np.float64],
     aspect: float,
 ) -> npt.NDArray[np.float64]:
-    """Output -> input maps [B, 2, 3] of x -> zoom rotation shear flip x + shift, in coordinates -1..1.
+    """Return the output -> input maps [B, 2, 3] of x -> zoom rotation shear flip x + shift, in coordinates -1..1.
 
-    `aspect` (width / height) keeps a rotation a rotation where the image is no square.
+    `aspect` (width / height) keeps a rotation a rotation if the image is not square.
     """
     cosine, sine = np.cos(angle), np.sin(angle)
     rows = [[cosine * flip, (cosine * shear - sine) / aspect], [sine * flip * aspect, sine * shear + cosine]]

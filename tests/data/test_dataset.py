@@ -76,7 +76,7 @@ def test_another_split_is_refused(dataset, name):
 
 
 def test_splits_that_are_not_neighbours_are_refused(dataset):
-    with pytest.raises(DataError, match=r"rows of 'train\+test' must follow one another"):
+    with pytest.raises(DataError, match=r"rows of 'train\+test' must be adjacent"):
         dataset.split("train+test")
 
 
@@ -94,7 +94,7 @@ def test_an_absent_folder_says_what_to_do(tmp_path):
 def test_a_cut_file_of_pixels_is_refused(dataset):
     images = dataset.folder / "images.bin"
     images.write_bytes(images.read_bytes()[:-1])
-    with pytest.raises(DataError, match=r"row \d+: `offset` \+ `length` must lie within"):
+    with pytest.raises(DataError, match=r"row \d+: `offset` \+ `length` must be within"):
         PreparedDataset.open(dataset.folder)
 
 

@@ -66,8 +66,8 @@ def test_a_flip_mirrors_some_images_exactly():
 
 def test_a_flip_beside_other_maps_mirrors_the_same_images():
     images = batch(count=40)
-    alone, beside = (moved(images, horizontal_flip=True, scale=scale) for scale in (0.0, 1e-9))
-    assert torch.allclose(alone, beside, atol=1e-4)
+    alone, together = (moved(images, horizontal_flip=True, scale=scale) for scale in (0.0, 1e-9))
+    assert torch.allclose(alone, together, atol=1e-4)
 
 
 def angles_of(images):

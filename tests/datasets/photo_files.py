@@ -1,4 +1,4 @@
-"""A catalogue of photograph-like files, to pack either way."""
+"""A catalogue of photograph-like files, for both encodings."""
 
 from __future__ import annotations
 

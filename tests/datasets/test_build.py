@@ -79,7 +79,7 @@ def test_duplicates_are_counted_where_they_are_not_refused(prepared, noise):
 
 def test_a_refused_data_set_leaves_what_was_there(prepared, noise, tmp_path):
     before = contents(prepared(noise).folder)
-    with pytest.raises(DataError, match="identical images under two classes"):
+    with pytest.raises(DataError, match="identical images in two classes"):
         prepared(replace(noise, read=lambda item: np.zeros((8, 8, 3), np.uint8)))
     assert contents(tmp_path / "prepared") == before
     assert [path.name for path in tmp_path.iterdir()] == ["prepared"]
@@ -187,7 +187,7 @@ def kill_after(process, journal, rows):
     process.wait(timeout=10)
 
 
-def test_a_killed_run_is_gone_on_with(tmp_path):
+def test_a_killed_run_is_resumed(tmp_path):
     folder, partial = tmp_path / "killed", tmp_path / ".killed.partial"
     kill_after(start_writer(folder, tmp_path / "first"), partial / "journal.csv", 2 * BATCH)
     kept = (partial / "journal.csv").read_bytes().count(b"\n") - 1
@@ -205,7 +205,7 @@ def test_a_killed_run_is_gone_on_with(tmp_path):
     assert not partial.exists()
 
 
-def test_unfinished_work_of_other_settings_or_files_is_worth_nothing(tmp_path, noise):
+def test_unfinished_work_of_other_settings_or_files_is_discarded(tmp_path, noise):
     raw = tmp_path / "raw"
     raw.mkdir()
     (raw / "images.tar").write_bytes(b"1")

@@ -1,4 +1,4 @@
-"""Downloads from a server of their own, which breaks off, lies or is not there."""
+"""Downloads from a local server that breaks off, sends wrong bytes or is absent."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

@@ -1,4 +1,4 @@
-"""Archives that lie unpacked in a folder, or in an installed package."""
+"""Archives that are unpacked in a folder, or in an installed package."""
 
 from __future__ import annotations
 

@@ -33,12 +33,12 @@ def source(tmp_path):
 
 @pytest.fixture
 def build(tmp_path, source, prepared):
-    def through_the_pack(config=None):
+    def through_the_tar(config=None):
         config = config or PreprocessConfig(image_size=8)
         acquire_class_folders(source, tmp_path / "raw")
         return prepared(folder_catalogue(tmp_path / "raw", config), config)
 
-    return through_the_pack
+    return through_the_tar
 
 
 def by_super_class(**split):
@@ -149,7 +149,7 @@ def test_an_unreadable_image_is_refused_by_name_and_nothing_is_left(source, buil
 def test_identical_images_under_two_classes_are_refused(source, build):
     shutil.copy(source / "a/0.png", source / "h/9.png")
     with pytest.raises(
-        DataError, match=r"identical images under two classes: .*'a/0.png' of 'a'.*'h/9.png' of 'h'"
+        DataError, match=r"identical images in two classes: .*'a/0.png' of 'a'.*'h/9.png' of 'h'"
     ):
         build()
 
@@ -202,8 +202,8 @@ def test_grocery_photographs_split_by_coarse_class(tmp_path, prepared):
     config = PreprocessConfig(super_classes="coarse.csv", split=SplitConfig(unit="super_class"))
     dataset = prepared(folder_catalogue(tmp_path / "raw", config), config)
 
-    with tarfile.open(tmp_path / "raw/images.tar") as pack:
-        assert len(pack.getnames()) == 81 * 8 + 1
+    with tarfile.open(tmp_path / "raw/images.tar") as tar:
+        assert len(tar.getnames()) == 81 * 8 + 1
     splits = dataset.manifest.group_by("super_class").agg(pl.col("split").unique())
     assert splits["split"].list.len().to_list() == [1] * 43
     assert splits["split"].list.first().value_counts().sort("split").rows() == [

@@ -1,4 +1,4 @@
-"""The data stages under DVC: what changed runs and nothing else, and a new data set is a file, a source and an entry."""
+"""The data stages under DVC: only what changed runs; a new data set is an importer, a source and an entry."""
 
 from __future__ import annotations
 

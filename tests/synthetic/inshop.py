@@ -1,4 +1,4 @@
-"""The layout of In-Shop: `img.zip`, folders of items, next to the list of which image trains, queries or is searched."""
+"""The layout of In-Shop: `img.zip`, folders of items, and the list of training, query and gallery images."""
 
 from __future__ import annotations
 

@@ -21,7 +21,8 @@ def load_catalogue(kind: str, raw: Path, config: PreprocessConfig) -> Catalogue:
         config: section `preprocess` of the data set.
 
     Raises:
-        DataError: a raw file is missing, damaged, or not the published one.
+        DataError: a raw file or list is absent, damaged or breaks its format, a list names an absent image, or the
+            counts are not the published ones.
     """
     importer = importlib.import_module(f"{__name__}.{kind}")
     catalogue: Catalogue = importer.load_catalogue(raw, config)

@@ -25,11 +25,7 @@ TRAINING_CLASSES = 98
 
 
 def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
-    """List the images of Cars-196, class names as published (`AM General Hummer SUV 2000`).
-
-    Raises:
-        DataError: a table breaks its format, an image is absent, or the counts are not the published ones.
-    """
+    """List the images of Cars-196, class names as published (`AM General Hummer SUV 2000`)."""
     return imported_catalogue(raw, _items)
 
 

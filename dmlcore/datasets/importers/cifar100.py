@@ -24,9 +24,6 @@ def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
     """List the images of raw/NAME under their 100 fine classes, the 20 coarse ones as super-classes.
 
     The published halves hold the same classes: their images are put together and divided by params.yaml.
-
-    Raises:
-        DataError: a file is missing, damaged or has other counts than the published ones.
     """
     tar = RawTar.open(raw / IMAGES_TAR)
     fine, coarse = _names(tar, "fine"), _names(tar, "coarse")

@@ -24,9 +24,6 @@ def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
     """List the images of CUB-200-2011, class names as published (`001.Black_footed_Albatross`).
 
     Its own train_test_split.txt divides the images of each class (a closed set): it is not read.
-
-    Raises:
-        DataError: a list breaks its format, an image is absent, or the counts are not the published ones.
     """
     return imported_catalogue(raw, _items)
 

@@ -19,9 +19,5 @@ CLASS_NAMES = (
 
 
 def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
-    """List the pictures of raw/NAME.
-
-    Raises:
-        DataError: a file is missing, damaged or has other counts than the published ones.
-    """
+    """List the pictures of raw/NAME."""
     return idx_catalogue(raw, config, CLASS_NAMES, prefix=PREFIX)

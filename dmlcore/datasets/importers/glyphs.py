@@ -46,11 +46,7 @@ Drawing = tuple[int, str]
 
 
 def load_catalogue(fonts: Path, config: PreprocessConfig) -> Catalogue:
-    """List the glyph images of the font files in `fonts`.
-
-    Raises:
-        DataError: a face is absent from `fonts`.
-    """
+    """List the glyph images of the font files in `fonts`."""
     drawings = choose_drawings(fonts, config.min_faces)
     items = {_item(point, face): (point, face) for point, face in drawings}
     canvas = 2 * config.image_size

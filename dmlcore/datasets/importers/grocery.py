@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from dmlcore.config.data import PreprocessConfig
 from dmlcore.core.errors import DataError
@@ -20,28 +21,21 @@ TABLE = "classes.csv"
 FINE, COARSE, DESCRIPTION = "Class Name (str)", "Coarse Class Name (str)", "Product Description Path (str)"
 
 
-@dataclass(frozen=True)
-class Product:
-    """A fine class."""
+class Product(NamedTuple):
+    """A fine class; `description` is the path of its text as classes.csv has it."""
 
     coarse: str
     description: str
-    """Path of its text, as classes.csv has it."""
 
 
 def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
-    """List the photographs of raw/NAME under their coarse class, with one text per class from the product descriptions.
-
-    Raises:
-        DataError: no classes.csv, an image of a class that it does not list, a product without a description, or other
-            counts than the published ones.
-    """
+    """List the photographs of raw/NAME by coarse class, with one text per class from the product descriptions."""
     catalogue = imported_catalogue(raw, _items)
     return replace(catalogue, class_texts=class_texts(RawTar.open(raw / IMAGES_TAR)))
 
 
 def class_texts(tar: RawTar) -> dict[str, str]:
-    """Return coarse class -> its name and the first sentence of each of its products' descriptions, each sentence once."""
+    """Return coarse class -> its name and the first sentence of each product's description, each sentence once."""
     root, products = _products(tar)
     sentences: dict[str, dict[str, None]] = {}
     for name, product in products.items():

@@ -14,11 +14,7 @@ from dmlcore.datasets.prepare.catalogue import Catalogue, Item, encoded_catalogu
 
 
 def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
-    """List the images of raw/NAME, with super-classes from the CSV that `config.super_classes` names.
-
-    Raises:
-        DataError: a class without a super-class, or a split rule that needs an absent table.
-    """
+    """List the images of raw/NAME, with super-classes from the CSV that `config.super_classes` names."""
     tar = RawTar.open(raw / IMAGES_TAR)
     class_of = {path: path.split("/")[0] for path in sorted(tar.members) if "/" in path}
     super_classes = _super_classes(tar, sorted(set(class_of.values())), config)

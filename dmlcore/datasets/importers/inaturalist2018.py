@@ -18,9 +18,6 @@ def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
 
     Reference:
         Brown et al., "Smooth-AP: Smoothing the Path Towards Large-Scale Image Retrieval", 2020: the two lists.
-
-    Raises:
-        DataError: a list breaks its format, an image is absent, or the counts are not the published ones.
     """
     return imported_catalogue(raw, lambda tar: [*_items(tar, "train"), *_items(tar, "test")])
 

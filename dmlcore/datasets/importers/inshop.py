@@ -31,9 +31,6 @@ def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
     """List the images of In-shop Clothes Retrieval; class = item, super-class = its garment (`WOMEN/Dresses`).
 
     An item that is in the folders of two garments takes the one that is first in the alphabet.
-
-    Raises:
-        DataError: the list breaks its format, an image is absent, or the counts are not the published ones.
     """
     return imported_catalogue(raw, _items)
 

@@ -10,9 +10,5 @@ from dmlcore.datasets.prepare.catalogue import Catalogue
 
 
 def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
-    """List the digits of raw/NAME, classes `0` to `9`.
-
-    Raises:
-        DataError: a file is missing, damaged or has other counts than the published ones.
-    """
+    """List the digits of raw/NAME, classes `0` to `9`."""
     return idx_catalogue(raw, config, [str(digit) for digit in range(10)])

@@ -15,9 +15,6 @@ def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
     """List the drawings of raw/NAME, grey, classes `Greek/character01`.
 
     The two small archives share the alphabets Greek and Latin, file for file: each drawing is taken once.
-
-    Raises:
-        DataError: a file outside ARCHIVE/ALPHABET/CHARACTER/, or other counts than the published ones.
     """
     return replace(imported_catalogue(raw, _items), channels=1)
 

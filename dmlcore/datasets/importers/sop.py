@@ -29,11 +29,7 @@ KINDS = (
 
 
 def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
-    """List the images of Stanford Online Products; a class is named by its kind and number (`bicycle 1`).
-
-    Raises:
-        DataError: a list breaks its format, an image is absent, or the counts are not the published ones.
-    """
+    """List the images of Stanford Online Products; a class is named by its kind and number (`bicycle 1`)."""
     return imported_catalogue(raw, lambda tar: [*_items(tar, "train"), *_items(tar, "test")])
 
 

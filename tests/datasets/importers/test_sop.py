@@ -29,7 +29,7 @@ def files():
 
 @pytest.fixture(scope="session")
 def source():
-    """What stands in the description of the data set whose lists these are."""
+    """What is in the description of the data set whose lists these are."""
     archive = {
         "file": "Stanford_Online_Products.zip",
         "unpacked_bytes": 100_000_000,
