@@ -153,21 +153,17 @@ def fetch(archive: Archive, folder: Path) -> list[str]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _download(url, partial)
-            _verify_partial(archive, partial)
+            try:
+                verify(archive, partial)
+            except DataError:
+                partial.unlink()  # Never resume from bytes that failed verification.
+                raise
         except (OSError, requests.RequestException, DataError) as error:
             failures.append(f"{url}: {error!r}")
         else:
             partial.rename(folder / archive.file)
             return failures
     return failures
-
-
-def _verify_partial(archive: Archive, partial: Path) -> None:
-    try:
-        verify(archive, partial)
-    except DataError:
-        partial.unlink()  # Never resume from bytes that failed verification.
-        raise
 
 
 def _download(url: str, partial: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from dmlcore.config.data import PreprocessConfig
 from dmlcore.core.errors import DataError
+from dmlcore.data.images import Pixels
 from dmlcore.datasets.acquire.raw_tar import IMAGES_TAR, RawTar
 from dmlcore.datasets.acquire.sources import SOURCE, read_source
 from dmlcore.datasets.prepare.arrays import LabelledPixels, array_catalogue
@@ -29,7 +30,10 @@ def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
     fine, coarse = _names(tar, "fine"), _names(tar, "coarse")
     records = {half: _records(tar, half) for half in ("train", "test")}
     places = _coarse_of_fine(np.concatenate(list(records.values())), len(fine))
-    parts = {half: LabelledPixels(_pixels(rows), rows[:, 1]) for half, rows in records.items()}
+    parts = {
+        half: LabelledPixels(rows[:, 2:].reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1), rows[:, 1])
+        for half, rows in records.items()
+    }
     groups = [coarse[place] for place in places]
     return array_catalogue(parts, fine, config, read_source(raw / SOURCE), super_classes=groups)
 
@@ -38,7 +42,7 @@ def _names(tar: RawTar, kind: str) -> list[str]:
     return tar.read(f"{FOLDER}/{kind}_label_names.txt").decode().split()
 
 
-def _records(tar: RawTar, half: str) -> np.ndarray:
+def _records(tar: RawTar, half: str) -> Pixels:
     name = f"{FOLDER}/{half}.bin"
     data = tar.read(name)
     if not data or len(data) % RECORD:
@@ -46,11 +50,7 @@ def _records(tar: RawTar, half: str) -> np.ndarray:
     return np.frombuffer(data, np.uint8).reshape(-1, RECORD)
 
 
-def _pixels(records: np.ndarray) -> np.ndarray:
-    return records[:, 2:].reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
-
-
-def _coarse_of_fine(records: np.ndarray, classes: int) -> list[int]:
+def _coarse_of_fine(records: Pixels, classes: int) -> list[int]:
     """Return the coarse label of each fine one, [classes]."""
     coarse = np.zeros(classes, np.int64)
     if records[:, 1].max() < classes:

@@ -35,8 +35,7 @@ def hash_order(texts: Iterable[str], seed: int) -> list[str]:
 
 
 def _hashed(items: Sequence[Item], config: SplitConfig) -> dict[str, str]:
-    units = {_hash_text(item, config): _unit(item, config) for item in items}
-    ordered = [units[text] for text in hash_order(units, config.seed)]
+    ordered = _ordered_units(items, config)
     return _cut(
         ordered, _share(config.test_share, len(ordered)), _share(config.validation_share, len(ordered))
     )
@@ -44,8 +43,7 @@ def _hashed(items: Sequence[Item], config: SplitConfig) -> dict[str, str]:
 
 def _scripts(items: Sequence[Item], config: SplitConfig) -> dict[str, str]:
     other = {item.class_name for item in items if not item.super_class.startswith("Latin/")}
-    latin = {item.split_text: item.class_name for item in items if item.class_name not in other}
-    ordered = [latin[text] for text in hash_order(latin, config.seed)]
+    ordered = _ordered_units([item for item in items if item.class_name not in other], config)
     validation = _share(config.validation_share, len(other) + len(ordered))
     return dict.fromkeys(other, "test") | _cut(ordered, 0, validation)
 
@@ -78,8 +76,7 @@ def _official(items: Sequence[Item], config: SplitConfig) -> dict[str, str]:
                 f"split rule `official`: {config.unit} {_unit(item, config)!r} is in both published halves; "
                 "use unit `class`"
             )
-    training = {_hash_text(item, config): _unit(item, config) for item in items if item.official == "train"}
-    ordered = [training[text] for text in hash_order(training, config.seed)]
+    ordered = _ordered_units([item for item in items if item.official == "train"], config)
     validation = min(_share(config.validation_share, len(halves)), len(ordered))
     return dict.fromkeys(halves, "test") | _cut(ordered, 0, validation)
 
@@ -112,5 +109,7 @@ def _unit(item: Item, config: SplitConfig) -> str:
     return item.class_name if config.unit == "class" else item.super_class
 
 
-def _hash_text(item: Item, config: SplitConfig) -> str:
-    return item.split_text if config.unit == "class" else item.super_class
+def _ordered_units(items: Iterable[Item], config: SplitConfig) -> list[str]:
+    by_class = config.unit == "class"
+    units = {item.split_text if by_class else item.super_class: _unit(item, config) for item in items}
+    return [units[text] for text in hash_order(units, config.seed)]
