@@ -101,6 +101,7 @@ class PreparedDataset:
         # Raw pixels of a split are one memory-mapped array, so its rows must be one slice of images.bin.
         if index[-1] - index[0] + 1 != len(index):
             raise DataError(f"{self.folder}: rows of {name!r} must be adjacent in the manifest")
+        # Labels of the manifest run over all splits; losses need 0..C-1 within this one.
         known = rows.select("label", "class_name").unique().sort("label")
         labels = np.searchsorted(known["label"].to_numpy(), rows["label"].to_numpy()).astype(np.int64)
         roles = rows["role"].to_numpy().astype(np.str_)

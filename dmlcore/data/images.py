@@ -104,7 +104,7 @@ class JpegImages:
         header = read_header(file)
         if header[SEGMENTS]:
             part, row, column = cut_box(file, header, top, left, top + height, left + width)
-            if len(part):
+            if len(part):  # Empty where a restart marker is missing: then the full file is decoded.
                 file, top, left = part, top - row, left - column
         return _decode(file, index)[top : top + height, left : left + width]
 

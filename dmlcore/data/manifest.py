@@ -73,6 +73,7 @@ def check_pixels(manifest: pl.DataFrame, *, encoding: str, channels: int, size_b
         _refuse(manifest.filter(pl.col("length") != shape), f"`length` must be height x width x {channels}")
     beyond = (pl.col("offset") < 0) | (pl.col("offset") + pl.col("length") > size_bytes)
     _refuse(manifest.filter(beyond), f"`offset` + `length` must be within the file of {size_bytes} bytes")
+    # No gaps or overlaps: the data hash covers every byte once.
     expected = pl.col("length").cum_sum() - pl.col("length")
     _refuse(manifest.filter(pl.col("offset") != expected), "`offset` must follow the row before it")
     if size_bytes != manifest["length"].sum():

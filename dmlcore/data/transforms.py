@@ -29,11 +29,13 @@ def to_float(
     Returns:
         [B, C, H, W], float32, contiguous.
     """
+    # A copy: torch must not wrap the read-only memory map.
     pixels = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))
     batch = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     centre, spread = (
         torch.as_tensor(value, dtype=torch.float32, device=batch.device) for value in (mean, std)
     )
+    # In place on the fresh float copy: three passes without three more batches in memory.
     return batch.div_(255.0).sub_(centre.reshape(-1, 1, 1)).div_(spread.reshape(-1, 1, 1))
 
 
@@ -69,6 +71,7 @@ def augment(
     Returns:
         [B, C, H, W]; `images` itself if nothing changes.
     """
+    # A mirror alone is exact: no resampling where nothing else is asked for.
     mirror = horizontal_flip & (draws[5] < 0.0)
     if not (rotation_degrees or scale or shear or translate):
         return _mirrored(images, mirror) if mirror.any() else images
@@ -76,7 +79,7 @@ def augment(
         angle=np.deg2rad(rotation_degrees) * draws[0],
         zoom=1.0 + scale * draws[1],
         shear=shear * draws[2],
-        shift=2.0 * translate * draws[3:5],
+        shift=2.0 * translate * draws[3:5],  # The image is 2 wide in coordinates -1..1.
         flip=np.where(mirror, -1.0, 1.0),
         aspect=images.shape[3] / images.shape[2],
     )

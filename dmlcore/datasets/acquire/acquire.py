@@ -48,4 +48,4 @@ def _files(found: Iterable[Found]) -> Iterator[tuple[str, bytes]]:
                 )
             names.add(name)
             yield name, data
-        seen |= names
+        seen |= names  # Within one archive `members` itself refuses a second one.

@@ -65,7 +65,7 @@ class _StrictTarInfo(tarfile.TarInfo):
         try:
             return super().fromtarfile(tarfile_)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
-            raise
+            raise  # The block of zeros that ends a complete archive.
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"no end of archive: {error}") from None
 
@@ -165,6 +165,7 @@ def _wanted(archive: Archive, number: int, name: str, kind: Kind) -> str | None:
         raise DataError(
             f"{archive.file}, member {name!r}: must be a file or a folder, got a link, a device or a sparse file"
         )
+    # Nothing is written under these names, but they become paths of the manifest and keys of images.tar.
     parts = PurePosixPath(name).parts
     if name.startswith("/") or ".." in parts or not name.isprintable():
         raise DataError(

@@ -49,7 +49,9 @@ def load_catalogue(fonts: Path, config: PreprocessConfig) -> Catalogue:
     """List the glyph images of the font files in `fonts`."""
     drawings = choose_drawings(fonts, config.min_faces)
     items = {_item(point, face): (point, face) for point, face in drawings}
-    canvas = 2 * config.image_size
+    canvas = (
+        2 * config.image_size
+    )  # Drawn at twice the side, then halved by averaging: smooth edges after the jitter.
     loaded = {face: load_face(fonts, face, canvas) for face in FACES}
 
     def read(item: Item) -> Pixels:
@@ -91,6 +93,7 @@ def merge_lookalikes(bitmaps: Mapping[Drawing, bytes]) -> dict[int, int]:
 def super_class(point: int) -> str:
     """Return script and base letter of a character: `Latin/a` for every accented a."""
     character = chr(point)
+    # NFKD puts the base letter first, its accents after it.
     base = unicodedata.normalize("NFKD", character)[0]
     return f"{scripts.script_name(scripts.script(character))}/{base}"
 
@@ -118,6 +121,7 @@ def jitter(image: Image.Image, point: int, face: str) -> Pixels:
     centre = np.full(2, image.width / 2)
     shift = random.uniform(-SHIFT, SHIFT, size=2) * image.width
     rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    # Pillow maps output to input pixels.
     inverse = np.linalg.inv(scale * rotation @ np.array([[1.0, shear], [0.0, 1.0]]))
     offset = centre - inverse @ (centre + shift)
     coefficients = (*inverse[0], offset[0], *inverse[1], offset[1])

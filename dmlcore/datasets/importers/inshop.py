@@ -42,7 +42,9 @@ def _items(tar: RawTar) -> list[Item]:
     if len(rows) != parse_count(count, f"{LIST}, line 1"):
         raise DataError(f"{LIST}: line 1 announces {count} images, {len(rows)} are listed")
     garments: dict[str, str] = {}
-    for path, item_id, _ in sorted(rows):
+    for path, item_id, _ in sorted(
+        rows
+    ):  # Sorted, so that the first garment is taken whatever the list's order.
         garments.setdefault(item_id, _garment(path))
     return [_item(path, item_id, status, garments[item_id]) for path, item_id, status in rows]
 

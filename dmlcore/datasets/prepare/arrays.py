@@ -94,6 +94,7 @@ def resized(pixels: Pixels, size: int) -> Pixels:
     """Resize a square image from [H, H, C] to [size, size, C]."""
     if pixels.shape[0] == size:
         return pixels
+    # Channel by channel: Pillow has no image mode for other numbers of channels.
     channels = [
         Image.fromarray(channel).resize((size, size), Image.Resampling.BICUBIC)
         for channel in np.moveaxis(pixels, 2, 0)

@@ -97,6 +97,7 @@ def fingerprint(rows: pl.DataFrame, config: PreprocessConfig, raw: Path | None) 
     """
     settings = config.model_dump(exclude={"split", "super_classes", "on_duplicates", "max_broken_share"})
     codec = [Image.__version__, features.version("libjpeg_turbo"), ENCODING_VERSION]
+    # Not by content: hashing 120 GB takes minutes at every start.
     files = sorted(path for path in raw.rglob("*") if path.is_file()) if raw else []
     state = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     digest = hashlib.sha256(json.dumps([settings, codec, state]).encode())
@@ -134,6 +135,7 @@ def encode_images(
 
 def build_manifest(rows: pl.DataFrame, encoded: pl.DataFrame) -> pl.DataFrame:
     """Join `rows` with the journal's table, drop unreadable images, number the labels in order of class names."""
+    # The journal is in the order of `rows`, one line per image, so that rows match by position.
     both = rows.hstack(encoded).filter(pl.col("error") == "")
     return both.with_columns(
         index=pl.int_range(pl.len(), dtype=pl.Int64),

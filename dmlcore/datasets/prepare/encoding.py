@@ -55,7 +55,7 @@ def encoder(catalogue: Catalogue, config: PreprocessConfig) -> Callable[[Item], 
     def encoded(item: Item) -> EncodedImage:
         try:
             return encode(catalogue.read(item), item, catalogue, config)
-        except UnreadableImageError as error:
+        except UnreadableImageError as error:  # Any other error is a fault of the code and ends the run.
             return EncodedImage(b"", 0, 0, bytes(16), error=str(error))
 
     return encoded
@@ -63,6 +63,7 @@ def encoder(catalogue: Catalogue, config: PreprocessConfig) -> Callable[[Item], 
 
 def stored_channels(catalogue: Catalogue, config: PreprocessConfig) -> int:
     """Return the number of channels of the stored images."""
+    # Grey drawings become RGB too: `JpegImages` has 3 channels.
     return 3 if config.encoding == "jpeg" else catalogue.channels
 
 

@@ -87,6 +87,7 @@ def resize_short_side(image: Image.Image, size: int) -> Image.Image:
 def _decode(data: bytes, resize: Callable[[Image.Image], Image.Image], *, name: str) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            # Checked on the header, before `transpose` or `resize` allocates the pixels.
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} is above {MAX_PIXELS}")
             return resize(_rgb(ImageOps.exif_transpose(image)))
@@ -99,7 +100,9 @@ def _decode(data: bytes, resize: Callable[[Image.Image], Image.Image], *, name: 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):  # Pillow would clip 16-bit grey to 255 instead of scaling it.
         image = Image.fromarray(_eight_bits(np.asarray(image)))
-    if image.has_transparency_data:
+    if (
+        image.has_transparency_data
+    ):  # convert("RGB") would show the arbitrary colours below transparent pixels.
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     return image.convert("RGB")

@@ -65,7 +65,7 @@ class Journal:
                 for image in images:
                     file.write(image.data)
                     lines.append(_line(image))
-                    yield image
+                    yield image  # Before the flush: the consumer may raise, and `finally` still keeps this image.
                     if len(lines) == BATCH:
                         _flush(file, journal, lines)
             finally:
@@ -90,7 +90,7 @@ class Journal:
         with self.path.open("rb") as file:
             end = len(first) if (first := file.readline()) == f"{fingerprint}\n".encode() else 0
             while end and (line := file.readline()).endswith(b"\n"):  # An incomplete final line is ignored.
-                length = int(line.split(b",")[3])
+                length = int(line.split(b",")[3])  # Numbers and hexadecimal precede it: no quoted comma.
                 if size + length > there:
                     break
                 count, size, end = count + 1, size + length, end + len(line)

@@ -73,7 +73,7 @@ def near_pairs(hashes: Hashes, kinds: Kinds, *, radius: int = RADIUS, limit: int
     """
     parts = _parts(hashes) if radius else _numbered(hashes)
     found, nothing = np.empty((0, 3), np.int64), np.empty(0, np.int64)
-    counts = kinds(nothing, nothing).sum(axis=0)
+    counts = kinds(nothing, nothing).sum(axis=0)  # K zeros: only `kinds` knows K.
     crowded = np.zeros(len(hashes), np.bool_)
     for place in range(parts.shape[1]):
         for one, other in _neighbours(parts[:, place], hashes, crowded):
@@ -87,7 +87,7 @@ def _parts(hashes: Hashes) -> npt.NDArray[np.int32]:
     """Split the 128 bits into PARTS runs of bits, each as a number: [N, PARTS]."""
     parts = np.empty((len(hashes), PARTS), np.int32)
     bounds = np.linspace(0, 128, PARTS + 1).astype(int)
-    for block in range(0, len(hashes), BLOCK):
+    for block in range(0, len(hashes), BLOCK):  # Unpacked, a million hashes would take 128 MB.
         bits = np.unpackbits(hashes[block : block + BLOCK], axis=1)
         for place, (start, end) in enumerate(pairwise(bounds)):
             parts[block : block + BLOCK, place] = bits[:, start:end] @ (
@@ -106,7 +106,9 @@ def _neighbours(
     part: npt.NDArray[np.int32], hashes: Hashes, crowded: npt.NDArray[np.bool_]
 ) -> Iterator[tuple[Rows, Rows]]:
     """Yield pairs that share `part`, nearest in hash order first; mark in `crowded` the rows with too many."""
-    halves = hashes.view(np.uint64)
+    halves = hashes.view(
+        np.uint64
+    )  # 128 bits as two numbers, so that lexsort compares 2 keys in place of 16.
     order = np.lexsort((halves[:, 1], halves[:, 0], part))
     ordered = part[order]
     start = np.arange(len(order))
@@ -127,6 +129,7 @@ def _close(
     of_kinds = kinds(one, other)
     kept = of_kinds.any(axis=1)
     one, other, of_kinds = one[kept], other[kept], of_kinds[kept]
+    # Kinds first: pairs of one class and split are of no kind, and drop out before the bits are counted.
     bits = np.bitwise_count(hashes[one] ^ hashes[other]).sum(axis=1, dtype=np.int64)
     near = (bits <= radius) & ~(earlier[one] == earlier[other]).any(axis=1)
     pairs = np.stack([np.minimum(one, other), np.maximum(one, other), bits], axis=1)

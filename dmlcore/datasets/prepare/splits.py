@@ -30,6 +30,7 @@ def assign_splits(items: Sequence[Item], config: SplitConfig) -> list[str]:
 
 def hash_order(texts: Iterable[str], seed: int) -> list[str]:
     """Sort distinct texts by the sha256 of the text alone for seed 0, of `seed:text` otherwise."""
+    # A hash, not a shuffle: a class added later does not reorder the others.
     prefix = f"{seed}:" if seed else ""
     return sorted(set(texts), key=lambda text: hashlib.sha256((prefix + text).encode()).hexdigest())
 
@@ -96,6 +97,7 @@ def _closed(items: Sequence[Item], config: SplitConfig) -> list[str]:
 
 
 def _cut(ordered: Sequence[str], test: int, validation: int) -> dict[str, str]:
+    # Test first: another `validation_share` leaves the test split as it is.
     names = ["test"] * test + ["validation"] * validation
     names += ["train"] * (len(ordered) - len(names))
     return dict(zip(ordered, names, strict=True))
