@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from dmlcore.metrics.inputs import Pairs
-from dmlcore.metrics.pairwise.tiles import Tile, one_thread, product
+from dmlcore.metrics.pairwise.tiles import Tile, multiply_tile, one_thread
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -113,9 +113,9 @@ def _table(pairs: Pairs, first: int, last: int, similarity: float) -> Ints:
 def _by_column_class(pairs: Pairs, tile: Tile, similarity: float) -> tuple[Ints, NDArray[np.int32]]:
     """The m classes of the tile's columns, and the accepted pairs of each of its rows with them, [rows, m]."""
     row, stop, col, end = tile
-    block, window = product(pairs, tile)
-    top, left = row - window[4], col - window[5]
-    accepted = block[top : top + stop - row, left : left + end - col] >= np.float32(similarity)
+    block, bounds = multiply_tile(pairs, tile)
+    top, left = row - bounds.block_row, col - bounds.block_col
+    accepted = block.numpy()[top : top + stop - row, left : left + end - col] >= np.float32(similarity)
     if pairs.symmetric and col < stop:  # each pair once, and no image with itself
         accepted &= np.arange(col, end)[None, :] > np.arange(row, stop)[:, None]
     others, at = np.unique(pairs.col_class[col:end], return_index=True)

@@ -14,21 +14,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dmlcore.metrics.accuracy import operating_points
+from dmlcore.metrics.class_scores import check_collapse
 from dmlcore.metrics.evaluation import choose_sweep
-from dmlcore.metrics.inputs import Pairs
+from dmlcore.metrics.inputs import REPORTED_FARS, Pairs, Settings
 from dmlcore.metrics.pairwise.order_statistics import (
     HIGH_BINS,
     LOW_BINS,
     LOW_BITS,
+    bin_of_rank,
     distance,
-    from_the_top,
     key_to_float,
 )
 from dmlcore.metrics.pairwise.sweep import Sweep
 from dmlcore.metrics.pairwise.tiles import one_thread
-from dmlcore.metrics.scores import check_collapse
-from dmlcore.metrics.settings import REPORTED_FARS, Settings
-from dmlcore.metrics.verification import operating_points
 
 Kind = Literal["far", "frr"]
 PAIRS_OF = {"far": "negative", "frr": "positive"}
@@ -97,10 +96,10 @@ def rejects_allowed(rate: float, total: int) -> int:
 
 def _positive_statistic(sweep: Sweep, positives: NDArray[np.int64], rank: int) -> float:
     """The similarity of the rank-th nearest positive pair, rank from 1; `positives` by upper key."""
-    place, above = from_the_top(positives, rank)
+    place, above = bin_of_rank(positives, rank)
     with one_thread():
         low = sweep.positive_keys(0, place << LOW_BITS, LOW_BINS)
-    key, _ = from_the_top(low, rank - above)
+    key, _ = bin_of_rank(low, rank - above)
     return key_to_float((place << LOW_BITS) + key)
 
 

@@ -1,4 +1,4 @@
-"""Every metric against the naive float64 oracle, on unequal classes with singletons, for each way to walk the pairs."""
+"""Every metric against the naive float64 oracle, on unequal classes with singletons, for each protocol."""
 
 import numpy as np
 import pytest
