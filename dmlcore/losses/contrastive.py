@@ -43,7 +43,7 @@ class Contrastive(MetricLoss):
 
 
 def contrastive(matrix: Tensor, groups: list[ClassGroup], margins: tuple[float, float]) -> Tensor:
-    """Contrastive loss of [B, B] cosine similarities sorted by class, overwritten with the gradient."""
+    """Compute the contrastive loss of [B, B] cosine similarities sorted by class, overwritten with the gradient."""
     matrix.fill_diagonal_(1)
     blocks = [class_blocks(matrix, group) for group in groups]
     distances = [cosine_distances(block) for block in blocks]
@@ -65,7 +65,7 @@ def cosine_distances(similarities: Tensor) -> Tensor:
 
 
 def _negatives(matrix: Tensor, margin: float) -> tuple[Tensor, Tensor]:
-    """Sum of margin - d where it is above 0 and the number of such pairs (at least 1); leaves 1 / d there, else 0."""
+    """Sum margin - d where it is above 0 and count such pairs (at least 1); leaves 1 / d there, else 0."""
     total, count = matrix.new_zeros(()), matrix.new_zeros(())
     for rows in row_chunks(matrix):
         distances = cosine_distances(rows)

@@ -47,7 +47,7 @@ class LanguageGuidance(MetricLoss):
             )
         self.gamma = gamma
         self.omega = omega
-        # Not in the state dict: it belongs to the data set, and the constructor is handed it anyway.
+        # Not in the state dict: it belongs to the data set, and the constructor gets it anyway.
         self.register_buffer("text_embeddings", normalize(texts), persistent=False)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class LanguageGuidance(MetricLoss):
 def language_guidance(
     image_similarities: Tensor, text_similarities: Tensor, labels: Tensor, gamma: float
 ) -> Tensor:
-    """Mean row-wise divergence of two [B, B] similarity matrices, given labels [B]."""
+    """Compute the mean row-wise divergence of two [B, B] similarity matrices, given labels [B]."""
     same = labels.unsqueeze(1) == labels
     images = functional.log_softmax(image_similarities.masked_fill(same, 1 + gamma), dim=1)
     texts = functional.log_softmax(text_similarities.masked_fill(same, 1 + gamma), dim=1)

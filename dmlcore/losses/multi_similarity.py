@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dmlcore.losses.base import MetricLoss, check_number
-from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, others, pairwise_loss
+from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, off_diagonal_mask, pairwise_loss
 
 
 class MultiSimilarity(MetricLoss):
@@ -56,12 +56,12 @@ class MultiSimilarity(MetricLoss):
 def multi_similarity(
     matrix: Tensor, groups: list[ClassGroup], alpha: float, beta: float, base: float, epsilon: float
 ) -> Tensor:
-    """Multi-similarity loss of [B, B] cosine similarities sorted by class, overwritten with the gradient."""
+    """Compute the loss of [B, B] cosine similarities sorted by class, overwritten with the gradient."""
     total = matrix.new_zeros(())
     for chunk in class_chunks(groups, matrix):
-        rows = matrix[chunk.rows].unflatten(0, (chunk.num_classes, chunk.size))
+        rows = torch.unflatten(matrix[chunk.rows], 0, (chunk.num_classes, chunk.size))
         block = class_blocks(matrix, chunk)
-        positives = block.masked_fill(~others(chunk.size, matrix.device), torch.inf)
+        positives = block.masked_fill(~off_diagonal_mask(chunk.size, matrix.device), torch.inf)
         block.fill_(-torch.inf)
         hardest_negative = rows.amax(dim=2, keepdim=True)
         kept = positives < hardest_negative + epsilon
@@ -74,7 +74,7 @@ def multi_similarity(
 
 
 def _soft_hinge(similarities: Tensor, scale: float, base: float) -> Tensor:
-    """Sum over rows of log(1 + sum e^{scale (s - base)}) / |scale|; overwrites s with the gradient."""
+    """Sum over the rows log(1 + sum e^{scale (s - base)}) / |scale|; overwrites s with the gradient."""
     logits = similarities.sub_(base).mul_(scale)
     shift = logits.amax(dim=-1, keepdim=True).clamp_(min=0)
     weights = logits.sub_(shift).exp_()

@@ -50,7 +50,7 @@ class ProxyAnchor(MetricLoss):
 
 
 def proxy_anchor(similarities: Tensor, labels: Tensor, alpha: float, margin: float) -> Tensor:
-    """Proxy-anchor loss of [B, C] cosine similarities to the proxies and labels [B]."""
+    """Compute the proxy-anchor loss of [B, C] cosine similarities to the proxies and labels [B]."""
     own = labels.unsqueeze(1) == torch.arange(similarities.shape[1], device=labels.device)
     positives = log1p_sum_exp((-alpha * (similarities - margin)).masked_fill(~own, -torch.inf))
     negatives = log1p_sum_exp((alpha * (similarities + margin)).masked_fill(own, -torch.inf))

@@ -72,7 +72,7 @@ class ProxyGML(MetricLoss):
 
 
 def graph_probabilities(similarities: Tensor, labels: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
-    """Masked softmax of the kept similarities [B, C, N] and labels [B]: probabilities and mask, both [B, C]."""
+    """Compute the masked softmax of the kept similarities [B, C, N]: probabilities and mask, both [B, C]."""
     batch, num_classes, per_class = similarities.shape
     number = max(math.ceil(ratio * num_classes * per_class), per_class)
     own = functional.one_hot(labels.long(), num_classes).unsqueeze(2)
@@ -97,7 +97,7 @@ def _binary_term(probabilities: Tensor, kept: Tensor, labels: Tensor) -> Tensor:
 
 
 def _proxy_term(proxies: Tensor) -> Tensor:
-    """Cross-entropy of each sub-proxy [C, N, D] against the sums of its cosines to each class's sub-proxies."""
+    """Compute the cross-entropy of each sub-proxy [C, N, D] over its summed cosines to each class's sub-proxies."""
     num_classes, per_class, _ = proxies.shape
     logits = proxies.flatten(0, 1) @ proxies.sum(dim=1).T
     classes = torch.arange(num_classes, device=proxies.device).repeat_interleave(per_class)

@@ -65,7 +65,7 @@ class RecallAtK(MetricLoss):
 
 
 def smooth_recall(ahead: Tensor, own_ahead: Tensor, ks: Sequence[int], temperature: float) -> Tensor:
-    """Mean over ks of a query's smooth recall: numbers of rivals ahead [m, n, positives] -> [m, n]."""
+    """Average a query's smooth recall over ks: numbers of rivals ahead [m, n, positives] -> [m, n]."""
     limits = torch.tensor(ks, dtype=ahead.dtype, device=ahead.device)
     hits = torch.sigmoid((limits - 1 - ahead.unsqueeze(3)) / temperature).sum(dim=2)
     return (hits.minimum(limits) / limits.clamp(max=ahead.shape[2])).mean(dim=2)

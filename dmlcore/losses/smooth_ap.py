@@ -45,5 +45,5 @@ class SmoothAP(MetricLoss):
 
 
 def smooth_average_precision(ahead: Tensor, own_ahead: Tensor) -> Tensor:
-    """Mean over a query's positives of (rank among positives / rank among all): two [m, n, k] -> [m, n]."""
+    """Average over a query's positives (rank among positives / rank among all): two [m, n, k] -> [m, n]."""
     return ((1 + own_ahead) / (1 + ahead)).mean(dim=2)

@@ -71,7 +71,7 @@ class SoftTriple(MetricLoss):
 
 
 def center_spread(centers: Tensor) -> Tensor:
-    """Mean distance between the centres of a class, halved: [C, K, D], normalised -> scalar."""
+    """Compute the mean distance between the centres of a class, halved: [C, K, D], normalised -> scalar."""
     num_classes, per_class, _ = centers.shape
     if per_class == 1:
         return centers.new_zeros(())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dmlcore.losses.base import MetricLoss, check_number
-from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, others, pairwise_loss
+from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, off_diagonal_mask, pairwise_loss
 
 
 class SupCon(MetricLoss):
@@ -38,7 +38,7 @@ class SupCon(MetricLoss):
 
 
 def supcon(matrix: Tensor, groups: list[ClassGroup], temperature: float) -> Tensor:
-    """Supervised contrastive loss of [B, B] cosine similarities sorted by class, overwritten with the gradient."""
+    """Compute the loss of [B, B] cosine similarities sorted by class, overwritten with the gradient."""
     num_anchors = max(sum(group.num_classes * group.size for group in groups if group.size > 1), 1)
     matrix.div_(temperature).fill_diagonal_(-torch.inf)
     total = matrix.new_zeros(())
@@ -47,7 +47,7 @@ def supcon(matrix: Tensor, groups: list[ClassGroup], temperature: float) -> Tens
         if chunk.size == 1:
             rows.zero_()
             continue
-        pairs = others(chunk.size, matrix.device)
+        pairs = off_diagonal_mask(chunk.size, matrix.device)
         log_sums = torch.logsumexp(rows, dim=1, keepdim=True)
         total += log_sums.sum() - block[:, pairs].sum() / (chunk.size - 1)
         rows.sub_(log_sums).exp_()

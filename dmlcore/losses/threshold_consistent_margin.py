@@ -59,7 +59,7 @@ class ThresholdConsistentMargin(MetricLoss):
 def threshold_consistent_margin(
     matrix: Tensor, groups: list[ClassGroup], margins: tuple[float, float], weights: tuple[float, float]
 ) -> Tensor:
-    """TCM of [B, B] cosine similarities sorted by class, overwritten with the gradient."""
+    """Compute TCM of [B, B] cosine similarities sorted by class, overwritten with the gradient."""
     matrix.fill_diagonal_(torch.inf)  # an image is no pair with itself, even at a margin of 1
     blocks = [class_blocks(matrix, group) for group in groups]
     below = [block <= margins[0] for block in blocks]
@@ -76,7 +76,7 @@ def threshold_consistent_margin(
 
 
 def _hinge_and_count(matrix: Tensor, margin: float) -> tuple[Tensor, Tensor]:
-    """Sum of the excesses over the margin and their number (at least 1); leaves 1 where there is one, else 0."""
+    """Sum the excesses over the margin and count them (at least 1); leaves 1 where there is one, else 0."""
     total, count = matrix.new_zeros(()), matrix.new_zeros(())
     for rows in row_chunks(matrix):
         total += (rows - margin).clamp_(min=0).sum()

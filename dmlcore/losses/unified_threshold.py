@@ -12,7 +12,7 @@ from dmlcore.losses.base import MetricLoss, check_number, normalize
 
 
 class UnifiedThreshold(MetricLoss):
-    """Positives above and negatives below the one similarity b / g, which is learned: the natural rival of TCM.
+    """Push positives above and negatives below one learned similarity, b / g: the natural rival of TCM.
 
     L = mean over ordered positive pairs of log(1 + e^{-g s_p + b})
         + mean over anchors of sum over their negatives of log(1 + e^{g s_n - b}).
@@ -48,7 +48,7 @@ class UnifiedThreshold(MetricLoss):
 
 
 def unified_threshold(similarities: Tensor, labels: Tensor, gamma: float, bias: Tensor) -> Tensor:
-    """USS loss of [B, B] cosine similarities, labels [B] and the learned scalar b."""
+    """Compute the USS loss of [B, B] cosine similarities, labels [B] and the learned scalar b."""
     same = labels.unsqueeze(1) == labels
     positive = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     sign = 1 - 2 * same.to(similarities.dtype)
