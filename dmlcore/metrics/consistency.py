@@ -28,8 +28,8 @@ def range_mean(values: Floats) -> Floats:
 
     Equals the integral over the range divided by its width; a range of width 0 gives the value there.
     """
-    inner: Floats = values.sum(-1) - (values[..., 0] + values[..., -1]) / 2.0
-    return inner / (values.shape[-1] - 1)
+    mean: Floats = (values.sum(-1) - (values[..., 0] + values[..., -1]) / 2.0) / (values.shape[-1] - 1)
+    return mean
 
 
 def opis(class_utility: Floats) -> float:
