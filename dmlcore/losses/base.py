@@ -6,12 +6,15 @@ Shapes: B batch, D embedding width.
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 HALF_TYPES = (torch.float16, torch.bfloat16)
 SMALLEST_LENGTH = 1.0e-12
+Number = TypeVar("Number", int, float)
+Choice = TypeVar("Choice")
 
 
 class MetricLoss(nn.Module):
@@ -92,14 +95,14 @@ def row_lengths(vectors: Tensor) -> Tensor:
 
 def check_number(
     name: str,
-    value: object,
+    value: Number,
     *,
     low: float = -math.inf,
     high: float = math.inf,
     open_low: bool = False,
     whole: bool = False,
-) -> None:
-    """Refuse a parameter that is not a finite number in its range.
+) -> Number:
+    """Return a parameter, or refuse it where it is not a finite number in its range.
 
     Args:
         name: dotted name for the message, `tcm.positive_margin`.
@@ -110,26 +113,21 @@ def check_number(
         whole: the value must be an int.
 
     Raises:
-        ValueError: naming the parameter, the rule, the value and the fix.
+        ValueError: naming the parameter, the rule and the value.
     """
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int if whole else (int, float))
-        or not math.isfinite(value)
-    ):
-        raise ValueError(
-            f"`{name}` must be {'an integer' if whole else 'a finite number'}, got {value!r}; "
-            f"write it as a plain {'integer' if whole else 'number'}"
-        )
+    kinds = int if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
+        raise ValueError(f"`{name}` must be {'an integer' if whole else 'a finite number'}, got {value!r}")
     if value < low or value > high or (open_low and value == low):
-        rule = f"{'above' if open_low else 'at least'} {low:g}" + (
-            f" and at most {high:g}" if high < math.inf else ""
-        )
-        raise ValueError(f"`{name}` must be {rule}, got {value!r}; choose a value in that range")
+        rule = f"{'above' if open_low else 'at least'} {low:g}"
+        rule += f" and at most {high:g}" if high < math.inf else ""
+        raise ValueError(f"`{name}` must be {rule}, got {value!r}")
+    return value
 
 
-def check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
-    """Refuse a parameter that is not one of the allowed values."""
+def check_choice(name: str, value: Choice, allowed: tuple[Choice, ...]) -> Choice:
+    """Return a parameter, or refuse it where it is not one of the allowed values."""
+    # 1 == True, but only the one of them that is listed will do.
     if type(value) not in {type(item) for item in allowed} or value not in allowed:
-        listed = ", ".join(repr(item) for item in allowed)
-        raise ValueError(f"`{name}` must be one of {listed}, got {value!r}")
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+    return value

@@ -33,10 +33,8 @@ class Circle(MetricLoss):
 
     def __init__(self, margin: float = 0.4, gamma: float = 80.0) -> None:
         super().__init__()
-        check_number("circle.margin", margin, low=0, high=1)
-        check_number("circle.gamma", gamma, low=0, open_low=True)
-        self.margin = margin
-        self.gamma = gamma
+        self.margin = check_number("circle.margin", margin, low=0, high=1)
+        self.gamma = check_number("circle.gamma", gamma, low=0, open_low=True)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         kernel = partial(circle, margin=self.margin, gamma=self.gamma)

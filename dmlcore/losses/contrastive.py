@@ -32,10 +32,8 @@ class Contrastive(MetricLoss):
 
     def __init__(self, positive_margin: float = 0.0, negative_margin: float = 1.0) -> None:
         super().__init__()
-        check_number("contrastive.positive_margin", positive_margin, low=0, high=2)
-        check_number("contrastive.negative_margin", negative_margin, low=0, high=2)
-        self.positive_margin = positive_margin
-        self.negative_margin = negative_margin
+        self.positive_margin = check_number("contrastive.positive_margin", positive_margin, low=0, high=2)
+        self.negative_margin = check_number("contrastive.negative_margin", negative_margin, low=0, high=2)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         kernel = partial(contrastive, margins=(self.positive_margin, self.negative_margin))

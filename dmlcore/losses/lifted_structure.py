@@ -31,8 +31,7 @@ class LiftedStructure(MetricLoss):
 
     def __init__(self, margin: float = 1.0) -> None:
         super().__init__()
-        check_number("lifted_structure.margin", margin, low=0)
-        self.margin = margin
+        self.margin = check_number("lifted_structure.margin", margin, low=0)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         # Distances do not see a common offset, but |x|^2 + |y|^2 - 2xy loses its digits to one.

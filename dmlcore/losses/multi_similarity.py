@@ -37,14 +37,10 @@ class MultiSimilarity(MetricLoss):
         self, alpha: float = 2.0, beta: float = 50.0, base: float = 0.5, epsilon: float = 0.1
     ) -> None:
         super().__init__()
-        check_number("multi_similarity.alpha", alpha, low=0, open_low=True)
-        check_number("multi_similarity.beta", beta, low=0, open_low=True)
-        check_number("multi_similarity.base", base, low=-1, high=1)
-        check_number("multi_similarity.epsilon", epsilon, low=0)
-        self.alpha = alpha
-        self.beta = beta
-        self.base = base
-        self.epsilon = epsilon
+        self.alpha = check_number("multi_similarity.alpha", alpha, low=0, open_low=True)
+        self.beta = check_number("multi_similarity.beta", beta, low=0, open_low=True)
+        self.base = check_number("multi_similarity.base", base, low=-1, high=1)
+        self.epsilon = check_number("multi_similarity.epsilon", epsilon, low=0)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         kernel = partial(

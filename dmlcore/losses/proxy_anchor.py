@@ -36,10 +36,8 @@ class ProxyAnchor(MetricLoss):
         super().__init__()
         check_number("proxy_anchor.num_classes", num_classes, low=1, whole=True)
         check_number("proxy_anchor.embedding_dim", embedding_dim, low=1, whole=True)
-        check_number("proxy_anchor.alpha", alpha, low=0, open_low=True)
-        check_number("proxy_anchor.margin", margin, low=-1, high=1)
-        self.alpha = alpha
-        self.margin = margin
+        self.alpha = check_number("proxy_anchor.alpha", alpha, low=0, open_low=True)
+        self.margin = check_number("proxy_anchor.margin", margin, low=-1, high=1)
         self.proxies = nn.Parameter(torch.empty(num_classes, embedding_dim))
         nn.init.kaiming_normal_(self.proxies, mode="fan_out")  # as the authors do
 

@@ -48,16 +48,12 @@ class ProxyGML(MetricLoss):
         form: str = "softmax",
     ) -> None:
         super().__init__()
-        check_number("proxy_gml.num_classes", num_classes, low=1, whole=True)
+        self.num_classes = check_number("proxy_gml.num_classes", num_classes, low=1, whole=True)
         check_number("proxy_gml.embedding_dim", embedding_dim, low=1, whole=True)
         check_number("proxy_gml.proxies_per_class", proxies_per_class, low=1, whole=True)
-        check_number("proxy_gml.ratio", ratio, low=0, high=1, open_low=True)
-        check_number("proxy_gml.regularization", regularization, low=0)
-        check_choice("proxy_gml.form", form, ("softmax", "bce"))
-        self.num_classes = num_classes
-        self.ratio = ratio
-        self.regularization = regularization
-        self.form = form
+        self.ratio = check_number("proxy_gml.ratio", ratio, low=0, high=1, open_low=True)
+        self.regularization = check_number("proxy_gml.regularization", regularization, low=0)
+        self.form = check_choice("proxy_gml.form", form, ("softmax", "bce"))
         self.proxies = nn.Parameter(torch.empty(num_classes, proxies_per_class, embedding_dim))
         nn.init.kaiming_uniform_(self.proxies.view(-1, embedding_dim).T, a=math.sqrt(5))  # as the authors do
 

@@ -31,8 +31,7 @@ class SmoothAP(MetricLoss):
 
     def __init__(self, temperature: float = 0.01) -> None:
         super().__init__()
-        check_number("smooth_ap.temperature", temperature, low=0, open_low=True)
-        self.temperature = temperature
+        self.temperature = check_number("smooth_ap.temperature", temperature, low=0, open_low=True)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         kernel = partial(

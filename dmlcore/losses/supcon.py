@@ -30,8 +30,7 @@ class SupCon(MetricLoss):
 
     def __init__(self, temperature: float = 0.1) -> None:
         super().__init__()
-        check_number("supcon.temperature", temperature, low=0, open_low=True)
-        self.temperature = temperature
+        self.temperature = check_number("supcon.temperature", temperature, low=0, open_low=True)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         return pairwise_loss(embeddings, labels, partial(supcon, temperature=self.temperature))

@@ -40,14 +40,10 @@ class ThresholdConsistentMargin(MetricLoss):
         negative_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        check_number("tcm.positive_margin", positive_margin, low=-1, high=1)
-        check_number("tcm.negative_margin", negative_margin, low=-1, high=1)
-        check_number("tcm.positive_weight", positive_weight, low=0)
-        check_number("tcm.negative_weight", negative_weight, low=0)
-        self.positive_margin = positive_margin
-        self.negative_margin = negative_margin
-        self.positive_weight = positive_weight
-        self.negative_weight = negative_weight
+        self.positive_margin = check_number("tcm.positive_margin", positive_margin, low=-1, high=1)
+        self.negative_margin = check_number("tcm.negative_margin", negative_margin, low=-1, high=1)
+        self.positive_weight = check_number("tcm.positive_weight", positive_weight, low=0)
+        self.negative_weight = check_number("tcm.negative_weight", negative_weight, low=0)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         margins = (self.positive_margin, self.negative_margin)

@@ -37,8 +37,7 @@ class Triplet(MetricLoss):
 
     def __init__(self, margin: float = 0.2) -> None:
         super().__init__()
-        check_number("triplet.margin", margin, low=0, open_low=True)
-        self.margin = margin
+        self.margin = check_number("triplet.margin", margin, low=0, open_low=True)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         return pairwise_loss(embeddings, labels, partial(semi_hard_triplets, margin=self.margin))

@@ -34,10 +34,8 @@ class UnifiedThreshold(MetricLoss):
     def __init__(self, num_classes: int, gamma: float = 64.0, weight: float = 1.0) -> None:
         super().__init__()
         check_number("unified_threshold.num_classes", num_classes, low=1, whole=True)
-        check_number("unified_threshold.gamma", gamma, low=0, open_low=True)
-        check_number("unified_threshold.weight", weight, low=0)
-        self.gamma = gamma
-        self.weight = weight
+        self.gamma = check_number("unified_threshold.gamma", gamma, low=0, open_low=True)
+        self.weight = check_number("unified_threshold.weight", weight, low=0)
         self.bias = nn.Parameter(torch.tensor(math.log(10 * num_classes)))
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
