@@ -3,7 +3,7 @@
 One by one costs 1.25 ns a value, half as much as the product itself at D = 128; sixteen at a time about 0.3.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import binding, ir
@@ -15,7 +15,21 @@ from dmlcore.metrics.pairwise import compiled
 
 Floats = NDArray[np.float32]
 LANES = 16
+RUN_WIDTH = 256  # columns that eight bits tell apart
 HAS_AVX512 = bool(binding.get_host_cpu_features().get("avx512f"))
+
+
+class ScanBuffers(NamedTuple):
+    """What scan_tile writes into: one thread's own, so that no tile allocates.
+
+    `values`, `columns`: one run's candidates; `packed`, `run_start`: as in PackedTile; `col_thresholds [WIDTH]`.
+    """
+
+    values: Floats
+    columns: NDArray[np.int32]
+    packed: NDArray[np.uint64]
+    run_start: NDArray[np.int32]
+    col_thresholds: Floats
 
 
 def _compress16(
@@ -65,16 +79,10 @@ compress16: Any = intrinsic(_compress16)
 
 @compiled
 def compress_scalar(
-    row: Floats,
-    start: int,
-    end: int,
-    threshold: Any,
-    thresholds: Floats,
-    values: Floats,
-    columns: NDArray[np.int32],
-    count: int,
+    row: Floats, start: int, end: int, threshold: Any, buffers: ScanBuffers, count: int
 ) -> int:
     """As compress_above, one value at a time."""
+    values, columns, thresholds = buffers.values, buffers.columns, buffers.col_thresholds
     for j in range(start, end):
         # Store always, count only a hit: no branch to mispredict, and the next value overwrites a miss.
         values[count] = row[j]
@@ -84,37 +92,18 @@ def compress_scalar(
 
 
 @compiled
-def compress_wide(
-    row: Floats,
-    start: int,
-    end: int,
-    threshold: Any,
-    thresholds: Floats,
-    values: Floats,
-    columns: NDArray[np.int32],
-    count: int,
-) -> int:
+def compress_wide(row: Floats, start: int, end: int, threshold: Any, buffers: ScanBuffers, count: int) -> int:
     """As compress_above, LANES values at a time, the rest one by one."""
-    row_at, thresholds_at, values_at, columns_at = (
-        row.ctypes.data,
-        thresholds.ctypes.data,
-        values.ctypes.data,
-        columns.ctypes.data,
-    )
-    j = start
+    row_at, thresholds_at = row.ctypes.data, buffers.col_thresholds.ctypes.data
+    values_at, columns_at = buffers.values.ctypes.data, buffers.columns.ctypes.data
+    limit, j = np.float32(threshold), start
     while j + LANES <= end:
-        count += compress16(
-            row_at + 4 * j,
-            thresholds_at + 4 * j,
-            np.float32(threshold),
-            j,
-            values_at + 4 * count,
-            columns_at + 4 * count,
-        )
+        values_end, columns_end = values_at + 4 * count, columns_at + 4 * count
+        count += compress16(row_at + 4 * j, thresholds_at + 4 * j, limit, j, values_end, columns_end)
         j += LANES
-    return compress_scalar(row, j, end, threshold, thresholds, values, columns, count)
+    return compress_scalar(row, j, end, threshold, buffers, count)
 
 
 compress_above = compress_wide if HAS_AVX512 else compress_scalar
-"""Append to `values` and `columns`, which hold `count`, each row[start:end] that reaches `threshold` or its column's of
-`thresholds`; returns the new count."""
+"""Append to `values` and `columns` of the buffers, which hold `count`, each row[start:end] that reaches `threshold` or
+its column's of `col_thresholds`; returns the new count."""

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmlcore.metrics.pairwise import compiled
+from dmlcore.metrics.pairwise.compress import RUN_WIDTH
 from dmlcore.metrics.pairwise.order_statistics import LOW_BINS, LOW_BITS, order_key
-from dmlcore.metrics.pairwise.tiles import RUN_WIDTH, ColumnRange, TileBounds
+from dmlcore.metrics.pairwise.tiles import ColumnRange, TileBounds
 
 LOW_MASK = LOW_BINS - 1
 Floats = NDArray[np.float32]

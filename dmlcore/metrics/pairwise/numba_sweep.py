@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dmlcore.metrics.inputs import Pairs, Split
 from dmlcore.metrics.pairwise import count_kernels, scan_kernels
+from dmlcore.metrics.pairwise.compress import RUN_WIDTH
 from dmlcore.metrics.pairwise.count_kernels import CutLookup, PositiveTables
 from dmlcore.metrics.pairwise.order_statistics import HIGH_BINS, LOW_BINS, order_keys
 from dmlcore.metrics.pairwise.ranks import RankArrays, Ranks, rank_arrays
@@ -24,7 +25,6 @@ from dmlcore.metrics.pairwise.similarity_cutoff import (
 )
 from dmlcore.metrics.pairwise.tiles import (
     HEIGHT,
-    RUN_WIDTH,
     ColumnRange,
     Floats,
     PackedTile,

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmlcore.metrics.pairwise import compiled
-from dmlcore.metrics.pairwise.compress import compress_above
+from dmlcore.metrics.pairwise.compress import RUN_WIDTH, ScanBuffers, compress_above
 from dmlcore.metrics.pairwise.order_statistics import LOW_BITS, order_key
 from dmlcore.metrics.pairwise.ranks import RankArrays
 from dmlcore.metrics.pairwise.similarity_cutoff import SimilarityCutoff
-from dmlcore.metrics.pairwise.tiles import RUN_WIDTH, ColumnRange, ScanBuffers, TileBounds
+from dmlcore.metrics.pairwise.tiles import ColumnRange, TileBounds
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -28,11 +28,10 @@ RANK_NOTHING, RANK_ROWS, RANK_BOTH = (
 
 
 @compiled
-def rank_negative(
-    value: Any, query: int, start: Ints, active: Ints, values: Floats, above: NDArray[np.int32]
-) -> None:
+def rank_negative(value: Any, query: int, ranks: RankArrays, above: NDArray[np.int32]) -> None:
     """Count a negative above the best active positive that it reaches."""
-    low, high = start[query], start[query] + active[query] - 1
+    values = ranks.values
+    low, high = ranks.start[query], ranks.start[query] + ranks.active[query] - 1
     if high < low or value < values[high]:
         return
     while low < high:
@@ -45,27 +44,19 @@ def rank_negative(
 
 
 @compiled
-def update_threshold(
-    query: int,
-    start: Ints,
-    active: Ints,
-    limit: Ints,
-    values: Floats,
-    above: NDArray[np.int32],
-    threshold: Floats,
-) -> None:
+def update_threshold(query: int, ranks: RankArrays) -> None:
     """Drop the query's positives whose rank so far is past its limit.
 
     Two threads may do so for one query at once, as a row and as a column. Counts never fall, so a dropped positive is
     past the limit whichever of them writes last: a stale threshold costs time, never a number.
     """
-    seen = 0
-    first = start[query]
+    active, above = ranks.active, ranks.above
+    seen, first = 0, ranks.start[query]
     for place in range(active[query]):
         seen += above[0, first + place] + above[1, first + place]
-        if place + 1 + seen > limit[query]:
+        if place + 1 + seen > ranks.limit[query]:
             active[query] = place
-            threshold[query] = values[first + place - 1] if place else np.inf
+            ranks.threshold[query] = ranks.values[first + place - 1] if place else np.inf
             return
 
 
@@ -77,13 +68,13 @@ def prime_thresholds(
 
     A sampled negative is a real one, so that the raised threshold is right; the full pass counts it again.
     """
-    start, active, above = ranks.start, ranks.active, ranks.above
+    start, above = ranks.start, ranks.above
     for i in range(stop - row):
         query = row + i - ranks.first
         for j in range(len(sampled_class)):
             if sampled_class[j] != row_class[row + i] and block[i, j] >= ranks.threshold[query]:
-                rank_negative(block[i, j], query, start, active, ranks.values, above[0])
-        update_threshold(query, start, active, ranks.limit, ranks.values, above, ranks.threshold)
+                rank_negative(block[i, j], query, ranks, above[0])
+        update_threshold(query, ranks)
         above[0, start[query] : start[query + 1]] = 0
 
 
@@ -136,27 +127,19 @@ def pack_keys(
 
 @compiled
 def rank_candidates(
-    values: Floats,
-    columns: NDArray[np.int32],
-    count: int,
-    query: int,
-    shift: int,
-    row_threshold: Any,
-    col_thresholds: Floats,
-    ranks: RankArrays,
+    buffers: ScanBuffers, count: int, query: int, shift: int, row_threshold: Any, ranks: RankArrays
 ) -> None:
     """Rank the positives of a row's query, and of its columns' queries `columns + shift`, by a run's candidates.
 
-    By row and by column into arrays of their own: a strip's thread is alone with its rows, and holds the lock of the
-    columns.
+    By row and by column in separate arrays: a strip's thread is alone with its rows, and holds the lock of the columns.
     """
-    start, active, positives, above = ranks.start, ranks.active, ranks.values, ranks.above
+    values, columns, above = buffers.values, buffers.columns, ranks.above
     for k in range(count):
-        if values[k] >= min(row_threshold, col_thresholds[columns[k]]):
-            if values[k] >= row_threshold:
-                rank_negative(values[k], query, start, active, positives, above[0])
-            if values[k] >= col_thresholds[columns[k]]:
-                rank_negative(values[k], columns[k] + shift, start, active, positives, above[1])
+        col_threshold = buffers.col_thresholds[columns[k]]
+        if values[k] >= row_threshold:
+            rank_negative(values[k], query, ranks, above[0])
+        if values[k] >= col_threshold:
+            rank_negative(values[k], columns[k] + shift, ranks, above[1])
 
 
 @compiled
@@ -175,8 +158,7 @@ def scan_tile(
     """
     values, columns, packed, run_start, col_thresholds = buffers
     row, stop, col, end, block_row, block_col = bounds
-    first, limit, threshold = ranks.first, ranks.limit, ranks.threshold
-    start, active, positives, above = ranks.start, ranks.active, ranks.values, ranks.above
+    first, threshold = ranks.first, ranks.threshold
     cutoff_key = cutoff.lowest_bin << LOW_BITS
     bits, width, total, run, seen = values.view(np.int32), end - col, 0, 0, 0
     for j in range(width):
@@ -190,22 +172,16 @@ def scan_tile(
             run_start[run] = total
             run += 1
             right = min(width, left + RUN_WIDTH)
-            count = compress_above(
-                line, left, min(right, skip_start), lowest, col_thresholds, values, columns, 0
-            )
-            count = compress_above(
-                line, max(left, skip_end), right, lowest, col_thresholds, values, columns, count
-            )
+            count = compress_above(line, left, min(right, skip_start), lowest, buffers, 0)
+            count = compress_above(line, max(left, skip_end), right, lowest, buffers, count)
             reached, high = pack_keys(bits, columns, count, cutoff_key, packed, total)
             total += reached
             seen |= high
             if mode:
-                rank_candidates(
-                    values, columns, count, i - first, col - first, row_threshold, col_thresholds, ranks
-                )
+                rank_candidates(buffers, count, i - first, col - first, row_threshold, ranks)
         if mode:
-            update_threshold(i - first, start, active, limit, positives, above, threshold)
+            update_threshold(i - first, ranks)
     run_start[run] = total
     for j in range(width if mode == RANK_BOTH else 0):
-        update_threshold(col + j - first, start, active, limit, positives, above, threshold)
+        update_threshold(col + j - first, ranks)
     return total, seen
