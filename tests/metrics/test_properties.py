@@ -12,7 +12,8 @@ from dmlcore.metrics.inputs import Settings, build_pairs
 from dmlcore.metrics.pairwise.order_statistics import LOW_BITS, key_to_float
 from dmlcore.metrics.pairwise.similarity_cutoff import SimilarityCutoff, find_similarity_cutoff
 from dmlcore.metrics.pairwise.torch_sweep import TorchSweep
-from tests.metrics.test_against_reference import expected, make_input
+from tests.metrics.test_against_reference import make_input
+from tests.reference.metrics import expected_metrics
 
 COUNTS = {
     "num_queries": 56,
@@ -57,7 +58,10 @@ def test_every_metric_is_tested() -> None:
     x, y = make_input()
     e = evaluate(x, y, bootstrap=10)
     corrected = {"opis_corrected", "opis_floor"}  # test_opis_corrected.py
-    assert e.metrics.keys() == expected(x, y, e, None).keys() | COUNTS.keys() | INTERVALS | corrected
+    assert (
+        e.metrics.keys()
+        == expected_metrics(x, y, len(e.thresholds)).keys() | COUNTS.keys() | INTERVALS | corrected
+    )
 
 
 def test_counts_of_what_is_left_out() -> None:

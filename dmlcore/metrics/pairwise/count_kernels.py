@@ -111,8 +111,8 @@ def count_by_cut(
     """Count packed similarities by first cut reached, for the tile's row images and its column images, [.., K + 1].
 
     `runs`: of 256 columns, to a row; `first_cut [..]`: scratch; `run_counts [256, K + 1]`: counts of one run's columns,
-    small enough for the cache (52 KB at 101 cuts). Loops of their own, so that the look-ups overlap: 4 instead of 25 ns
-    a similarity.
+    small enough for the cache (52 KB at 101 cuts). Separate loops let the look-ups overlap: 4 instead of 25 ns a
+    similarity.
     """
     keys, first, shift = cuts
     low, last = keys[len(keys) - 1] - cutoff_key, len(first) - 1

@@ -23,6 +23,7 @@ from dmlcore.metrics.pairwise.similarity_cutoff import (
     find_similarity_cutoff,
     is_low_enough,
 )
+from dmlcore.metrics.pairwise.sweep import Sweep
 from dmlcore.metrics.pairwise.tiles import (
     HEIGHT,
     ColumnRange,
@@ -41,8 +42,8 @@ SAMPLE = 256  # columns
 CODES_IN_32_BITS = 1 << 24  # codes above the cutoff that fit 32 bits with the 8 of the column
 
 
-class NumbaSweep:
-    """See sweep.Sweep.
+class NumbaSweep(Sweep):
+    """Counts in compiled loops over tiles that are still in the cache.
 
     Args:
         pairs: whose similarities are counted.
@@ -74,7 +75,6 @@ class NumbaSweep:
         return self.cutoff.lowest_bin
 
     def new_ranks(self, first: int, last: int, largest_k: int) -> Ranks:
-        """Sort the positives of queries first..last-1, before any negative was seen."""
         count = self.pairs.positives_of_row[first:last]
         start = np.concatenate([[0], np.cumsum(count)])
         values, fill = np.empty(start[-1], dtype=np.float32), start.copy()
@@ -155,7 +155,6 @@ class NumbaSweep:
         return self._scan(worker, block, bounds, RANK_NOTHING, rank_arrays(None))
 
     def count_ranks(self, ranks: Ranks) -> None:
-        """Fill `ranks` of a slice of the queries alone, against every column."""
         arrays = rank_arrays(ranks)
 
         def visit(worker: Worker, tile: Tile) -> None:
@@ -165,13 +164,11 @@ class NumbaSweep:
         visit_tiles(self.pairs, self.threads, False, visit, ranks.first, ranks.last)
 
     def query_scores(self, ranks: Ranks, ks: tuple[int, ...]) -> NDArray[np.float64]:
-        """Return recall at each k, average precision at R, R-precision of each query, [Q, ks + 2]."""
         scores = np.zeros((ranks.last - ranks.first, len(ks) + 2))
         scan_kernels.score_queries(rank_arrays(ranks), np.array(ks), scores)
         return scores
 
     def count_low_keys(self, bases: list[int]) -> Counts:
-        """Count negative pairs by the lower bits of their key, for each upper key in `bases`: [bases, LOW_BINS]."""
         slots = np.full(HIGH_BINS, -1, dtype=np.int8)
         slots[bases] = np.arange(len(bases))
         shape = (len(bases), LOW_BINS)
@@ -184,7 +181,6 @@ class NumbaSweep:
         return np.asarray(np.sum([worker.table("low", shape) for worker in workers], axis=0))
 
     def count_at(self, cuts: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Count negatives of each row and column image by the highest cut that they reach: [Q, K] and [G, K]."""
         images = (len(self.pairs.row_class), len(self.pairs.col_class))
         by_row, by_col = (np.zeros((number, len(cuts) + 1), dtype=np.int32) for number in images)
         lookup, shape = cut_lookup(cuts), (RUN_WIDTH, len(cuts) + 1)
@@ -203,7 +199,6 @@ class NumbaSweep:
         return by_row[:, :-1], by_col[:, :-1]
 
     def positive_keys(self, shift: int, base: int, bins: int) -> Counts:
-        """Count positive pairs by `(key >> shift) - base`, [bins]."""
         counts = np.zeros(bins, dtype=np.int64)
         for block, bounds in diagonal_bands(self.pairs, 0, len(self.pairs.row_class)):
             bits = block.numpy().view(np.int32)
@@ -215,7 +210,6 @@ class NumbaSweep:
     def positives_at(
         self, cuts: NDArray[np.float32], splits: list[Split]
     ) -> tuple[Counts, NDArray[np.int32]]:
-        """Count positive pairs accepted at each cut: of whole classes [C, K], within halves [S, 2, C, K]."""
         shape = (len(self.pairs.class_ids), len(cuts) + 1)
         whole, halves = np.zeros(shape, dtype=np.int64), np.zeros((len(splits), 2, *shape), dtype=np.int32)
         rows, cols = (np.stack([split[side] for split in splits]) for side in range(2))

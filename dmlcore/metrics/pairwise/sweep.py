@@ -10,10 +10,12 @@ from dmlcore.metrics.pairwise.ranks import Ranks
 
 
 class Sweep(Protocol):
-    """Counts over all pairs; `lowest_bin` is the lowest upper key whose pairs it can still tell apart."""
+    """Counts over all pairs of one similarity matrix, each in one pass or in few."""
 
     @property
-    def lowest_bin(self) -> int: ...
+    def lowest_bin(self) -> int:
+        """Return the lowest upper key whose pairs it can still tell apart."""
+        ...
 
     def new_ranks(self, first: int, last: int, largest_k: int) -> Ranks:
         """Sort the positives of queries first..last-1, before any negative was seen."""

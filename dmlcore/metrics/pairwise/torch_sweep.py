@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from dmlcore.metrics.inputs import ROW_MULTIPLE, Ints, Pairs, Split
 from dmlcore.metrics.pairwise.order_statistics import HIGH_BINS, LOW_BINS, LOW_BITS, order_keys
 from dmlcore.metrics.pairwise.ranks import Ranks, query_scores, update_thresholds
+from dmlcore.metrics.pairwise.sweep import Sweep
 from dmlcore.metrics.pairwise.tiles import Tile, diagonal_bands, multiply_tile
 
 BYTES_PER_PAIR = (
@@ -44,18 +45,19 @@ class NegativeTile:
     valid: torch.Tensor
 
 
-class TorchSweep:
-    """See sweep.Sweep. `memory_bytes`: bound on the working memory of a tile."""
-
-    lowest_bin = 0
+class TorchSweep(Sweep):
+    """Counts in torch operations. `memory_bytes`: bound on the working memory of a tile."""
 
     def __init__(self, pairs: Pairs, memory_bytes: int) -> None:
         self.pairs, self.budget_bytes = pairs, memory_bytes // 4
         side = int((memory_bytes // BYTES_PER_PAIR) ** 0.5) // ROW_MULTIPLE * ROW_MULTIPLE
         self.side = min(max(side, ROW_MULTIPLE), LARGEST_TILE)
 
+    @property
+    def lowest_bin(self) -> int:
+        return 0
+
     def new_ranks(self, first: int, last: int, largest_k: int) -> Ranks:
-        """Sort the positives of queries first..last-1, before any negative was seen."""
         chunks = list(self._positives(first, last))
         values = torch.cat([chunk.similarity for chunk in chunks])
         rows = torch.from_numpy(np.concatenate([chunk.row for chunk in chunks])).to(values.device)
@@ -65,12 +67,10 @@ class TorchSweep:
         return Ranks.empty(first, last, values, torch.cat([count.new_zeros(1), count.cumsum(0)]), largest_k)
 
     def query_scores(self, ranks: Ranks, ks: tuple[int, ...]) -> NDArray[np.float64]:
-        """Return recall at each k, average precision at R, R-precision of each query, [Q, ks + 2]."""
         scores: NDArray[np.float64] = query_scores(ranks, ks).cpu().numpy()
         return scores
 
     def positive_keys(self, shift: int, base: int, bins: int) -> Ints:
-        """Count positive pairs by `(key >> shift) - base`, [bins]."""
         counts = np.zeros(bins, dtype=np.int64)
         for chunk in self._unordered_positives():
             place = (order_keys(chunk.similarity).cpu().numpy() >> shift) - base
@@ -78,7 +78,6 @@ class TorchSweep:
         return counts
 
     def positives_at(self, cuts: NDArray[np.float32], splits: list[Split]) -> tuple[Ints, NDArray[np.int32]]:
-        """Count positive pairs accepted at each cut: of whole classes [C, K], within halves [S, 2, C, K]."""
         shape = (len(self.pairs.class_ids), len(cuts))
         whole, halves = np.zeros(shape, dtype=np.int64), np.zeros((len(splits), 2, *shape), dtype=np.int32)
         for chunk in self._unordered_positives():
@@ -95,7 +94,6 @@ class TorchSweep:
         return whole.cumsum(axis=1), halves.cumsum(axis=-1, dtype=np.int32)
 
     def count_keys(self, ranks: Ranks | None, positives: Ints) -> Ints:
-        """Count negative pairs by the upper bits of their key, [HIGH_BINS]; fill `ranks` in the same pass."""
         counts = torch.zeros(HIGH_BINS, dtype=torch.int64, device=self.pairs.rows.device)
         for tile in self._tiles():
             counts += torch.bincount(order_keys(tile.block[tile.valid]) >> LOW_BITS, minlength=HIGH_BINS)
@@ -107,13 +105,11 @@ class TorchSweep:
         return np.asarray(counts.cpu().numpy())
 
     def count_ranks(self, ranks: Ranks) -> None:
-        """Fill `ranks` of a slice of the queries alone, against every column."""
         for tile in self._tiles(ranks.first, ranks.last, triangle=False):
             _count_above(ranks, tile.row, tile.block, tile.valid)
             update_thresholds(ranks)
 
     def count_low_keys(self, bases: list[int]) -> Ints:
-        """Count negative pairs by the lower bits of their key, for each upper key in `bases`: [bases, LOW_BINS]."""
         counts = np.zeros((len(bases), LOW_BINS), dtype=np.int64)
         for tile in self._tiles():
             keys = order_keys(tile.block[tile.valid])
@@ -123,7 +119,6 @@ class TorchSweep:
         return counts
 
     def count_at(self, cuts: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Count negatives of each row and column image by the highest cut that they reach: [Q, K] and [G, K]."""
         falling = torch.from_numpy(cuts.copy()).to(self.pairs.rows.device)
         shapes = [(len(x), len(cuts)) for x in (self.pairs.row_class, self.pairs.col_class)]
         by_row, by_col = (torch.zeros(shape, dtype=torch.int32, device=falling.device) for shape in shapes)
