@@ -132,7 +132,7 @@ def main() -> None:
         print_memory(args.memory_of[0], *map(int, args.memory_of[1:]))
         return
     print(
-        f"{torch.get_num_threads()} threads; ratio: to the bare product of the same shape; GiB: peak beside the input"
+        f"{torch.get_num_threads()} threads; ratio: to the bare product of the same shape; GiB: peak above the input"
     )
     print(f"{'shape':34}{'what':10}{'seconds':>9}{'ratio':>8}{'GiB':>7}")
     for row in rows(args.repeats):

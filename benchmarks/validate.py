@@ -18,7 +18,7 @@ from dmlcore.analysis.paired_tests import holm, overall_test, paired_test
 from dmlcore.analysis.statistics import Estimate, paired_difference, t_interval
 from dmlcore.calibration import Rate, measure_rates
 from dmlcore.core.io import write_atomically
-from dmlcore.metrics.consistency import class_draws, interval, opis, raw_draws
+from dmlcore.metrics.consistency import bootstrap_opis, bootstrap_weights, opis, percentile_interval
 from dmlcore.metrics.inputs import build_pairs
 from tests.calibration.laws import draw, draw_sphere, true_far, true_frr, true_sphere_far
 
@@ -84,7 +84,7 @@ def over_classes(simulations: int) -> Iterator[Row]:
         hits = 0
         for _ in range(simulations):
             utility = 0.7 + 0.1 * rng.standard_normal((classes, 1)) * np.linspace(0.9, 1.1, 11)
-            low, high = interval(raw_draws(utility, class_draws(classes, 500, rng)))
+            low, high = percentile_interval(bootstrap_opis(utility, bootstrap_weights(classes, 500, rng)))
             hits += low <= TRUE_OPIS <= high
         yield "class bootstrap of OPIS", f"{classes} classes", hits / simulations, classes >= ENOUGH_CLASSES
 

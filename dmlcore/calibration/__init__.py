@@ -1,9 +1,8 @@
-"""One distance threshold from validation embeddings, and whom it fails on test. Knows metrics only."""
+"""One distance threshold from validation embeddings, and its error rates by class on test."""
 
 from dmlcore.calibration.card import calibration_card, class_rows
 from dmlcore.calibration.intervals import Drift, Rate, drift
-from dmlcore.calibration.rates import SplitRates, measure_rates
-from dmlcore.calibration.run import Calibration, calibrate
+from dmlcore.calibration.run import Calibration, SplitRates, calibrate, measure_rates
 from dmlcore.calibration.threshold import Target, Threshold, find_threshold
 
 __all__ = [

@@ -2,9 +2,9 @@
 
 Shapes: N images, C classes; of a strip, whole classes that follow one another: k classes.
 
-The accepted pairs between each two classes are a table A [C, C]. Where every image meets every other it is a triangle,
-of which a strip is held at a time. Where queries meet a gallery (query's class, gallery image's class) it is held
-whole: 8 C^2 bytes.
+The accepted pairs between each two classes are a table A [C, C]. Where every image is compared with every other, it is
+a triangle, of which a strip at a time is in memory. Where queries are compared with a gallery (query's class, gallery
+image's class), all of it is: 8 C^2 bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from dmlcore.metrics.inputs import Pairs
-from dmlcore.metrics.pairwise.tiles import Tile, one_thread, product
+from dmlcore.metrics.pairwise.tiles import Tile, multiply_tile, one_thread
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -44,11 +44,12 @@ def count_accepted(pairs: Pairs, similarity: float) -> Accepted:
     """Count the pairs of at least `similarity`, a float32: unordered ones, or those of a query and a gallery image."""
     count = _count_strip if pairs.symmetric else _table
     threads = torch.get_num_threads()
+    # A strip a thread, each product on its own thread: as in metrics.pairwise, no barrier to wait at.
     with one_thread(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         parts: list[Any] = list(
             pool.map(lambda strip: count(pairs, strip[0], strip[1], similarity), _strips(pairs))
         )
-    return _sum(parts) if pairs.symmetric else _of_whole(np.concatenate(parts), pairs)
+    return _sum(parts) if pairs.symmetric else _from_table(np.concatenate(parts), pairs)
 
 
 def _sum(parts: list[Accepted]) -> Accepted:
@@ -60,8 +61,8 @@ def _sum(parts: list[Accepted]) -> Accepted:
     )
 
 
-def _of_whole(table: Ints, pairs: Pairs) -> Accepted:
-    """From A [C, C] of queries and gallery: a_ij = A_ij + A_ji, m_ij = q_i g_j + q_j g_i."""
+def _from_table(table: Ints, pairs: Pairs) -> Accepted:
+    """Read the counts off A [C, C] of queries and gallery: a_ij = A_ij + A_ji, m_ij = q_i g_j + q_j g_i."""
     positive = table.diagonal().copy()
     both = table + table.T
     np.fill_diagonal(both, 0)
@@ -72,7 +73,7 @@ def _of_whole(table: Ints, pairs: Pairs) -> Accepted:
 
 
 def _strips(pairs: Pairs) -> Iterator[tuple[int, int]]:
-    """Runs of classes first..last-1 of at least 512 images, the last run of fewer."""
+    """Yield runs of classes first..last-1 of at least 512 images, the last run of fewer."""
     ends, first = np.cumsum(pairs.row_count), 0
     while first < len(ends):
         before = int(ends[first - 1]) if first else 0
@@ -82,7 +83,7 @@ def _strips(pairs: Pairs) -> Iterator[tuple[int, int]]:
 
 
 def _count_strip(pairs: Pairs, first: int, last: int, similarity: float) -> Accepted:
-    """The pairs whose lower class is one of first..last-1."""
+    """Count the pairs whose lower class is one of first..last-1."""
     table = _table(pairs, first, last, similarity)
     own = np.arange(last - first), np.arange(first, last)
     positive, negative = np.zeros(table.shape[1], np.int64), np.zeros(table.shape[1], np.int64)
@@ -96,7 +97,7 @@ def _count_strip(pairs: Pairs, first: int, last: int, similarity: float) -> Acce
 
 
 def _table(pairs: Pairs, first: int, last: int, similarity: float) -> Ints:
-    """Rows first..last-1 of A, [k, C], with the positive pairs on its diagonal; of its triangle where `symmetric`."""
+    """Count rows first..last-1 of A, [k, C], positive pairs on its diagonal; of its triangle where `symmetric`."""
     table = np.zeros((last - first, len(pairs.row_count)), dtype=np.int64)
     start = int(pairs.row_count[:first].sum())
     end = start + int(pairs.row_count[first:last].sum())
@@ -111,11 +112,11 @@ def _table(pairs: Pairs, first: int, last: int, similarity: float) -> Ints:
 
 
 def _by_column_class(pairs: Pairs, tile: Tile, similarity: float) -> tuple[Ints, NDArray[np.int32]]:
-    """The m classes of the tile's columns, and the accepted pairs of each of its rows with them, [rows, m]."""
+    """Return the m classes of the tile's columns, and each row's accepted pairs with them, [rows, m]."""
     row, stop, col, end = tile
-    block, window = product(pairs, tile)
-    top, left = row - window[4], col - window[5]
-    accepted = block[top : top + stop - row, left : left + end - col] >= np.float32(similarity)
+    block, bounds = multiply_tile(pairs, tile)
+    top, left = row - bounds.block_row, col - bounds.block_col
+    accepted = block.numpy()[top : top + stop - row, left : left + end - col] >= np.float32(similarity)
     if pairs.symmetric and col < stop:  # each pair once, and no image with itself
         accepted &= np.arange(col, end)[None, :] > np.arange(row, stop)[:, None]
     others, at = np.unique(pairs.col_class[col:end], return_index=True)

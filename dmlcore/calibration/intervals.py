@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from dmlcore.calibration.counts import Accepted, Floats
 from dmlcore.metrics.inputs import Pairs
@@ -23,7 +23,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Rate:
-    """A pooled error rate: `errors` of `pairs`, its standard error, its 95 % interval, and the classes it rests on."""
+    """A pooled error rate: `errors` of `pairs`, its standard error, its 95 % interval, and the number of classes."""
 
     errors: int
     pairs: int
@@ -49,7 +49,7 @@ class Drift:
 
 
 def reject_rate(pairs: Pairs, found: Accepted) -> Rate:
-    """The pooled FRR, a ratio of sums over classes.
+    """Estimate the pooled FRR, a ratio of sums over classes.
 
     Variance: C / (C - 1) sum_i (e_i - R p_i)^2 / P^2, e_i rejected of the p_i positive pairs of class i.
     Reference: Cochran, Sampling Techniques, 1977, section 9A.
@@ -63,7 +63,7 @@ def reject_rate(pairs: Pairs, found: Accepted) -> Rate:
 
 
 def accept_rate(pairs: Pairs, found: Accepted) -> Rate:
-    """The pooled FAR, a ratio of sums over pairs of classes that may share a class.
+    """Estimate the pooled FAR, a ratio of sums over pairs of classes that may share a class.
 
     Variance: C / (C - 1) (sum_i (sum_j R_ij)^2 - sum_{i<j} R_ij^2) / M^2, R_ij = a_ij - F m_ij, a_ij accepted of the
     m_ij pairs between the classes i and j; not below what pairs of classes independent of each other would give.
@@ -73,13 +73,13 @@ def accept_rate(pairs: Pairs, found: Accepted) -> Rate:
     rate, classes = errors / total, len(pairs.row_count)
     by_class: Floats = found.negative - rate * pairs.negative_pairs
     own = found.square_sum - 2.0 * rate * found.cross_sum + rate**2 * _squared_pairs(pairs)
-    own = max(own, 0.0)
+    own = max(own, 0.0)  # a sum of squares; rounding can take it below 0
     variance = max(float(by_class @ by_class) - own, own) / float(total) ** 2
     return _rate(errors, total, variance, classes, classes // 2)
 
 
 def _squared_pairs(pairs: Pairs) -> float:
-    """Sum of m_ij^2 over the classes i < j: m_ij = n_i n_j, or q_i g_j + q_j g_i of queries and gallery."""
+    """Sum m_ij^2 over the classes i < j: m_ij = n_i n_j, or q_i g_j + q_j g_i of queries and gallery."""
     q, g = (counts.astype(np.float64) for counts in (pairs.row_count, pairs.col_count))
     if pairs.symmetric:
         return float((q**2).sum() ** 2 - (q**4).sum()) / 2.0
@@ -87,7 +87,7 @@ def _squared_pairs(pairs: Pairs) -> float:
 
 
 def drift(validation: Rate, test: Rate) -> Drift:
-    """How far a rate moved; the classes of the two splits are drawn apart from each other."""
+    """Compare a rate on two splits, whose classes are independent draws."""
     moved = test.value - validation.value
     error = math.hypot(validation.standard_error, test.standard_error)
     half = _quantile(min(validation.classes, test.classes)) * error
@@ -96,22 +96,21 @@ def drift(validation: Rate, test: Rate) -> Drift:
 
 
 def _rate(errors: int, total: int, variance: float, classes: int, trials: int) -> Rate:
-    """The t-interval on the log-odds; without any error (or without any success), that of `trials` independent ones."""
+    """Build the t-interval on the log-odds; without any error (or success), Clopper and Pearson's of `trials`."""
     if classes < 2:
         return Rate(errors, total, math.nan, 0.0, 1.0, classes)
     error = math.sqrt(variance * classes / (classes - 1))
     if errors in (0, total):
-        bound = 1.0 - ((1.0 - LEVEL) / 2.0) ** (1.0 / max(trials, 1))
-        low, high = (0.0, bound) if errors == 0 else (1.0 - bound, 1.0)
-        return Rate(errors, total, error, low, high, classes)
+        # No variance to estimate: count pairs of classes that share none, which are independent.
+        trials = max(trials, 1)
+        exact = stats.binomtest(trials if errors else 0, trials).proportion_ci(LEVEL, "exact")
+        return Rate(errors, total, error, float(exact.low), float(exact.high), classes)
     rate = errors / total
-    centre, half = math.log(rate / (1.0 - rate)), _quantile(classes) * error / (rate * (1.0 - rate))
-    return Rate(errors, total, error, _expit(centre - half), _expit(centre + half), classes)
+    # On the log-odds (delta method), so that the ends stay within 0..1.
+    half = _quantile(classes) * error / (rate * (1.0 - rate))
+    low, high = special.expit(special.logit(rate) + np.array([-half, half])).tolist()
+    return Rate(errors, total, error, low, high, classes)
 
 
 def _quantile(classes: int) -> float:
     return float(stats.t.ppf((1.0 + LEVEL) / 2.0, max(classes - 1, 1)))
-
-
-def _expit(x: float) -> float:
-    return 1.0 / (1.0 + math.exp(-x)) if x > -700.0 else 0.0

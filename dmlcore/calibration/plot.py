@@ -19,10 +19,10 @@ READING = (
 
 
 def calibration_png(found: Calibration, limits: Mapping[str, float]) -> bytes:
-    """The plot as PNG, one panel each for FAR and FRR.
+    """Draw the plot as PNG, one panel each for FAR and FRR.
 
     Args:
-        found: of `dmlcore.calibration.calibrate`.
+        found: the result of `dmlcore.calibration.calibrate`.
         limits: `far`, `frr` -> the largest rate that a class may have.
     """
     with house_style():
@@ -37,19 +37,9 @@ def _figure(found: Calibration, limits: Mapping[str, float]) -> Figure:
         _band(ax, getattr(found.validation, kind), "validation", COLOURS[1])
         _band(ax, getattr(found.test, kind), "test", COLOURS[0])
         if kind == found.target.kind:
-            ax.axhline(
-                found.target.rate,
-                color=COLOURS[6],
-                linestyle=":",
-                label=f"target: {100 * found.target.rate:g} %",
-            )
+            _level(ax, found.target.rate, "target", COLOURS[6], ":")
         if kind in limits:
-            ax.axhline(
-                limits[kind],
-                color=COLOURS[3],
-                linestyle="--",
-                label=f"limit for a class: {100 * limits[kind]:g} %",
-            )
+            _level(ax, limits[kind], "limit for a class", COLOURS[3], "--")
         ax.legend(fontsize=7.5, frameon=False, loc="upper left")
     target = f"{found.target.kind.upper()} of {100 * found.target.rate:g} % on validation"
     figure.suptitle(f"One threshold, distance {found.threshold.distance:.4f}, set for {target}", fontsize=11)

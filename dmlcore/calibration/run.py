@@ -1,19 +1,72 @@
-"""From two labelled sets of embeddings and a target to a calibration."""
+"""FAR and FRR of one threshold, set on validation for a target, pooled and by class: on validation and on test.
+
+Shapes: C classes.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from dmlcore.calibration.rates import SplitRates, measure_rates
+from dmlcore.calibration.counts import Floats, Ints, count_accepted
+from dmlcore.calibration.intervals import Rate, accept_rate, reject_rate
 from dmlcore.calibration.threshold import Target, Threshold, find_threshold
 from dmlcore.metrics.inputs import Array, Pairs, build_pairs
 
 
 @dataclass(frozen=True)
+class SplitRates:
+    """All counts of a split; arrays are [C] in the order of `labels`, which ascends."""
+
+    labels: NDArray[np.generic]
+    images: Ints
+    positive_pairs: Ints
+    rejected: Ints
+    negative_pairs: Ints
+    accepted: Ints
+    far: Rate
+    frr: Rate
+    query_gallery: bool = False
+    """Whether a pair is a query with a gallery image, and not any image with any other."""
+
+    @property
+    def class_far(self) -> Floats:
+        """The accepted share of the pairs with exactly one end in the class."""
+        return self.accepted / self.negative_pairs
+
+    @property
+    def class_frr(self) -> Floats:
+        """The rejected share of the class's own pairs; NaN for a class without one."""
+        return np.where(self.positive_pairs > 0, self.rejected / np.maximum(self.positive_pairs, 1), np.nan)
+
+
+def measure_rates(pairs: Pairs, similarity: float) -> SplitRates:
+    """Apply a threshold to all pairs of a split.
+
+    Args:
+        pairs: of `dmlcore.metrics.inputs.build_pairs`.
+        similarity: of the `Threshold`.
+    """
+    found = count_accepted(pairs, similarity)
+    return SplitRates(
+        pairs.class_ids,
+        pairs.row_count if pairs.symmetric else pairs.row_count + pairs.col_count,
+        pairs.positive_pairs,
+        pairs.positive_pairs - found.positive,
+        pairs.negative_pairs,
+        found.negative,
+        accept_rate(pairs, found),
+        reject_rate(pairs, found),
+        not pairs.symmetric,
+    )
+
+
+@dataclass(frozen=True)
 class Calibration:
-    """A threshold set on validation, and what it does there and on test."""
+    """A threshold set on validation, and its error rates there and on test."""
 
     target: Target
     threshold: Threshold
@@ -33,13 +86,13 @@ def calibrate(
     Args:
         validation: embeddings [N, D] and labels [N]; normalised here.
         test: embeddings [N', D] and labels [N'] of other images, as a rule of other classes.
-        target: the rate to hold on validation.
+        target: the rate to keep on validation.
         is_query: of validation and of test, [N] bool: queries are compared with the gallery, the others; None: each
             image with every other of its split.
 
     Raises:
-        ValueError: embeddings of two widths, NaN, collapse, fewer than 2 classes, no positive pair, a target finer than
-            one pair.
+        ValueError: embeddings of different widths, NaN, collapse, fewer than 2 classes, no positive pair, a target
+            finer than one pair.
     """
     held_out = _pairs("validation", validation, is_query[0])
     final = _pairs("test", test, is_query[1])

@@ -14,21 +14,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dmlcore.metrics.accuracy import operating_points
+from dmlcore.metrics.class_scores import check_collapse
 from dmlcore.metrics.evaluation import choose_sweep
-from dmlcore.metrics.inputs import Pairs
+from dmlcore.metrics.inputs import REPORTED_FARS, Pairs, Settings
 from dmlcore.metrics.pairwise.order_statistics import (
     HIGH_BINS,
     LOW_BINS,
     LOW_BITS,
+    bin_of_rank,
     distance,
-    from_the_top,
     key_to_float,
 )
 from dmlcore.metrics.pairwise.sweep import Sweep
 from dmlcore.metrics.pairwise.tiles import one_thread
-from dmlcore.metrics.scores import check_collapse
-from dmlcore.metrics.settings import REPORTED_FARS, Settings
-from dmlcore.metrics.verification import operating_points
 
 Kind = Literal["far", "frr"]
 PAIRS_OF = {"far": "negative", "frr": "positive"}
@@ -36,7 +35,7 @@ PAIRS_OF = {"far": "negative", "frr": "positive"}
 
 @dataclass(frozen=True)
 class Target:
-    """A pooled rate to hold: `far` = negative pairs accepted, `frr` = positive pairs rejected, share in (0, 1)."""
+    """A pooled rate to keep: `far` = negative pairs accepted, `frr` = positive pairs rejected, share in (0, 1)."""
 
     kind: Kind
     rate: float
@@ -61,7 +60,7 @@ class Threshold:
 
 
 def find_threshold(pairs: Pairs, target: Target, *, memory_bytes: int = 2**30) -> Threshold:
-    """The one distance threshold that holds `target` over all pairs.
+    """Find the one distance threshold that keeps `target` over all pairs.
 
     FAR <= f: the ceil(f M)-th smallest of the M negative distances. FRR <= r: the ceil((1 - r) P)-th smallest of the P
     positive distances, so the smallest threshold that rejects at most r P of them. Rounding up can put the FAR itself
@@ -69,7 +68,7 @@ def find_threshold(pairs: Pairs, target: Target, *, memory_bytes: int = 2**30) -
 
     Args:
         pairs: of `dmlcore.metrics.inputs.build_pairs`.
-        target: the rate.
+        target: the rate to keep.
         memory_bytes: bound on the working memory.
 
     Raises:
@@ -91,16 +90,16 @@ def find_threshold(pairs: Pairs, target: Target, *, memory_bytes: int = 2**30) -
 
 
 def rejects_allowed(rate: float, total: int) -> int:
-    """floor(rate x total), exactly: P - floor(r P) = ceil((1 - r) P)."""
+    """Return floor(rate x total), exactly: P - floor(r P) = ceil((1 - r) P)."""
     return math.floor(Fraction(repr(float(rate))) * total)
 
 
 def _positive_statistic(sweep: Sweep, positives: NDArray[np.int64], rank: int) -> float:
-    """The similarity of the rank-th nearest positive pair, rank from 1; `positives` by upper key."""
-    place, above = from_the_top(positives, rank)
+    """Return the similarity of the rank-th nearest positive pair, rank from 1; `positives` by upper key."""
+    place, above = bin_of_rank(positives, rank)
     with one_thread():
         low = sweep.positive_keys(0, place << LOW_BITS, LOW_BINS)
-    key, _ = from_the_top(low, rank - above)
+    key, _ = bin_of_rank(low, rank - above)
     return key_to_float((place << LOW_BITS) + key)
 
 

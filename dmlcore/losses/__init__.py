@@ -59,18 +59,18 @@ SIZES = ("num_classes", "embedding_dim")
 
 
 def build_loss(name: str, *, num_classes: int, embedding_dim: int, **params: Any) -> nn.Module:
-    """The loss of that name, called as `loss(embeddings [B, D], labels [B]) -> scalar`.
+    """Build the loss of that name, called as `loss(embeddings [B, D], labels [B]) -> scalar`.
 
     Args:
         name: a key of LOSSES, or `pml:Name` for a loss of pytorch-metric-learning.
         num_classes: C, training classes, labelled 0..C - 1; for losses with proxies.
         embedding_dim: D; for losses with proxies.
-        params: the loss's own arguments; what is left out takes the author's value.
+        params: the loss's other arguments; the defaults are the authors' values.
 
     Raises:
         ValueError: unknown name, or an unknown, missing or out-of-range parameter.
 
-    A loss with parameters of its own draws them from torch's generator: seed that first.
+    Learned parameters (proxies, centres) are drawn from torch's generator: seed that first.
     """
     if name.startswith(PREFIX):
         return PMLLoss(name.removeprefix(PREFIX), num_classes, embedding_dim, params)
@@ -78,7 +78,7 @@ def build_loss(name: str, *, num_classes: int, embedding_dim: int, **params: Any
 
 
 def build_regularizer(name: str, *, num_classes: int, embedding_dim: int, **params: Any) -> nn.Module:
-    """The regulariser of that name, added to any loss; arguments as for `build_loss`."""
+    """Build the regulariser of that name, added to any loss; arguments as for `build_loss`."""
     sizes = {"num_classes": num_classes, "embedding_dim": embedding_dim}
     return _build("regularizer", REGULARIZERS, name, sizes, params)
 
@@ -103,5 +103,5 @@ def _build(
             )
     for parameter in own:
         if signature[parameter].default is inspect.Parameter.empty and parameter not in params:
-            raise ValueError(f"{kind} `{name}` needs the parameter `{parameter}`, got nothing; pass it")
+            raise ValueError(f"{kind} `{name}`: missing required parameter `{parameter}`")
     return registry[name](**{key: sizes[key] for key in SIZES if key in signature}, **params)

@@ -36,10 +36,8 @@ class ArcFace(ProxySoftmax):
         self, num_classes: int, embedding_dim: int, scale: float = 64.0, margin: float = 0.5
     ) -> None:
         super().__init__(num_classes, embedding_dim)
-        check_number("arcface.scale", scale, low=0, open_low=True)
-        check_number("arcface.margin", margin, low=0, high=math.pi)
-        self.scale = scale
-        self.margin = margin
+        self.scale = check_number("arcface.scale", scale, low=0, open_low=True)
+        self.margin = check_number("arcface.margin", margin, low=0, high=math.pi)
 
     def logits(self, cosines: Tensor, labels: Tensor) -> Tensor:
         smallest = torch.finfo(cosines.dtype).eps

@@ -1,4 +1,4 @@
-"""What every loss shares: the check of its batch, and full precision under autocast.
+"""The base class of the losses: the check of their batch, full precision under autocast, checks of parameters.
 
 Shapes: B batch, D embedding width.
 """
@@ -6,12 +6,15 @@ Shapes: B batch, D embedding width.
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 HALF_TYPES = (torch.float16, torch.bfloat16)
 SMALLEST_LENGTH = 1.0e-12
+Number = TypeVar("Number", int, float)
+Choice = TypeVar("Choice")
 
 
 class MetricLoss(nn.Module):
@@ -22,7 +25,7 @@ class MetricLoss(nn.Module):
     """
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The loss of a batch.
+        """Compute the loss of a batch.
 
         Args:
             embeddings: [B, D], float, not normalised.
@@ -39,7 +42,7 @@ class MetricLoss(nn.Module):
             return self.compute(full_precision(embeddings), labels)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The loss in full precision: [B, D] and [B] -> scalar."""
+        """Compute the loss in full precision: [B, D] and [B] -> scalar."""
         raise NotImplementedError
 
 
@@ -58,22 +61,22 @@ def check_batch(embeddings: Tensor, labels: Tensor) -> None:
 
 
 def check_class_indices(labels: Tensor, num_classes: int) -> None:
-    """Refuse labels that have no proxy: each must lie in 0..num_classes - 1."""
+    """Refuse labels that have no proxy: each must be in 0..num_classes - 1."""
     low, high = torch.stack(labels.aminmax()).tolist()
     if low < 0 or high >= num_classes:
         raise ValueError(
-            f"labels must lie in 0..{num_classes - 1} (num_classes {num_classes}), "
+            f"labels must be in 0..{num_classes - 1} (num_classes {num_classes}), "
             f"got {low}..{high}; re-index the training classes from 0"
         )
 
 
 def full_precision(values: Tensor) -> Tensor:
-    """float32 for half precision, unchanged otherwise."""
+    """Return float32 for half precision, the values unchanged otherwise."""
     return values.float() if values.dtype in HALF_TYPES else values
 
 
 def normalize(vectors: Tensor) -> Tensor:
-    """L2-normalised rows; a zero row stays zero and gets no gradient, since it has no direction.
+    """L2-normalise rows; a zero row stays zero and gets no gradient, since it has no direction.
 
     Args:
         vectors: [B, D].
@@ -85,21 +88,21 @@ def normalize(vectors: Tensor) -> Tensor:
 
 
 def row_lengths(vectors: Tensor) -> Tensor:
-    """[B, D] -> [B, 1]; infinite for a zero row, so that a division by it gives 0."""
-    lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    """Return the lengths [B, 1] of [B, D]; infinite for a zero row, so that a division by it gives 0."""
+    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
     return lengths.masked_fill(lengths < SMALLEST_LENGTH, torch.inf)
 
 
 def check_number(
     name: str,
-    value: object,
+    value: Number,
     *,
     low: float = -math.inf,
     high: float = math.inf,
     open_low: bool = False,
     whole: bool = False,
-) -> None:
-    """Refuse a parameter that is not a finite number in its range.
+) -> Number:
+    """Return a parameter, or refuse it where it is not a finite number in its range.
 
     Args:
         name: dotted name for the message, `tcm.positive_margin`.
@@ -110,26 +113,21 @@ def check_number(
         whole: the value must be an int.
 
     Raises:
-        ValueError: naming the parameter, the rule, the value and the fix.
+        ValueError: naming the parameter, the rule and the value.
     """
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int if whole else (int, float))
-        or not math.isfinite(value)
-    ):
-        raise ValueError(
-            f"`{name}` must be {'an integer' if whole else 'a finite number'}, got {value!r}; "
-            f"write it as a plain {'integer' if whole else 'number'}"
-        )
+    kinds = int if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
+        raise ValueError(f"`{name}` must be {'an integer' if whole else 'a finite number'}, got {value!r}")
     if value < low or value > high or (open_low and value == low):
-        rule = f"{'above' if open_low else 'at least'} {low:g}" + (
-            f" and at most {high:g}" if high < math.inf else ""
-        )
-        raise ValueError(f"`{name}` must be {rule}, got {value!r}; choose a value in that range")
+        rule = f"{'above' if open_low else 'at least'} {low:g}"
+        rule += f" and at most {high:g}" if high < math.inf else ""
+        raise ValueError(f"`{name}` must be {rule}, got {value!r}")
+    return value
 
 
-def check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
-    """Refuse a parameter that is none of the allowed values."""
+def check_choice(name: str, value: Choice, allowed: tuple[Choice, ...]) -> Choice:
+    """Return a parameter, or refuse it where it is not one of the allowed values."""
+    # 1 == True, but only the one of them that is listed will do.
     if type(value) not in {type(item) for item in allowed} or value not in allowed:
-        listed = ", ".join(repr(item) for item in allowed)
-        raise ValueError(f"`{name}` must be one of {listed}, got {value!r}; choose one of them")
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+    return value

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dmlcore.losses.base import MetricLoss, check_number
-from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, others, pairwise_loss
+from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, off_diagonal_mask, pairwise_loss
 
 
 class Circle(MetricLoss):
@@ -33,10 +33,8 @@ class Circle(MetricLoss):
 
     def __init__(self, margin: float = 0.4, gamma: float = 80.0) -> None:
         super().__init__()
-        check_number("circle.margin", margin, low=0, high=1)
-        check_number("circle.gamma", gamma, low=0, open_low=True)
-        self.margin = margin
-        self.gamma = gamma
+        self.margin = check_number("circle.margin", margin, low=0, high=1)
+        self.gamma = check_number("circle.gamma", gamma, low=0, open_low=True)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         kernel = partial(circle, margin=self.margin, gamma=self.gamma)
@@ -44,7 +42,7 @@ class Circle(MetricLoss):
 
 
 def circle(matrix: Tensor, groups: list[ClassGroup], margin: float, gamma: float) -> Tensor:
-    """Circle loss of [B, B] cosine similarities sorted by class, overwritten with the gradient."""
+    """Compute the circle loss of [B, B] cosine similarities sorted by class, overwritten with the gradient."""
     num_anchors = sum(group.num_classes * group.size for group in groups if group.size > 1)
     if num_anchors == 0 or (len(groups) == 1 and groups[0].num_classes == 1):
         return matrix.zero_().sum()
@@ -59,15 +57,13 @@ def circle(matrix: Tensor, groups: list[ClassGroup], margin: float, gamma: float
 
 
 def _class_terms(matrix: Tensor, chunk: ClassGroup, margin: float, gamma: float) -> Tensor:
-    """Sum of a chunk's terms; overwrites its rows with their gradient."""
-    rows, block = (
-        matrix[chunk.rows].unflatten(0, (chunk.num_classes, chunk.size)),
-        class_blocks(matrix, chunk),
-    )
+    """Sum a chunk's terms; overwrites its rows with their gradient."""
+    rows = torch.unflatten(matrix[chunk.rows], 0, (chunk.num_classes, chunk.size))
+    block = class_blocks(matrix, chunk)
     positives = block.clone()
     positive_slopes = (1 + margin - positives).clamp_(min=0).mul_(-gamma)
     positive_logits = positive_slopes * (positives - 1 + margin)
-    positive_logits.masked_fill_(~others(chunk.size, matrix.device), -torch.inf)
+    positive_logits.masked_fill_(~off_diagonal_mask(chunk.size, matrix.device), -torch.inf)
     negative_slopes = (rows + margin).clamp_(min=0).mul_(gamma)
     negative_logits = rows.sub_(margin).mul_(negative_slopes)
     block.fill_(-torch.inf)

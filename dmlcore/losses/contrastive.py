@@ -32,10 +32,8 @@ class Contrastive(MetricLoss):
 
     def __init__(self, positive_margin: float = 0.0, negative_margin: float = 1.0) -> None:
         super().__init__()
-        check_number("contrastive.positive_margin", positive_margin, low=0, high=2)
-        check_number("contrastive.negative_margin", negative_margin, low=0, high=2)
-        self.positive_margin = positive_margin
-        self.negative_margin = negative_margin
+        self.positive_margin = check_number("contrastive.positive_margin", positive_margin, low=0, high=2)
+        self.negative_margin = check_number("contrastive.negative_margin", negative_margin, low=0, high=2)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         kernel = partial(contrastive, margins=(self.positive_margin, self.negative_margin))
@@ -43,7 +41,7 @@ class Contrastive(MetricLoss):
 
 
 def contrastive(matrix: Tensor, groups: list[ClassGroup], margins: tuple[float, float]) -> Tensor:
-    """Contrastive loss of [B, B] cosine similarities sorted by class, overwritten with the gradient."""
+    """Compute the contrastive loss of [B, B] cosine similarities sorted by class, overwritten with the gradient."""
     matrix.fill_diagonal_(1)
     blocks = [class_blocks(matrix, group) for group in groups]
     distances = [cosine_distances(block) for block in blocks]
@@ -65,7 +63,7 @@ def cosine_distances(similarities: Tensor) -> Tensor:
 
 
 def _negatives(matrix: Tensor, margin: float) -> tuple[Tensor, Tensor]:
-    """Sum of margin - d where it is above 0 and the number of such pairs (at least 1); leaves 1 / d there, else 0."""
+    """Sum margin - d where it is above 0 and count such pairs (at least 1); leaves 1 / d there, else 0."""
     total, count = matrix.new_zeros(()), matrix.new_zeros(())
     for rows in row_chunks(matrix):
         distances = cosine_distances(rows)

@@ -32,10 +32,8 @@ class CosFace(ProxySoftmax):
         self, num_classes: int, embedding_dim: int, scale: float = 64.0, margin: float = 0.35
     ) -> None:
         super().__init__(num_classes, embedding_dim)
-        check_number("cosface.scale", scale, low=0, open_low=True)
-        check_number("cosface.margin", margin, low=0, high=2)
-        self.scale = scale
-        self.margin = margin
+        self.scale = check_number("cosface.scale", scale, low=0, open_low=True)
+        self.margin = check_number("cosface.margin", margin, low=0, high=2)
 
     def logits(self, cosines: Tensor, labels: Tensor) -> Tensor:
         return self.scale * add_at_own(cosines, labels, -self.margin)

@@ -37,17 +37,15 @@ class LanguageGuidance(MetricLoss):
         self, num_classes: int, text_embeddings: Tensor, gamma: float = 1.0, omega: float = 7.5
     ) -> None:
         super().__init__()
-        check_number("language_guidance.gamma", gamma, low=0)
-        check_number("language_guidance.omega", omega, low=0)
+        self.gamma = check_number("language_guidance.gamma", gamma, low=0)
+        self.omega = check_number("language_guidance.omega", omega, low=0)
         texts = full_precision(torch.as_tensor(text_embeddings))
         if texts.dim() != 2 or len(texts) != num_classes or not texts.isfinite().all():
             raise ValueError(
                 f"`language_guidance.text_embeddings` must be finite, [C, T] with C = num_classes = {num_classes}, "
                 f"got {list(texts.shape)}; pass one row a training class, in the order of the labels"
             )
-        self.gamma = gamma
-        self.omega = omega
-        # Not in the state dict: it belongs to the data set, and the constructor is handed it anyway.
+        # Not in the state dict: it belongs to the data set, and the constructor gets it anyway.
         self.register_buffer("text_embeddings", normalize(texts), persistent=False)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
@@ -60,7 +58,7 @@ class LanguageGuidance(MetricLoss):
 def language_guidance(
     image_similarities: Tensor, text_similarities: Tensor, labels: Tensor, gamma: float
 ) -> Tensor:
-    """Mean row-wise divergence of two [B, B] similarity matrices, given labels [B]."""
+    """Compute the mean row-wise divergence of two [B, B] similarity matrices, given labels [B]."""
     same = labels.unsqueeze(1) == labels
     images = functional.log_softmax(image_similarities.masked_fill(same, 1 + gamma), dim=1)
     texts = functional.log_softmax(text_similarities.masked_fill(same, 1 + gamma), dim=1)

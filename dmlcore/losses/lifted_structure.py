@@ -31,8 +31,7 @@ class LiftedStructure(MetricLoss):
 
     def __init__(self, margin: float = 1.0) -> None:
         super().__init__()
-        check_number("lifted_structure.margin", margin, low=0)
-        self.margin = margin
+        self.margin = check_number("lifted_structure.margin", margin, low=0)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         # Distances do not see a common offset, but |x|^2 + |y|^2 - 2xy loses its digits to one.
@@ -41,7 +40,7 @@ class LiftedStructure(MetricLoss):
 
 
 def lifted_structure(matrix: Tensor, groups: list[ClassGroup], margin: float) -> Tensor:
-    """Lifted structured loss of [B, B] dot products sorted by class, overwritten with the gradient."""
+    """Compute the lifted structured loss of [B, B] dot products sorted by class, overwritten with the gradient."""
     num_pairs = sum(group.num_classes * group.size * (group.size - 1) // 2 for group in groups)
     if num_pairs == 0 or (len(groups) == 1 and groups[0].num_classes == 1):
         return matrix.zero_().sum()
@@ -56,7 +55,7 @@ def lifted_structure(matrix: Tensor, groups: list[ClassGroup], margin: float) ->
 
 
 def _class_terms(matrix: Tensor, squares: Tensor, chunk: ClassGroup, margin: float) -> Tensor:
-    """Sum of relu(J)^2 over the pairs of a chunk's classes; overwrites its rows with #P dL/dD_ij / D_ij."""
+    """Sum relu(J)^2 over the pairs of a chunk's classes; overwrites its rows with #P dL/dD_ij / D_ij."""
     block, n = class_blocks(matrix, chunk), chunk.size
     rows = _distances(matrix[chunk.rows], squares[chunk.rows].unsqueeze(1), squares)
     positives = block.clone()
@@ -73,7 +72,7 @@ def _class_terms(matrix: Tensor, squares: Tensor, chunk: ClassGroup, margin: flo
 
 
 def _distances(products: Tensor, squares: Tensor, other_squares: Tensor) -> Tensor:
-    """Distances in place of dot products, exactly 0 where the square is within rounding of it."""
+    """Replace dot products by distances, exactly 0 where the square is within rounding of it."""
     scale = squares + other_squares
     products.mul_(-2).add_(scale)
     return products.masked_fill_(products < 4 * torch.finfo(products.dtype).eps * scale, 0).sqrt_()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dmlcore.losses.base import MetricLoss, check_number
-from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, others, pairwise_loss
+from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, off_diagonal_mask, pairwise_loss
 
 
 class MultiSimilarity(MetricLoss):
@@ -37,14 +37,10 @@ class MultiSimilarity(MetricLoss):
         self, alpha: float = 2.0, beta: float = 50.0, base: float = 0.5, epsilon: float = 0.1
     ) -> None:
         super().__init__()
-        check_number("multi_similarity.alpha", alpha, low=0, open_low=True)
-        check_number("multi_similarity.beta", beta, low=0, open_low=True)
-        check_number("multi_similarity.base", base, low=-1, high=1)
-        check_number("multi_similarity.epsilon", epsilon, low=0)
-        self.alpha = alpha
-        self.beta = beta
-        self.base = base
-        self.epsilon = epsilon
+        self.alpha = check_number("multi_similarity.alpha", alpha, low=0, open_low=True)
+        self.beta = check_number("multi_similarity.beta", beta, low=0, open_low=True)
+        self.base = check_number("multi_similarity.base", base, low=-1, high=1)
+        self.epsilon = check_number("multi_similarity.epsilon", epsilon, low=0)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         kernel = partial(
@@ -56,12 +52,12 @@ class MultiSimilarity(MetricLoss):
 def multi_similarity(
     matrix: Tensor, groups: list[ClassGroup], alpha: float, beta: float, base: float, epsilon: float
 ) -> Tensor:
-    """Multi-similarity loss of [B, B] cosine similarities sorted by class, overwritten with the gradient."""
+    """Compute the loss of [B, B] cosine similarities sorted by class, overwritten with the gradient."""
     total = matrix.new_zeros(())
     for chunk in class_chunks(groups, matrix):
-        rows = matrix[chunk.rows].unflatten(0, (chunk.num_classes, chunk.size))
+        rows = torch.unflatten(matrix[chunk.rows], 0, (chunk.num_classes, chunk.size))
         block = class_blocks(matrix, chunk)
-        positives = block.masked_fill(~others(chunk.size, matrix.device), torch.inf)
+        positives = block.masked_fill(~off_diagonal_mask(chunk.size, matrix.device), torch.inf)
         block.fill_(-torch.inf)
         hardest_negative = rows.amax(dim=2, keepdim=True)
         kept = positives < hardest_negative + epsilon
@@ -74,7 +70,7 @@ def multi_similarity(
 
 
 def _soft_hinge(similarities: Tensor, scale: float, base: float) -> Tensor:
-    """Sum over rows of log(1 + sum e^{scale (s - base)}) / |scale|; overwrites s with the gradient."""
+    """Sum over the rows log(1 + sum e^{scale (s - base)}) / |scale|; overwrites s with the gradient."""
     logits = similarities.sub_(base).mul_(scale)
     shift = logits.amax(dim=-1, keepdim=True).clamp_(min=0)
     weights = logits.sub_(shift).exp_()

@@ -28,8 +28,7 @@ class NormSoftmax(ProxySoftmax):
 
     def __init__(self, num_classes: int, embedding_dim: int, temperature: float = 0.05) -> None:
         super().__init__(num_classes, embedding_dim)
-        check_number("norm_softmax.temperature", temperature, low=0, open_low=True)
-        self.temperature = temperature
+        self.temperature = check_number("norm_softmax.temperature", temperature, low=0, open_low=True)
 
     def logits(self, cosines: Tensor, labels: Tensor) -> Tensor:
         return cosines / self.temperature

@@ -1,8 +1,8 @@
 """All pairs of a batch at the cost of one matrix product.
 
-A batch is sorted by class (classes of one size side by side), so that the pairs within classes are square blocks on
-the diagonal of the similarity matrix: positives become strided views instead of B x B masks or lists of pairs. A kernel
-then computes the value of a loss and overwrites the similarities with the gradient: one B x B buffer in all.
+A batch is sorted by class (classes of one size next to each other), so that the pairs within classes are square blocks
+on the diagonal of the similarity matrix: positives become strided views instead of B x B masks or lists of pairs. A
+kernel then computes the value of a loss and overwrites the similarities with the gradient: one B x B buffer in all.
 
 Shapes: B batch, D embedding width, m classes of a group, n images of each of them.
 """
@@ -43,7 +43,7 @@ Kernel = Callable[[Tensor, list[ClassGroup]], Tensor]
 
 
 def sort_by_class(labels: Tensor) -> tuple[Tensor, list[ClassGroup]]:
-    """The order that puts each class in consecutive rows, small classes first, and the groups of equal size.
+    """Find the order that puts each class in consecutive rows, small classes first, and the groups of equal size.
 
     Args:
         labels: [B], integer.
@@ -51,7 +51,7 @@ def sort_by_class(labels: Tensor) -> tuple[Tensor, list[ClassGroup]]:
     Returns:
         order [B] and the groups, which cover all B rows.
     """
-    classes, indices, counts = labels.unique(return_inverse=True, return_counts=True)
+    classes, indices, counts = torch.unique(labels, return_inverse=True, return_counts=True)
     order = (counts[indices] * len(classes) + indices).argsort(stable=True)
     sizes, num_classes = (part.tolist() for part in counts.unique(return_counts=True))
     groups, start = [], 0
@@ -62,7 +62,8 @@ def sort_by_class(labels: Tensor) -> tuple[Tensor, list[ClassGroup]]:
 
 
 def class_blocks(matrix: Tensor, group: ClassGroup) -> Tensor:
-    """[m, n, n] view of the within-class entries of a contiguous [B, B] matrix sorted by class."""
+    """Return a [m, n, n] view of the within-class entries of a contiguous [B, B] matrix sorted by class."""
+    # One class further is `size` rows and `size` columns further: a fixed stride, so that no index is needed.
     width = matrix.stride(0)
     offset = matrix.storage_offset() + group.start * (width + 1)
     return matrix.as_strided(
@@ -71,7 +72,7 @@ def class_blocks(matrix: Tensor, group: ClassGroup) -> Tensor:
 
 
 def own_columns(values: Tensor, chunk: ClassGroup) -> Tensor:
-    """[m, ..., n] view of the columns of each class's own images, out of contiguous [m, ..., B] values."""
+    """Return a [m, ..., n] view of the columns of each class's own images, of contiguous [m, ..., B] values."""
     strides = values.stride()
     shape = (*values.shape[:-1], chunk.size)
     return values.as_strided(
@@ -79,25 +80,25 @@ def own_columns(values: Tensor, chunk: ClassGroup) -> Tensor:
     )
 
 
-def others(size: int, device: torch.device) -> Tensor:
-    """[n, n] bool: an image paired with the others of its class, not with itself."""
+def off_diagonal_mask(size: int, device: torch.device) -> Tensor:
+    """Return [n, n] bool: an image paired with the others of its class, not with itself."""
     return ~torch.eye(size, dtype=torch.bool, device=device)
 
 
 def clear_single_images(matrix: Tensor, groups: list[ClassGroup]) -> None:
-    """Zero in the rows of images that have no positive."""
+    """Set to zero the rows of images that have no positive."""
     for group in groups:
         if group.size == 1:
             matrix[group.rows].zero_()
 
 
 def row_chunks(matrix: Tensor) -> Iterator[Tensor]:
-    """[b, B] views of all rows, each small enough for the cache."""
-    yield from matrix.split(_rows_per_chunk(matrix.device, matrix.shape[1]))
+    """Yield [b, B] views of all rows, each small enough for the cache."""
+    yield from torch.split(matrix, _rows_per_chunk(matrix.device, matrix.shape[1]))
 
 
 def class_chunks(groups: list[ClassGroup], matrix: Tensor) -> Iterator[ClassGroup]:
-    """Whole classes, as many at a time as fit the cache."""
+    """Yield whole classes, as many at a time as fit the cache."""
     for group in groups:
         step = _rows_per_chunk(matrix.device, group.size * matrix.shape[1])
         for first in range(0, group.num_classes, step):
@@ -106,7 +107,7 @@ def class_chunks(groups: list[ClassGroup], matrix: Tensor) -> Iterator[ClassGrou
 
 
 def query_chunks(groups: list[ClassGroup], matrix: Tensor) -> Iterator[tuple[ClassGroup, slice]]:
-    """Classes and the queries among the images of each, for B numbers an ordered positive pair.
+    """Yield classes and the queries among the images of each, for B numbers an ordered positive pair.
 
     All images of one or more classes as far as they fit the cache, else some images of one class. Classes of one image
     are left out.
@@ -129,7 +130,7 @@ def _rows_per_chunk(device: torch.device, row_elements: int) -> int:
 def pairwise_loss(
     vectors: Tensor, labels: Tensor, kernel: Kernel, *, cosine: bool = True, symmetric: bool = False
 ) -> Tensor:
-    """A scalar loss of all similarities within a batch, whose gradient is written along with its value.
+    """Compute a scalar loss of all similarities within a batch, its gradient along with its value.
 
     Args:
         vectors: [B, D], not normalised.
@@ -159,7 +160,7 @@ class _PairwiseLoss(torch.autograd.Function):
         value = kernel(matrix, groups)
         ctx.save_for_backward(ordered, lengths, matrix, order.argsort())
         ctx.symmetric = symmetric
-        return value + 0 * ordered.sum()
+        return value + 0 * ordered.sum()  # a kernel's comparisons are False for NaN and would hide it
 
     @staticmethod
     @once_differentiable
@@ -170,9 +171,8 @@ class _PairwiseLoss(torch.autograd.Function):
             # A second product costs half of what adding the transpose of a B x B matrix does (0.10, 0.18 s at B 4000).
             product = product.mul_(2) if ctx.symmetric else product.addmm_(gradient.T, ordered)
         factor = grad_output
-        if (
-            lengths is not None
-        ):  # through the normalisation: only what is at right angles to the vector counts
+        if lengths is not None:
+            # Through the normalisation: only what is at right angles to the vector counts.
             product.addcmul_(ordered, torch.linalg.vecdot(ordered, product).unsqueeze(1), value=-1)
             factor = grad_output / lengths
         return product.mul_(factor)[inverse], None, None, None, None

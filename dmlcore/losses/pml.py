@@ -37,8 +37,8 @@ class PMLLoss(MetricLoss):
 
     Args:
         name: class name in `pytorch_metric_learning.losses`.
-        num_classes: handed on where the class wants it.
-        embedding_dim: handed on where the class wants it, under its own name for it.
+        num_classes: passed on where the class takes it.
+        embedding_dim: passed on where the class takes it, under the library's name.
         params: the class's arguments. Parts are mappings with a name, as `distance: {name: LpDistance, power: 2}`,
             likewise reducer, embedding_regularizer, weight_regularizer, `miner` (any of the library's, applied before
             the loss) and the inner `loss` (`losses`, a list) of a wrapper.
@@ -68,7 +68,7 @@ class PMLLoss(MetricLoss):
 
 
 def pml_losses() -> dict[str, type[nn.Module]]:
-    """Name -> class of the losses that a call with embeddings and labels can serve."""
+    """Return name -> class of the losses that can be called with embeddings and labels."""
     return {name: kind for name, kind in _classes("losses").items() if name not in (*ABSTRACT, *TWO_VIEWS)}
 
 
@@ -86,7 +86,7 @@ def _build(module: str, name: str, sizes: Mapping[str, int], params: Mapping[str
     known = pml_losses() if module == "losses" else _classes(module)
     if name in TWO_VIEWS:
         raise ValueError(
-            f"`{PREFIX}{name}` compares two views of an image, which a loss of embeddings and labels has not"
+            f"`{PREFIX}{name}` compares two views of an image; a loss here gets embeddings and labels only"
         )
     if name not in known:
         raise ValueError(f"unknown pytorch-metric-learning {module} {name!r}; known: {', '.join(known)}")
@@ -100,17 +100,15 @@ def _build(module: str, name: str, sizes: Mapping[str, int], params: Mapping[str
             )
     missing = required - set(given) - set(params)
     if missing:
-        raise ValueError(
-            f"`{PREFIX}{name}` needs the parameters {', '.join(sorted(missing))}, got nothing; pass them"
-        )
+        raise ValueError(f"`{PREFIX}{name}` is missing the required parameters {', '.join(sorted(missing))}")
     try:
         return known[name](**given, **{key: _parts(key, value, sizes) for key, value in params.items()})
     except (AssertionError, TypeError, ValueError) as error:
-        raise ValueError(f"`{PREFIX}{name}` refuses its parameters {dict(params)!r}: {error}") from error
+        raise ValueError(f"`{PREFIX}{name}` rejected its parameters {dict(params)!r}: {error}") from error
 
 
 def _arguments(kind: type[nn.Module]) -> tuple[set[str], set[str]]:
-    """Names of the required and the optional arguments of a class.
+    """Return the names of the required and the optional arguments of a class.
 
     A class hands **kwargs on to its parents, which adds their optional arguments (their required ones it sets itself),
     and *args too, which adds the required ones.

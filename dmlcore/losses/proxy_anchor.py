@@ -36,10 +36,8 @@ class ProxyAnchor(MetricLoss):
         super().__init__()
         check_number("proxy_anchor.num_classes", num_classes, low=1, whole=True)
         check_number("proxy_anchor.embedding_dim", embedding_dim, low=1, whole=True)
-        check_number("proxy_anchor.alpha", alpha, low=0, open_low=True)
-        check_number("proxy_anchor.margin", margin, low=-1, high=1)
-        self.alpha = alpha
-        self.margin = margin
+        self.alpha = check_number("proxy_anchor.alpha", alpha, low=0, open_low=True)
+        self.margin = check_number("proxy_anchor.margin", margin, low=-1, high=1)
         self.proxies = nn.Parameter(torch.empty(num_classes, embedding_dim))
         nn.init.kaiming_normal_(self.proxies, mode="fan_out")  # as the authors do
 
@@ -50,7 +48,7 @@ class ProxyAnchor(MetricLoss):
 
 
 def proxy_anchor(similarities: Tensor, labels: Tensor, alpha: float, margin: float) -> Tensor:
-    """Proxy-anchor loss of [B, C] cosine similarities to the proxies and labels [B]."""
+    """Compute the proxy-anchor loss of [B, C] cosine similarities to the proxies and labels [B]."""
     own = labels.unsqueeze(1) == torch.arange(similarities.shape[1], device=labels.device)
     positives = log1p_sum_exp((-alpha * (similarities - margin)).masked_fill(~own, -torch.inf))
     negatives = log1p_sum_exp((alpha * (similarities + margin)).masked_fill(own, -torch.inf))

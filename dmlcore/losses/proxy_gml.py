@@ -48,16 +48,12 @@ class ProxyGML(MetricLoss):
         form: str = "softmax",
     ) -> None:
         super().__init__()
-        check_number("proxy_gml.num_classes", num_classes, low=1, whole=True)
+        self.num_classes = check_number("proxy_gml.num_classes", num_classes, low=1, whole=True)
         check_number("proxy_gml.embedding_dim", embedding_dim, low=1, whole=True)
         check_number("proxy_gml.proxies_per_class", proxies_per_class, low=1, whole=True)
-        check_number("proxy_gml.ratio", ratio, low=0, high=1, open_low=True)
-        check_number("proxy_gml.regularization", regularization, low=0)
-        check_choice("proxy_gml.form", form, ("softmax", "bce"))
-        self.num_classes = num_classes
-        self.ratio = ratio
-        self.regularization = regularization
-        self.form = form
+        self.ratio = check_number("proxy_gml.ratio", ratio, low=0, high=1, open_low=True)
+        self.regularization = check_number("proxy_gml.regularization", regularization, low=0)
+        self.form = check_choice("proxy_gml.form", form, ("softmax", "bce"))
         self.proxies = nn.Parameter(torch.empty(num_classes, proxies_per_class, embedding_dim))
         nn.init.kaiming_uniform_(self.proxies.view(-1, embedding_dim).T, a=math.sqrt(5))  # as the authors do
 
@@ -72,7 +68,7 @@ class ProxyGML(MetricLoss):
 
 
 def graph_probabilities(similarities: Tensor, labels: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
-    """Masked softmax of the kept similarities [B, C, N] and labels [B]: probabilities and mask, both [B, C]."""
+    """Compute the masked softmax of the kept similarities [B, C, N]: probabilities and mask, both [B, C]."""
     batch, num_classes, per_class = similarities.shape
     number = max(math.ceil(ratio * num_classes * per_class), per_class)
     own = functional.one_hot(labels.long(), num_classes).unsqueeze(2)
@@ -97,7 +93,7 @@ def _binary_term(probabilities: Tensor, kept: Tensor, labels: Tensor) -> Tensor:
 
 
 def _proxy_term(proxies: Tensor) -> Tensor:
-    """Cross-entropy of each sub-proxy [C, N, D] against the sums of its cosines to each class's sub-proxies."""
+    """Compute the cross-entropy of each sub-proxy [C, N, D] over its summed cosines to each class's sub-proxies."""
     num_classes, per_class, _ = proxies.shape
     logits = proxies.flatten(0, 1) @ proxies.sum(dim=1).T
     classes = torch.arange(num_classes, device=proxies.device).repeat_interleave(per_class)

@@ -29,8 +29,7 @@ class ProxyNCAPlusPlus(ProxySoftmax):
 
     def __init__(self, num_classes: int, embedding_dim: int, scale: float = 9.0) -> None:
         super().__init__(num_classes, embedding_dim)
-        check_number("proxy_nca_pp.scale", scale, low=0, open_low=True)
-        self.scale = scale
+        self.scale = check_number("proxy_nca_pp.scale", scale, low=0, open_low=True)
 
     def logits(self, cosines: Tensor, labels: Tensor) -> Tensor:
         return 2 * self.scale * (cosines - 1)

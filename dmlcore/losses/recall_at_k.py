@@ -46,13 +46,12 @@ class RecallAtK(MetricLoss):
             raise ValueError(f"`recall_at_k.ks` must be a list of ranks, got {ks!r}; write it as [1, 2, 4]")
         for k in ks:
             check_number("recall_at_k.ks", k, low=1, whole=True)
-        check_number("recall_at_k.temperature", temperature, low=0, open_low=True)
-        check_number("recall_at_k.recall_temperature", recall_temperature, low=0, open_low=True)
-        check_choice("recall_at_k.exclude_query", exclude_query, (False, True))
+        self.temperature = check_number("recall_at_k.temperature", temperature, low=0, open_low=True)
+        self.recall_temperature = check_number(
+            "recall_at_k.recall_temperature", recall_temperature, low=0, open_low=True
+        )
+        self.exclude_query = check_choice("recall_at_k.exclude_query", exclude_query, (False, True))
         self.ks = tuple(ks)
-        self.temperature = temperature
-        self.recall_temperature = recall_temperature
-        self.exclude_query = exclude_query
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         kernel = partial(
@@ -65,7 +64,7 @@ class RecallAtK(MetricLoss):
 
 
 def smooth_recall(ahead: Tensor, own_ahead: Tensor, ks: Sequence[int], temperature: float) -> Tensor:
-    """Mean over ks of a query's smooth recall: numbers of rivals ahead [m, n, positives] -> [m, n]."""
+    """Average a query's smooth recall over ks: numbers of rivals ahead [m, n, positives] -> [m, n]."""
     limits = torch.tensor(ks, dtype=ahead.dtype, device=ahead.device)
     hits = torch.sigmoid((limits - 1 - ahead.unsqueeze(3)) / temperature).sum(dim=2)
     return (hits.minimum(limits) / limits.clamp(max=ahead.shape[2])).mean(dim=2)

@@ -31,8 +31,7 @@ class SmoothAP(MetricLoss):
 
     def __init__(self, temperature: float = 0.01) -> None:
         super().__init__()
-        check_number("smooth_ap.temperature", temperature, low=0, open_low=True)
-        self.temperature = temperature
+        self.temperature = check_number("smooth_ap.temperature", temperature, low=0, open_low=True)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         kernel = partial(
@@ -45,5 +44,5 @@ class SmoothAP(MetricLoss):
 
 
 def smooth_average_precision(ahead: Tensor, own_ahead: Tensor) -> Tensor:
-    """Mean over a query's positives of (rank among positives / rank among all): two [m, n, k] -> [m, n]."""
+    """Average over a query's positives (rank among positives / rank among all): two [m, n, k] -> [m, n]."""
     return ((1 + own_ahead) / (1 + ahead)).mean(dim=2)

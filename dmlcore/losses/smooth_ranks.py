@@ -2,7 +2,7 @@
 
 For a query q and its positive i, j is ranked before i to the degree sigmoid((s_qj - s_qi) / temperature). B of them for
 each of the P ordered positive pairs make P x B sigmoids, taken some classes at a time: value and gradient of a chunk
-are finished while it lies in the cache, so that no more than one B x B matrix is ever held.
+are finished while it is in the cache, so that no more than one B x B matrix is ever held.
 
 Shapes: B batch, m classes of a chunk, n images of each, q of them queries, k = n - 1 positives of a query.
 """
@@ -18,7 +18,7 @@ from dmlcore.losses.pairs import (
     ClassGroup,
     class_blocks,
     clear_single_images,
-    others,
+    off_diagonal_mask,
     own_columns,
     query_chunks,
 )
@@ -30,7 +30,7 @@ Score = Callable[[Tensor, Tensor], Tensor]
 def smooth_rank_loss(
     matrix: Tensor, groups: list[ClassGroup], score: Score, temperature: float, exclude_query: bool
 ) -> Tensor:
-    """1 - mean score of the queries that have a positive, 0 where there is none.
+    """Compute 1 - mean score of the queries that have a positive, 0 without such a query.
 
     Args:
         matrix: [B, B] similarities sorted by class; overwritten with the gradient of the loss.
@@ -54,9 +54,9 @@ def smooth_rank_loss(
 def _score_chunk(
     matrix: Tensor, chunk: ClassGroup, queries: slice, score: Score, temperature: float, exclude_query: bool
 ) -> Tensor:
-    """Sum of the scores of some queries; overwrites their rows with its gradient, times the temperature."""
+    """Sum the scores of some queries; overwrites their rows with its gradient, times the temperature."""
     m, n = chunk.num_classes, chunk.size
-    pairs = others(n, matrix.device)[queries]
+    pairs = off_diagonal_mask(n, matrix.device)[queries]
     rows = matrix[chunk.rows].view(m, n, -1)[:, queries].div_(temperature)
     block = class_blocks(matrix, chunk)[:, queries]
     positives = block[:, pairs].view(m, -1, n - 1, 1)
@@ -79,7 +79,7 @@ def _score_chunk(
 
 
 def _score_gradient(score: Score, sums: Tensor, own_sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sum of the scores and its gradient with respect to both sums."""
+    """Return the sum of the scores and its gradient with respect to both sums."""
     with torch.enable_grad():
         inputs = (sums.requires_grad_(), own_sums.requires_grad_())
         total = score(*inputs).sum()

@@ -48,15 +48,11 @@ class SoftTriple(MetricLoss):
         super().__init__()
         check_number("soft_triple.num_classes", num_classes, low=1, whole=True)
         check_number("soft_triple.embedding_dim", embedding_dim, low=1, whole=True)
-        check_number("soft_triple.scale", scale, low=0, open_low=True)
-        check_number("soft_triple.gamma", gamma, low=0, open_low=True)
-        check_number("soft_triple.margin", margin, low=0)
-        check_number("soft_triple.regularization", regularization, low=0)
+        self.scale = check_number("soft_triple.scale", scale, low=0, open_low=True)
+        self.gamma = check_number("soft_triple.gamma", gamma, low=0, open_low=True)
+        self.margin = check_number("soft_triple.margin", margin, low=0)
+        self.regularization = check_number("soft_triple.regularization", regularization, low=0)
         check_number("soft_triple.centers_per_class", centers_per_class, low=1, whole=True)
-        self.scale = scale
-        self.gamma = gamma
-        self.margin = margin
-        self.regularization = regularization
         self.centers = nn.Parameter(torch.empty(num_classes, centers_per_class, embedding_dim))
         nn.init.kaiming_uniform_(self.centers.view(-1, embedding_dim).T, a=math.sqrt(5))  # as the authors do
 
@@ -71,7 +67,7 @@ class SoftTriple(MetricLoss):
 
 
 def center_spread(centers: Tensor) -> Tensor:
-    """Mean distance between the centres of a class, halved: [C, K, D], normalised -> scalar."""
+    """Compute the mean distance between the centres of a class, halved: [C, K, D], normalised -> scalar."""
     num_classes, per_class, _ = centers.shape
     if per_class == 1:
         return centers.new_zeros(())

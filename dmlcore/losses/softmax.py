@@ -30,11 +30,11 @@ class ProxySoftmax(MetricLoss):
         return nn.functional.cross_entropy(logits, labels.long())
 
     def logits(self, cosines: Tensor, labels: Tensor) -> Tensor:
-        """Cosines [B, C] and labels [B] -> logits [B, C]."""
+        """Turn cosines [B, C] and labels [B] into logits [B, C]."""
         raise NotImplementedError
 
 
 def add_at_own(values: Tensor, labels: Tensor, addend: Tensor | float) -> Tensor:
-    """Values [B, C] with `addend` ([B, C] or a number) added at each row's own class."""
+    """Add `addend` ([B, C] or a number) to values [B, C] at each row's own class."""
     own = labels.unsqueeze(1) == torch.arange(values.shape[1], device=values.device)
     return torch.where(own, values + addend, values)

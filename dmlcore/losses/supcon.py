@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dmlcore.losses.base import MetricLoss, check_number
-from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, others, pairwise_loss
+from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, off_diagonal_mask, pairwise_loss
 
 
 class SupCon(MetricLoss):
@@ -30,15 +30,14 @@ class SupCon(MetricLoss):
 
     def __init__(self, temperature: float = 0.1) -> None:
         super().__init__()
-        check_number("supcon.temperature", temperature, low=0, open_low=True)
-        self.temperature = temperature
+        self.temperature = check_number("supcon.temperature", temperature, low=0, open_low=True)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         return pairwise_loss(embeddings, labels, partial(supcon, temperature=self.temperature))
 
 
 def supcon(matrix: Tensor, groups: list[ClassGroup], temperature: float) -> Tensor:
-    """Supervised contrastive loss of [B, B] cosine similarities sorted by class, overwritten with the gradient."""
+    """Compute the loss of [B, B] cosine similarities sorted by class, overwritten with the gradient."""
     num_anchors = max(sum(group.num_classes * group.size for group in groups if group.size > 1), 1)
     matrix.div_(temperature).fill_diagonal_(-torch.inf)
     total = matrix.new_zeros(())
@@ -47,7 +46,7 @@ def supcon(matrix: Tensor, groups: list[ClassGroup], temperature: float) -> Tens
         if chunk.size == 1:
             rows.zero_()
             continue
-        pairs = others(chunk.size, matrix.device)
+        pairs = off_diagonal_mask(chunk.size, matrix.device)
         log_sums = torch.logsumexp(rows, dim=1, keepdim=True)
         total += log_sums.sum() - block[:, pairs].sum() / (chunk.size - 1)
         rows.sub_(log_sums).exp_()

@@ -40,14 +40,10 @@ class ThresholdConsistentMargin(MetricLoss):
         negative_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        check_number("tcm.positive_margin", positive_margin, low=-1, high=1)
-        check_number("tcm.negative_margin", negative_margin, low=-1, high=1)
-        check_number("tcm.positive_weight", positive_weight, low=0)
-        check_number("tcm.negative_weight", negative_weight, low=0)
-        self.positive_margin = positive_margin
-        self.negative_margin = negative_margin
-        self.positive_weight = positive_weight
-        self.negative_weight = negative_weight
+        self.positive_margin = check_number("tcm.positive_margin", positive_margin, low=-1, high=1)
+        self.negative_margin = check_number("tcm.negative_margin", negative_margin, low=-1, high=1)
+        self.positive_weight = check_number("tcm.positive_weight", positive_weight, low=0)
+        self.negative_weight = check_number("tcm.negative_weight", negative_weight, low=0)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         margins = (self.positive_margin, self.negative_margin)
@@ -59,7 +55,7 @@ class ThresholdConsistentMargin(MetricLoss):
 def threshold_consistent_margin(
     matrix: Tensor, groups: list[ClassGroup], margins: tuple[float, float], weights: tuple[float, float]
 ) -> Tensor:
-    """TCM of [B, B] cosine similarities sorted by class, overwritten with the gradient."""
+    """Compute TCM of [B, B] cosine similarities sorted by class, overwritten with the gradient."""
     matrix.fill_diagonal_(torch.inf)  # an image is no pair with itself, even at a margin of 1
     blocks = [class_blocks(matrix, group) for group in groups]
     below = [block <= margins[0] for block in blocks]
@@ -76,7 +72,7 @@ def threshold_consistent_margin(
 
 
 def _hinge_and_count(matrix: Tensor, margin: float) -> tuple[Tensor, Tensor]:
-    """Sum of the excesses over the margin and their number (at least 1); leaves 1 where there is one, else 0."""
+    """Sum the excesses over the margin and count them (at least 1); leaves 1 where there is one, else 0."""
     total, count = matrix.new_zeros(()), matrix.new_zeros(())
     for rows in row_chunks(matrix):
         total += (rows - margin).clamp_(min=0).sum()

@@ -12,7 +12,7 @@ from dmlcore.losses.pairs import (
     ClassGroup,
     class_blocks,
     clear_single_images,
-    others,
+    off_diagonal_mask,
     pairwise_loss,
     query_chunks,
 )
@@ -37,20 +37,19 @@ class Triplet(MetricLoss):
 
     def __init__(self, margin: float = 0.2) -> None:
         super().__init__()
-        check_number("triplet.margin", margin, low=0, open_low=True)
-        self.margin = margin
+        self.margin = check_number("triplet.margin", margin, low=0, open_low=True)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         return pairwise_loss(embeddings, labels, partial(semi_hard_triplets, margin=self.margin))
 
 
 def semi_hard_triplets(matrix: Tensor, groups: list[ClassGroup], margin: float) -> Tensor:
-    """Triplet loss of [B, B] cosine similarities sorted by class, overwritten with the gradient."""
+    """Compute the triplet loss of [B, B] cosine similarities sorted by class, overwritten with the gradient."""
     total, count = matrix.new_zeros(()), matrix.new_zeros(())
     for chunk, queries in query_chunks(groups, matrix):
         rows = matrix[chunk.rows].view(chunk.num_classes, chunk.size, -1)[:, queries]
         block = class_blocks(matrix, chunk)[:, queries]
-        pairs = others(chunk.size, matrix.device)[queries]
+        pairs = off_diagonal_mask(chunk.size, matrix.device)[queries]
         positives = block[:, pairs].view(chunk.num_classes, -1, chunk.size - 1, 1)
         block.fill_(-torch.inf)
         violations = (rows.unsqueeze(2) - positives).mul_(2).add_(margin)  # d_ap^2 - d_an^2 + m

@@ -12,7 +12,7 @@ from dmlcore.losses.base import MetricLoss, check_number, normalize
 
 
 class UnifiedThreshold(MetricLoss):
-    """Positives above and negatives below the one similarity b / g, which is learned: the natural rival of TCM.
+    """Push positives above and negatives below one learned similarity, b / g: the natural rival of TCM.
 
     L = mean over ordered positive pairs of log(1 + e^{-g s_p + b})
         + mean over anchors of sum over their negatives of log(1 + e^{g s_n - b}).
@@ -34,10 +34,8 @@ class UnifiedThreshold(MetricLoss):
     def __init__(self, num_classes: int, gamma: float = 64.0, weight: float = 1.0) -> None:
         super().__init__()
         check_number("unified_threshold.num_classes", num_classes, low=1, whole=True)
-        check_number("unified_threshold.gamma", gamma, low=0, open_low=True)
-        check_number("unified_threshold.weight", weight, low=0)
-        self.gamma = gamma
-        self.weight = weight
+        self.gamma = check_number("unified_threshold.gamma", gamma, low=0, open_low=True)
+        self.weight = check_number("unified_threshold.weight", weight, low=0)
         self.bias = nn.Parameter(torch.tensor(math.log(10 * num_classes)))
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
@@ -48,7 +46,7 @@ class UnifiedThreshold(MetricLoss):
 
 
 def unified_threshold(similarities: Tensor, labels: Tensor, gamma: float, bias: Tensor) -> Tensor:
-    """USS loss of [B, B] cosine similarities, labels [B] and the learned scalar b."""
+    """Compute the USS loss of [B, B] cosine similarities, labels [B] and the learned scalar b."""
     same = labels.unsqueeze(1) == labels
     positive = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     sign = 1 - 2 * same.to(similarities.dtype)

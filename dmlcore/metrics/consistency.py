@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 
 
 def utility(sensitivity: Floats, specificity: Floats) -> Floats:
-    """Harmonic mean of both shares, element by element.
+    """Return the harmonic mean of both shares, element by element.
 
     U = 2 phi psi / (phi + psi), 0 where both are 0 (c = 1 in (1 + c^2) phi psi / (c^2 phi + psi)).
     """
@@ -24,15 +24,16 @@ def utility(sensitivity: Floats, specificity: Floats) -> Floats:
 
 
 def range_mean(values: Floats) -> Floats:
-    """Mean over the last axis, T equally spaced thresholds, by the trapezoid rule.
+    """Average over the last axis, T equally spaced thresholds, by the trapezoid rule.
 
     Equals the integral over the range divided by its width; a range of width 0 gives the value there.
     """
-    return (values.sum(-1) - (values[..., 0] + values[..., -1]) / 2.0) / (values.shape[-1] - 1)
+    mean: Floats = (values.sum(-1) - (values[..., 0] + values[..., -1]) / 2.0) / (values.shape[-1] - 1)
+    return mean
 
 
 def opis(class_utility: Floats) -> float:
-    """Spread of the utility over the classes, averaged over the range; lower is better.
+    """Compute the spread of the utility over the classes, averaged over the range; lower is better.
 
     Args: class_utility: [C, T], U_i(d).
     Returns: sum_i INT (U_i - Ubar)^2 dd / (C (dmax - dmin)).
@@ -42,7 +43,7 @@ def opis(class_utility: Floats) -> float:
 
 
 def epsilon_opis(class_utility: Floats, epsilon: float) -> float:
-    """Squared gap between the best and the worst classes, averaged over the range.
+    """Compute the squared gap between the best and the worst classes, averaged over the range.
 
     Classes are ranked once, by their mean utility over the range (ties by label order); best and worst are the
     max(1, ceil(epsilon C)) at either end. INT (Ubar_best - Ubar_worst)^2 dd / (dmax - dmin).
@@ -56,7 +57,7 @@ def epsilon_opis(class_utility: Floats, epsilon: float) -> float:
 
 
 def random_halves(classes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Half 0 or 1 of each image, [N], `classes` ascending; half 0 gets the odd image, in every class alike."""
+    """Draw half 0 or 1 for each image, [N], `classes` ascending; half 0 gets the odd image, in every class alike."""
     count = np.bincount(classes)
     order = np.lexsort((rng.random(len(classes)), classes))
     half = np.empty(len(classes), dtype=np.int64)
@@ -65,22 +66,23 @@ def random_halves(classes: NDArray[np.int64], rng: np.random.Generator) -> NDArr
 
 
 def size_groups(count: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Classes of about the same size, four groups to an octave, exact up to 7: the smallest size of the group, [E]."""
+    """Group classes of about the same size, four groups to an octave, exact up to 7: the group's smallest size, [E]."""
     step = np.maximum(1, 2.0 ** (np.floor(np.log2(np.maximum(count, 1))) - 2)).astype(np.int64)
     return count // step * step
 
 
 def linear_utility(sensitivity: Floats, specificity: Floats, psi: Floats, phi: Floats) -> Floats:
-    """Utility by its tangent at psi [T], phi [T]: unlike U itself its mean does not depend on the number of images.
+    """Linearise the utility at psi [T], phi [T]: unlike that of U, its mean does not depend on the number of images.
 
     Reference: first-order expansion of 2 phi psi / (phi + psi).
     """
     total = np.maximum(psi + phi, 1e-12) ** 2
-    slopes = 2.0 * phi**2 / total, 2.0 * psi**2 / total
-    return utility(psi, phi) + slopes[0] * (sensitivity - psi) + slopes[1] * (specificity - phi)
+    by_psi, by_phi = 2.0 * phi**2 / total, 2.0 * psi**2 / total
+    linear: Floats = utility(psi, phi) + by_psi * (sensitivity - psi) + by_phi * (specificity - phi)
+    return linear
 
 
-def level(values: Floats, tangent: Floats, groups: NDArray[np.int64]) -> Floats:
+def center_by_group(values: Floats, tangent: Floats, groups: NDArray[np.int64]) -> Floats:
     """Shift each size group of `values [E, T]` so that its mean is that of `tangent [E, T]`.
 
     U is concave, so that small classes score lower for their size alone; without this, classes of one law and mixed
@@ -93,7 +95,10 @@ def level(values: Floats, tangent: Floats, groups: NDArray[np.int64]) -> Floats:
 
 
 def half_covariance(first: Floats, second: Floats, weights: Floats) -> Floats:
-    """Covariance over the classes between two halves' utilities, averaged over the range, for each row of weights.
+    """Compute the covariance over the classes of two halves' utilities, averaged over the range, by row of weights.
+
+    The noise of two halves is independent: what they share is the spread of the classes. OPIS, the variance of one
+    sample, has the noise of few images on top.
 
     Args: first, second: [E, T]; weights: [B, E], each row summing to E (ones, or how often a class was drawn).
     Returns: [B], range_mean(sum_i w_i (A_i - Abar)(B_i - Bbar) / E), the divisor of OPIS itself.
@@ -104,21 +109,21 @@ def half_covariance(first: Floats, second: Floats, weights: Floats) -> Floats:
 
 
 def corrected_opis(halves: Iterable[tuple[Floats, Floats]], weights: Floats) -> Floats:
-    """Mean over the splits of `half_covariance`, [B]. Never clipped: noise about 0 must average to 0."""
-    return np.mean([half_covariance(first, second, weights) for first, second in halves], axis=0)
+    """Average `half_covariance` over the splits, [B]. Never clipped: noise about 0 must average to 0."""
+    return np.asarray(np.mean([half_covariance(first, second, weights) for first, second in halves], axis=0))
 
 
-def class_draws(count: int, draws: int, rng: np.random.Generator) -> Floats:
-    """How often each class is in each bootstrap sample, [draws, count]; each row sums to `count`."""
+def bootstrap_weights(count: int, draws: int, rng: np.random.Generator) -> Floats:
+    """Draw how often each class is in each bootstrap sample, [draws, count]; each row sums to `count`."""
     return rng.multinomial(count, np.full(count, 1.0 / count), size=draws).astype(np.float64)
 
 
-def raw_draws(class_utility: Floats, weights: Floats) -> Floats:
-    """OPIS of each bootstrap sample of the rows of [C, T]: [B]."""
+def bootstrap_opis(class_utility: Floats, weights: Floats) -> Floats:
+    """Compute OPIS of each bootstrap sample of the rows of [C, T]: [B]."""
     return half_covariance(class_utility, class_utility, weights)
 
 
-def interval(draws: Floats) -> tuple[float, float]:
-    """The middle 95 %."""
+def percentile_interval(draws: Floats) -> tuple[float, float]:
+    """Return the middle 95 %."""
     low, high = np.quantile(draws, [0.025, 0.975])
     return float(low), float(high)

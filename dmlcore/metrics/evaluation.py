@@ -10,23 +10,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dmlcore.metrics import scores
-from dmlcore.metrics.inputs import Array, Pairs, build_pairs
+from dmlcore.metrics.accuracy import operating_points, ranks_of_all, retrieval_metrics
+from dmlcore.metrics.class_scores import build_grid, check_collapse, score_classes
+from dmlcore.metrics.inputs import Array, Pairs, Settings, build_pairs
 from dmlcore.metrics.pairwise.numba_sweep import NumbaSweep
 from dmlcore.metrics.pairwise.order_statistics import HIGH_BINS, LOW_BITS
 from dmlcore.metrics.pairwise.sweep import Sweep
 from dmlcore.metrics.pairwise.tiles import one_thread
 from dmlcore.metrics.pairwise.torch_sweep import TorchSweep
-from dmlcore.metrics.retrieval import retrieval_metrics, whole_ranks
-from dmlcore.metrics.settings import Settings
-from dmlcore.metrics.verification import operating_points
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What evaluate() found.
+    """The result of evaluate().
 
     `metrics`: flat dict, name -> number. `thresholds [T]`: distances. `utility [C, T]`: U_i(d) of each class with a
     positive pair, ids in `class_labels [C]`, ascending. `frr [C]`, `far [C]`: share of the class's positive pairs
@@ -68,12 +66,12 @@ def evaluate(
         distance_range: (smallest, largest) distance, instead of far_range (a range carried over from validation).
         is_query: [N] bool; queries then search the others, the gallery, and a pair is one query with one gallery image.
         bootstrap: number of class resamples behind opis_low/high and opis_raw_low/high (95 %); 0 leaves them out.
-        memory_bytes: bound on the working memory beside the input, default 2^30.
+        memory_bytes: bound on the working memory in addition to the input, default 2^30.
         device: where the products run, default the CPU.
         seed: of the random halves behind opis_corrected and of the bootstrap.
 
     Returns:
-        Evaluation. A class with one image has no positive pair: it serves as negatives only and is counted in
+        Evaluation. A class with one image has no positive pair: it is used as negatives only and counted in
         `num_singleton_classes`; its query is left out. Classes with fewer than 4 images (2 queries and 2 gallery
         images) are left out of opis_corrected and counted in `num_classes_too_small_for_correction`; with fewer
         than 2 classes left it is NaN. opis_floor = opis - opis_corrected.
@@ -98,7 +96,7 @@ def evaluate(
 
 
 def choose_sweep(pairs: Pairs, settings: Settings, threads: int) -> Sweep:
-    """Compiled loops on the CPU, torch operations on any other device: the same counts."""
+    """Choose compiled loops on the CPU, torch operations on any other device: the same counts."""
     memory = settings.memory_bytes // 4 * 3
     if pairs.rows.device.type != "cpu":
         return TorchSweep(pairs, memory)
@@ -107,16 +105,16 @@ def choose_sweep(pairs: Pairs, settings: Settings, threads: int) -> Sweep:
 
 
 def evaluate_pairs(pairs: Pairs, sweep: Sweep, settings: Settings) -> Evaluation:
-    """evaluate() once the pairs and the way to walk them are chosen: three walks."""
+    """Evaluate once the pairs and their sweep are chosen, in three passes: keys and ranks; rates; thresholds."""
     budget = settings.memory_bytes // 8
-    ranks = whole_ranks(pairs, sweep, settings.ks, budget)
+    ranks = ranks_of_all(pairs, sweep, settings.ks, budget)
     positives = sweep.positive_keys(LOW_BITS, 0, HIGH_BINS)
     negatives = sweep.count_keys(ranks, positives)
     retrieval = retrieval_metrics(pairs, sweep, ranks, settings.ks, budget)
     points = operating_points(pairs, sweep, positives, negatives, settings.rates)
-    scores.check_collapse(points, pairs.total_negatives)
-    grid = scores.build_grid(points, settings)
-    classes = scores.score_classes(pairs, sweep, grid, settings)
+    check_collapse(points, pairs.total_negatives)
+    grid = build_grid(points, settings)
+    classes = score_classes(pairs, sweep, grid, settings)
     ends = {"distance_min": float(grid.thresholds[0]), "distance_max": float(grid.thresholds[-1])}
     metrics = retrieval | classes.metrics | ends | {"equal_error_rate": points.equal_error_rate}
     return Evaluation(metrics, grid.thresholds, classes.utility, classes.labels, classes.frr, classes.far)

@@ -1,4 +1,4 @@
-"""What all figures share: fixed style, plain text (no mathtext), the same bytes for the same input."""
+"""The style of all figures and the utility curve: plain text (no mathtext), the same bytes for the same input."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from numpy.typing import ArrayLike
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colour-blind safe palette, without its yellow, which is unreadable on white."""
-
-
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 STYLE = {
     "text.parse_math": False,  # a `$` in a name is a dollar
@@ -33,13 +31,13 @@ FOOTER_POINTS = 7.0
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """Matplotlib's own defaults and ours, whatever the user's matplotlibrc says."""
+    """Apply matplotlib's defaults and ours, whatever the user's matplotlibrc says."""
     with matplotlib.style.context(["default", STYLE]):
         yield
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
-    """Name -> colour; more than 7 names take evenly spaced steps of viridis up to its yellow."""
+    """Map names to colours; more than 7 names take evenly spaced steps of viridis up to its yellow."""
     if len(names) <= len(COLOURS):
         return dict(zip(names, COLOURS, strict=False))
     steps = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, len(names)))
@@ -47,12 +45,12 @@ def colours(names: Sequence[str]) -> dict[str, str]:
 
 
 def markers(names: Sequence[str]) -> dict[str, str]:
-    """Name -> marker; beyond 10 names they repeat."""
+    """Map names to markers; beyond 10 names they repeat."""
     return {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(names)}
 
 
 def new_figure(width_inches: float, height_inches: float) -> Figure:
-    """A figure that knows no window system."""
+    """Make a figure that needs no window system."""
     figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
     FigureCanvasAgg(figure)  # keeps its renderer; without it each measuring of a text makes a new one
     return figure
@@ -68,7 +66,7 @@ def add_footer(figure: Figure, text: str) -> None:
 
 
 def settle_layout(figure: Figure) -> None:
-    """Lay the figure out as it is now, for good."""
+    """Compute the layout of the figure and fix it."""
     engine = figure.get_layout_engine()
     if engine is not None:
         engine.execute(figure)
@@ -77,15 +75,12 @@ def settle_layout(figure: Figure) -> None:
 
 
 def png_bytes(figure: Figure, dots_per_inch: int = 130) -> bytes:
-    """The figure as a PNG without the writer's version or a date; it keeps the layout that it has there."""
+    """Draw the figure as a PNG without the writer's version or a date; the figure keeps that layout."""
     buffer = io.BytesIO()
     figure.set_dpi(dots_per_inch)
     settle_layout(figure)  # a figure that has an engine is drawn twice
     figure.savefig(buffer, format="png", dpi=dots_per_inch, metadata={"Software": None})
     return buffer.getvalue()
-
-
-COLOUR = "#0072B2"
 
 
 def draw_utility(
@@ -96,12 +91,12 @@ def draw_utility(
     high: ArrayLike,
     *,
     span: tuple[float, float],
-    colour: str = COLOUR,
+    colour: str = COLOURS[0],
 ) -> None:
     """Draw the mean over classes, the band of the class quantiles and the calibration range.
 
     Args:
-        ax: where to.
+        ax: the axes to draw on.
         thresholds, mean, low, high: [T].
         span: the two ends of the calibration range.
         colour: of line and band.
@@ -122,7 +117,7 @@ def curve_figure(
     span: tuple[float, float],
     title: str,
 ) -> Figure:
-    """One such curve as a figure of its own, without a legend: its caller says what the band is.
+    """Draw one utility curve as a figure without a legend: its caller says what the band is.
 
     Args:
         thresholds, mean, low, high: [T].

@@ -30,7 +30,7 @@ class GeneralizedMean(nn.Module):
 
 
 class AveragePool(nn.Module):
-    """Mean over places: `[B, F, n]` -> `[B, F]`."""
+    """Mean over positions: `[B, F, n]` -> `[B, F]`."""
 
     def forward(self, features: Tensor) -> Tensor:
         return features.mean(dim=2)
@@ -56,7 +56,7 @@ NORMALIZATIONS: dict[str, Callable[[int], nn.Module]] = {
 
 
 class Head(nn.Module):
-    """Pooled features to embeddings, all that a trial on a frozen trunk trains."""
+    """From pooled features to embeddings: all that a trial on a frozen trunk trains."""
 
     def __init__(self, normalization: nn.Module, projection: nn.Module) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Embedder(nn.Module):
         self.memory_format = torch.contiguous_format
 
     def pooled(self, images: Tensor) -> Tensor:
-        """`[B, channels, H, W]` -> `[B, F]`, what a frozen trunk stores."""
+        """Return `[B, F]` of images `[B, channels, H, W]`: what a frozen trunk stores."""
         features = self.backbone(images.contiguous(memory_format=self.memory_format))
         flat = features.flatten(2) if features.dim() == 4 else features.transpose(1, 2)
         return self.pooling(flat)
@@ -93,13 +93,13 @@ class Embedder(nn.Module):
         return self.projection(self.normalization(self.pooled(images)))
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters of all that lies above the backbone."""
+        """Yield the parameters of everything above the backbone."""
         for part in (self.pooling, self.normalization, self.projection):
             yield from part.parameters()
 
     def train(self, mode: bool = True) -> Embedder:
         super().train(mode)
-        if mode and self.frozen_batch_norm:
+        if mode and self.frozen_batch_norm:  # in evaluation mode it keeps its running statistics
             for module in self.backbone.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
@@ -115,7 +115,7 @@ def build_embedder(
     freeze_batch_norm: bool = False,
     channels_last: bool = False,
 ) -> Embedder:
-    """Put a head of `pooling`, `normalization` and a linear projection to `embedding_dim` on `backbone`.
+    """Build a head of `pooling`, `normalization` and a linear projection to `embedding_dim` on `backbone`.
 
     `channels_last` lays images and filters out pixel by pixel, which convolutions run faster on.
 

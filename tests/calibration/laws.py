@@ -54,7 +54,7 @@ def true_far(distance: float) -> float:
 def draw_sphere(
     classes: int, images: int, rng: np.random.Generator, hubs: float
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Centres scattered about a common mean; a share `hubs` of them lies near the mean, so near to all others.
+    """Centres scattered about a common mean; a share `hubs` of them is near the mean, so near to all others.
 
     Returns: embeddings [N, 16], labels [N].
     """

@@ -128,7 +128,7 @@ def test_the_threshold_over_queries_and_gallery_is_the_order_statistic(splits):
 
 
 def test_no_pair_is_near_the_threshold_by_chance(splits):
-    """What the recount's slack rests on: one pair, the threshold's own, lies within it."""
+    """What the recount's slack needs: one pair, the threshold's own, is within it."""
     found = calibrate(*splits, Target("far", 0.1))
     for (x, y), own in zip(splits, (1, 0), strict=True):
         near = np.abs(distances(x)[np.triu_indices(len(y), 1)] - found.threshold.distance) <= 2 * SLACK

@@ -66,7 +66,7 @@ def test_a_bad_parameter_is_named(name: str, params: dict[str, Any], message: st
 
 
 def test_a_missing_parameter_is_named() -> None:
-    with pytest.raises(ValueError, match="`language_guidance` needs the parameter `text_embeddings`"):
+    with pytest.raises(ValueError, match="`language_guidance`: missing required parameter `text_embeddings`"):
         build_regularizer("language_guidance", **SIZES)
 
 
@@ -79,7 +79,7 @@ def test_text_embeddings_that_do_not_fit(texts: torch.Tensor) -> None:
 @pytest.mark.parametrize("name", ["norm_softmax", "proxy_anchor", "proxy_gml", "soft_triple"])
 @pytest.mark.parametrize("label", [-1, 4])
 def test_a_label_without_a_proxy(name: str, label: int) -> None:
-    with pytest.raises(ValueError, match=r"labels must lie in 0\.\.3"):
+    with pytest.raises(ValueError, match=r"labels must be in 0\.\.3"):
         build_loss(name, **SIZES)(torch.ones(2, 3), torch.tensor([0, label]))
 
 

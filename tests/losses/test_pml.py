@@ -102,14 +102,14 @@ def test_every_one_builds_and_has_a_gradient(name: str) -> None:
         ("CircleLoss", {"n": 1}, "`pml:CircleLoss` has no parameter `n`, got 1; its parameters: "),
         ("ProxyAnchorLoss", {"num_classes_": 1}, "has no parameter `num_classes_`"),
         ("ProxyAnchorLoss", {"embedding_size": 9}, "has no parameter `embedding_size`"),
-        ("RankedListLoss", {"margin": 0.4}, "needs the parameters Tn"),
+        ("RankedListLoss", {"margin": 0.4}, "is missing the required parameters Tn"),
         ("ContrastiveLoss", {"distance": "LpDistance"}, "`distance` must be a mapping with a `name`"),
         (
             "ContrastiveLoss",
             {"distance": {"name": "Nope"}},
             "unknown pytorch-metric-learning distances 'Nope'",
         ),
-        ("CircleLoss", {"distance": {"name": "LpDistance"}}, "`pml:CircleLoss` refuses its parameters"),
+        ("CircleLoss", {"distance": {"name": "LpDistance"}}, "`pml:CircleLoss` rejected its parameters"),
     ],
 )
 def test_a_bad_name_or_argument(name: str, params: dict[str, Any], message: str) -> None:

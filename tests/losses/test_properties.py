@@ -7,6 +7,7 @@ import torch
 
 from dmlcore.losses import LOSSES, REGULARIZERS
 from tests.losses.cases import (
+    CASES,
     COMPONENTS,
     LABELS,
     NUM_CLASSES,
@@ -17,34 +18,11 @@ from tests.losses.cases import (
     value_and_gradient,
 )
 
-# Losses of pairs alone see neither which label a class has nor, if they are of cosines, a rotation of the space.
-LABEL_BOUND = {  # a class's proxies, centres or text belong to its label
-    "arcface",
-    "cosface",
-    "language_guidance",
-    "norm_softmax",
-    "proxy_anchor",
-    "proxy_gml",
-    "proxy_nca_pp",
-    "soft_triple",
-}
-LENGTH_BOUND = {"lifted_structure"}
-# Need a positive pair; the others push negatives or move to proxies without one.
-POSITIVE_BOUND = {
-    "circle",
-    "lifted_structure",
-    "multi_similarity",
-    "recall_at_k",
-    "smooth_ap",
-    "supcon",
-    "triplet",
-}
 NAMES = {name for _, name in COMPONENTS}
 
 
 def test_no_component_is_left_out() -> None:
     assert set(LOSSES) | set(REGULARIZERS) == NAMES
-    assert LABEL_BOUND | LENGTH_BOUND | POSITIVE_BOUND <= NAMES
 
 
 @each_component
@@ -66,7 +44,7 @@ def test_names_of_the_classes_do_not_matter(kind: str, name: str) -> None:
     embeddings, labels = batch()
     value, gradient = value_and_gradient(loss, embeddings, labels)
     renaming = torch.tensor([3, 5, 0, 1, 2, 4])
-    if name in LABEL_BOUND:
+    if CASES[name].label_bound:
         tensors = [*loss.parameters(), *loss.buffers()]
         for tensor in tensors:
             tensor.data = tensor.data[renaming.argsort()]
@@ -89,7 +67,7 @@ def test_rotation_and_length_do_not_matter(kind: str, name: str) -> None:
     for parameter in loss.parameters():
         if parameter.dim() > 0:
             parameter.data = parameter.data @ rotation
-    length = 1.0 if name in LENGTH_BOUND else 3.0
+    length = 1.0 if CASES[name].length_bound else 3.0
     rotated = (embeddings.detach() @ rotation * length).requires_grad_()
     rotated_value, rotated_gradient = value_and_gradient(loss, rotated, labels)
     torch.testing.assert_close(rotated_value, value, rtol=1e-9, atol=0)
@@ -103,7 +81,7 @@ def test_batch_without_a_positive_pair(kind: str, name: str) -> None:
     value, gradient = value_and_gradient(loss, embeddings, labels)
     assert value.isfinite()
     assert gradient.isfinite().all()
-    if name in POSITIVE_BOUND:
+    if CASES[name].needs_positive:
         assert value == 0
         assert not gradient.any()
 
@@ -131,7 +109,7 @@ def test_a_zero_embedding_has_a_finite_gradient(kind: str, name: str) -> None:
     value, gradient = value_and_gradient(build(kind, name, torch.float32), embeddings, labels)
     assert value.isfinite()
     assert gradient.isfinite().all()
-    if name not in LENGTH_BOUND:
+    if not CASES[name].length_bound:
         assert not gradient[2].any()
 
 

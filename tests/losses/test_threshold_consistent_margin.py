@@ -1,4 +1,4 @@
-"""TCM: the hand-worked case, its margins, and its twin of two-margin cosine contrastive loss."""
+"""TCM: the hand-worked case, its margins, and its equality with a two-margin cosine contrastive loss."""
 
 from __future__ import annotations
 

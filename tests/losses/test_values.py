@@ -1,26 +1,30 @@
-"""Value and gradient of each loss against its naive float64 twin."""
+"""Value and gradient of each loss against its naive float64 reference."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from tests.losses.cases import COMPONENTS, SETTINGS, TWINS, batch, build
+from tests.losses.cases import CASES, COMPONENTS, batch, build
 
-ALL_SETTINGS = [(kind, name, setting) for kind, name in COMPONENTS for setting in range(len(SETTINGS[name]))]
+ALL_SETTINGS = [
+    (kind, name, setting) for kind, name in COMPONENTS for setting in range(len(CASES[name].settings))
+]
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
 
 
-def test_nothing_lacks_a_twin_or_a_setting() -> None:
-    assert {(kind, name) for kind, twins in TWINS.items() for name in twins} == set(COMPONENTS)
-    assert set(SETTINGS) == {name for _, name in COMPONENTS}
+def test_nothing_lacks_a_reference() -> None:
+    assert set(CASES) == {name for _, name in COMPONENTS}
+    assert all(case.settings for case in CASES.values())
 
 
 @pytest.mark.parametrize(("kind", "name", "setting"), ALL_SETTINGS)
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("device", DEVICES)
-def test_equals_the_naive_twin(kind: str, name: str, setting: int, dtype: torch.dtype, device: str) -> None:
+def test_equals_the_naive_reference(
+    kind: str, name: str, setting: int, dtype: torch.dtype, device: str
+) -> None:
     loss = build(kind, name, dtype, setting).to(device)
     embeddings, labels = (tensor.detach().to(device) for tensor in batch(dtype))
     embeddings.requires_grad_()
@@ -32,7 +36,7 @@ def test_equals_the_naive_twin(kind: str, name: str, setting: int, dtype: torch.
         key: tensor.detach().double().cpu().requires_grad_() for key, tensor in loss.named_parameters()
     }
     oracle = embeddings.detach().double().cpu().requires_grad_()
-    expected = TWINS[kind][name](oracle, labels.tolist(), **learned, **SETTINGS[name][setting])
+    expected = CASES[name].reference(oracle, labels.tolist(), **learned, **CASES[name].settings[setting])
     expected_gradients = torch.autograd.grad(expected, [oracle, *learned.values()])
 
     assert expected.item() != 0, "the batch must exercise the loss"

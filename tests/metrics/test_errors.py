@@ -20,7 +20,7 @@ from tests.metrics.test_against_reference import make_input
         (lambda x, y: (x, y.astype(float)), "must be integers"),
         (lambda x, y: (x.astype(int), y), "floating point"),
         (lambda x, y: (np.ones_like(x), y), "collapsed"),
-        (lambda x, y: (x * 0, y), "all zeros"),
+        (lambda x, y: (x * 0, y), "all zeros and cannot be normalised"),
         (lambda x, y: (np.where(np.arange(len(x))[:, None] % 3 == 0, x, x[:1]), y), "collapsed"),
     ],
 )

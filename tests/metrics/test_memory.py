@@ -35,6 +35,8 @@ def extra_bytes(memory_bytes: int) -> int:
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak resident size is read from Linux's /proc")
 def test_peak_is_bounded() -> None:
     small, large = extra_bytes(2**25), extra_bytes(2**30)
-    assert small < 2**25 + 2**27  # beside the bound: buffers of two threads and tables that grow with N alone
+    assert (
+        small < 2**25 + 2**27
+    )  # on top of the bound: buffers of two threads and tables that grow with N alone
     assert small < large - 2**28  # the bound binds: embeddings at random keep all their similarities, 0.6 GB
     assert large < 2**30

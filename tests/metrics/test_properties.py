@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from dmlcore.metrics.evaluation import Evaluation, evaluate, evaluate_pairs
-from dmlcore.metrics.inputs import build_pairs
+from dmlcore.metrics.inputs import Settings, build_pairs
 from dmlcore.metrics.pairwise.order_statistics import LOW_BITS, key_to_float
-from dmlcore.metrics.pairwise.similarity_cutoff import Floor, find_similarity_cutoff
+from dmlcore.metrics.pairwise.similarity_cutoff import SimilarityCutoff, find_similarity_cutoff
 from dmlcore.metrics.pairwise.torch_sweep import TorchSweep
-from dmlcore.metrics.settings import Settings
-from tests.metrics.test_against_reference import expected, make_input
+from tests.metrics.test_against_reference import make_input
+from tests.reference.metrics import expected_metrics
 
 COUNTS = {
     "num_queries": 56,
@@ -58,7 +58,10 @@ def test_every_metric_is_tested() -> None:
     x, y = make_input()
     e = evaluate(x, y, bootstrap=10)
     corrected = {"opis_corrected", "opis_floor"}  # test_opis_corrected.py
-    assert e.metrics.keys() == expected(x, y, e, None).keys() | COUNTS.keys() | INTERVALS | corrected
+    assert (
+        e.metrics.keys()
+        == expected_metrics(x, y, len(e.thresholds)).keys() | COUNTS.keys() | INTERVALS | corrected
+    )
 
 
 def test_counts_of_what_is_left_out() -> None:
@@ -89,12 +92,12 @@ def test_memory_and_threads_move_no_bit(classes: int) -> None:
 
 @pytest.mark.parametrize("is_query", [None, np.arange(1500) % 3 == 0], ids=["all", "query and gallery"])
 @pytest.mark.parametrize("everything", [True, False])
-def test_torch_walk_equals_the_compiled_one(
+def test_torch_sweep_equals_the_compiled_one(
     is_query: np.ndarray | None, everything: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not everything:  # keep no more than the largest rate needs, as at full size
-        monkeypatch.setattr("dmlcore.metrics.pairwise.similarity_cutoff.SMALL", 0)
-        monkeypatch.setattr("dmlcore.metrics.pairwise.similarity_cutoff.MIDDLE", 0)
+        monkeypatch.setattr("dmlcore.metrics.pairwise.similarity_cutoff.FEW_PAIRS", 0)
+        monkeypatch.setattr("dmlcore.metrics.pairwise.similarity_cutoff.FEW_PAIRS_IF_DEEP", 0)
     x, y = big_input()
     with torch.inference_mode():
         pairs = build_pairs(x, y, is_query, torch.device("cpu"))
@@ -102,18 +105,18 @@ def test_torch_walk_equals_the_compiled_one(
     same(plain, evaluate(x, y, is_query=is_query), 1e-12)  # counts to the bit, means in another order
 
 
-def test_a_floor_missed_is_lowered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sample that puts the floor too high costs a second walk, never a number."""
+def test_a_cutoff_too_high_is_lowered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sample that puts the cutoff too high costs a second pass, never a number."""
     x, y = big_input()
     whole, calls = evaluate(x, y), []
-    monkeypatch.setattr("dmlcore.metrics.pairwise.similarity_cutoff.SMALL", 0)
-    monkeypatch.setattr("dmlcore.metrics.pairwise.similarity_cutoff.MIDDLE", 0)
+    monkeypatch.setattr("dmlcore.metrics.pairwise.similarity_cutoff.FEW_PAIRS", 0)
+    monkeypatch.setattr("dmlcore.metrics.pairwise.similarity_cutoff.FEW_PAIRS_IF_DEEP", 0)
 
-    def too_high(*args: Any) -> Floor:
+    def too_high(*args: Any) -> SimilarityCutoff:
         calls.append(args)
         found = find_similarity_cutoff(*args)
         place = found.lowest_bin + (1000 if len(calls) == 1 else 0)
-        return Floor(np.float32(key_to_float(place << LOW_BITS)), place, found.count_all)
+        return SimilarityCutoff(np.float32(key_to_float(place << LOW_BITS)), place, found.count_all)
 
     monkeypatch.setattr("dmlcore.metrics.pairwise.numba_sweep.find_similarity_cutoff", too_high)
     same(whole, evaluate(x, y))
@@ -125,8 +128,8 @@ def test_deep_equal_error_rate_is_near(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((3000, 32)).astype(np.float32), rng.integers(0, 300, 3000)
     exact = evaluate(x, y).metrics
-    monkeypatch.setattr("dmlcore.metrics.pairwise.similarity_cutoff.SMALL", 0)
-    monkeypatch.setattr("dmlcore.metrics.pairwise.similarity_cutoff.MIDDLE", 0)
+    monkeypatch.setattr("dmlcore.metrics.pairwise.similarity_cutoff.FEW_PAIRS", 0)
+    monkeypatch.setattr("dmlcore.metrics.pairwise.similarity_cutoff.FEW_PAIRS_IF_DEEP", 0)
     near = evaluate(x, y).metrics
     assert near["equal_error_rate"] == pytest.approx(exact["equal_error_rate"], abs=2e-5)
     assert exact["equal_error_rate"] == pytest.approx(0.5, abs=0.02)

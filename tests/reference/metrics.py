@@ -127,3 +127,24 @@ def mean_utility(utility: Floats, thresholds: Floats) -> float:
 
 def _integral(values: Floats, at: Floats) -> float:
     return float(sum((values[k] + values[k + 1]) / 2 * (at[k + 1] - at[k]) for k in range(len(at) - 1)))
+
+
+def expected_metrics(
+    x: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    num_thresholds: int,
+    is_query: NDArray[np.bool_] | None = None,
+) -> dict[str, float]:
+    """Every metric that the oracle knows, by the names of evaluate()."""
+    oracle = Oracle(x, labels, is_query)
+    thresholds = np.linspace(oracle.threshold(0.01), oracle.threshold(0.1), num_thresholds)
+    utility = oracle.utility(thresholds)
+    return retrieval(oracle.d, labels, (1, 2, 4, 8), is_query) | {
+        "opis": opis(utility, thresholds),
+        "epsilon_opis": epsilon_opis(utility, thresholds, 0.1),
+        "mean_utility": mean_utility(utility, thresholds),
+        "distance_min": oracle.threshold(0.01),
+        "distance_max": oracle.threshold(0.1),
+        "equal_error_rate": oracle.equal_error_rate(),
+        **{f"tar_at_far_{f}": oracle.true_accept_rate(f) for f in (0.1, 0.01, 0.001, 0.0001)},
+    }

@@ -1,127 +1,195 @@
-"""The walk over all pairs in plain torch operations: any device, and the twin that the numba walk is tested against.
+"""The sweep over all pairs in plain torch operations: any device, and the reference of the compiled one.
 
 Tiles of the upper triangle (or of the whole rectangle), the classes sorted, so that a row's non-negatives are one range
-of columns. Three walks, each a fresh product: count keys and ranks; resolve the keys; count at the thresholds.
+of columns, and positives a band along the diagonal. Three passes, each a fresh product: count keys and ranks; resolve
+the keys; count at the thresholds.
+
+Shapes: R a query's positives, P ordered positive pairs of a chunk.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dmlcore.metrics.counts import Split
-from dmlcore.metrics.inputs import ROW_MULTIPLE, Pairs
+from dmlcore.metrics.inputs import ROW_MULTIPLE, Ints, Pairs, Split
 from dmlcore.metrics.pairwise.order_statistics import HIGH_BINS, LOW_BINS, LOW_BITS, order_keys
-from dmlcore.metrics.pairwise.positives import key_counts, positives_at, sorted_positives
-from dmlcore.metrics.pairwise.ranks import Ranks, query_scores, raise_bars
+from dmlcore.metrics.pairwise.ranks import Ranks, query_scores, update_thresholds
+from dmlcore.metrics.pairwise.sweep import Sweep
+from dmlcore.metrics.pairwise.tiles import Tile, diagonal_bands, multiply_tile
 
-BYTES_A_PAIR = 64  # similarity, masks, two int64 indices, keys: what one element of a tile costs at its worst
+BYTES_PER_PAIR = (
+    64  # similarity, masks, two int64 indices, keys: what one element of a tile costs at its worst
+)
 LARGEST_TILE = 8192
 
 
-class TorchSweep:
-    """Counts over all negative pairs. `pairs`: what to walk; `memory_bytes`: bound on the tile's working memory."""
+@dataclass(frozen=True)
+class PositiveChunk:
+    """`similarity [P]` on the device, `row [P]` and `col [P]` on the host, row by row."""
 
-    lowest_bin = 0
+    similarity: torch.Tensor
+    row: Ints
+    col: Ints
+
+
+@dataclass(frozen=True)
+class NegativeTile:
+    """`block [h, w]`: similarities of the tile whose corner is (row, col); `valid [h, w]`: its negatives to count."""
+
+    row: int
+    col: int
+    block: torch.Tensor
+    valid: torch.Tensor
+
+
+class TorchSweep(Sweep):
+    """Counts in torch operations. `memory_bytes`: bound on the working memory of a tile."""
 
     def __init__(self, pairs: Pairs, memory_bytes: int) -> None:
         self.pairs, self.budget_bytes = pairs, memory_bytes // 4
-        side = int((memory_bytes // BYTES_A_PAIR) ** 0.5) // ROW_MULTIPLE * ROW_MULTIPLE
+        side = int((memory_bytes // BYTES_PER_PAIR) ** 0.5) // ROW_MULTIPLE * ROW_MULTIPLE
         self.side = min(max(side, ROW_MULTIPLE), LARGEST_TILE)
 
+    @property
+    def lowest_bin(self) -> int:
+        return 0
+
     def new_ranks(self, first: int, last: int, largest_k: int) -> Ranks:
-        """The positives of queries first..last-1, sorted, no negative seen yet."""
-        values = sorted_positives(self.pairs, first, last, self.budget_bytes)
+        chunks = list(self._positives(first, last))
+        values = torch.cat([chunk.similarity for chunk in chunks])
+        rows = torch.from_numpy(np.concatenate([chunk.row for chunk in chunks])).to(values.device)
+        falling = torch.argsort(values, descending=True, stable=True)
+        values = values[falling[torch.argsort(rows[falling], stable=True)]]
         count = torch.from_numpy(self.pairs.positives_of_row[first:last]).to(values.device)
-        return Ranks.of(first, last, values, torch.cat([count.new_zeros(1), count.cumsum(0)]), largest_k)
+        return Ranks.empty(first, last, values, torch.cat([count.new_zeros(1), count.cumsum(0)]), largest_k)
 
     def query_scores(self, ranks: Ranks, ks: tuple[int, ...]) -> NDArray[np.float64]:
-        """Recall at each k, average precision at R, R-precision of each query, [Q, ks + 2]."""
-        return query_scores(ranks, ks).cpu().numpy()
+        scores: NDArray[np.float64] = query_scores(ranks, ks).cpu().numpy()
+        return scores
 
-    def positive_keys(self, shift: int, base: int, bins: int) -> NDArray[np.int64]:
-        """Positive pairs by `(key >> shift) - base`, [bins]."""
-        return key_counts(self.pairs, shift, bins, base, self.budget_bytes)
+    def positive_keys(self, shift: int, base: int, bins: int) -> Ints:
+        counts = np.zeros(bins, dtype=np.int64)
+        for chunk in self._unordered_positives():
+            place = (order_keys(chunk.similarity).cpu().numpy() >> shift) - base
+            counts += np.bincount(place[(place >= 0) & (place < bins)], minlength=bins)
+        return counts
 
-    def positives_at(
-        self, cuts: NDArray[np.float32], splits: list[Split]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """Positive pairs accepted at each cut: of whole classes [C, K], and within halves [S, 2, C, K]."""
-        return positives_at(self.pairs, cuts, splits, self.budget_bytes)
+    def positives_at(self, cuts: NDArray[np.float32], splits: list[Split]) -> tuple[Ints, NDArray[np.int32]]:
+        shape = (len(self.pairs.class_ids), len(cuts))
+        whole, halves = np.zeros(shape, dtype=np.int64), np.zeros((len(splits), 2, *shape), dtype=np.int32)
+        for chunk in self._unordered_positives():
+            cut = np.searchsorted(-cuts, -chunk.similarity.cpu().numpy())
+            classes = self.pairs.row_class[chunk.row]
+            first = int(classes[0]) if len(classes) else 0
+            place = (classes - first) * (len(cuts) + 1) + cut
+            _add_counts(whole, first, place)
+            for (rows, cols), table in zip(splits, halves, strict=True):
+                for half in range(2):
+                    _add_counts(
+                        table[half], first, place[(rows[chunk.row] == half) & (cols[chunk.col] == half)]
+                    )
+        return whole.cumsum(axis=1), halves.cumsum(axis=-1, dtype=np.int32)
 
-    def count_keys(self, ranks: Ranks | None, positives: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Negative pairs by the upper bits of their key, [HIGH_BINS]; fills `ranks` on the way."""
+    def count_keys(self, ranks: Ranks | None, positives: Ints) -> Ints:
         counts = torch.zeros(HIGH_BINS, dtype=torch.int64, device=self.pairs.rows.device)
-        for row, col, block, valid in self._tiles(0, len(self.pairs.row_class), self.pairs.symmetric):
-            counts += torch.bincount(order_keys(block[valid]) >> LOW_BITS, minlength=HIGH_BINS)
+        for tile in self._tiles():
+            counts += torch.bincount(order_keys(tile.block[tile.valid]) >> LOW_BITS, minlength=HIGH_BINS)
             if ranks is not None:
-                self._rank(ranks, row, col, block, valid, self.pairs.symmetric)
-        return counts.cpu().numpy()
+                _count_above(ranks, tile.row, tile.block, tile.valid)
+                if self.pairs.symmetric:
+                    _count_above(ranks, tile.col, tile.block.T, tile.valid.T)
+                update_thresholds(ranks)
+        return np.asarray(counts.cpu().numpy())
 
     def count_ranks(self, ranks: Ranks) -> None:
-        """Fill `ranks` of a slice of the queries alone, against every column."""
-        for row, col, block, valid in self._tiles(ranks.first, ranks.last, False):
-            self._rank(ranks, row, col, block, valid, False)
+        for tile in self._tiles(ranks.first, ranks.last, triangle=False):
+            _count_above(ranks, tile.row, tile.block, tile.valid)
+            update_thresholds(ranks)
 
-    def count_low_keys(self, bases: list[int]) -> NDArray[np.int64]:
-        """Negative pairs by the lower bits of their key, for each upper key in `bases`: [bases, LOW_BINS]."""
+    def count_low_keys(self, bases: list[int]) -> Ints:
         counts = np.zeros((len(bases), LOW_BINS), dtype=np.int64)
-        for _, _, block, valid in self._tiles(0, len(self.pairs.row_class), self.pairs.symmetric):
-            keys = order_keys(block[valid])
+        for tile in self._tiles():
+            keys = order_keys(tile.block[tile.valid])
             for line, base in zip(counts, bases, strict=True):
                 low = keys[keys >> LOW_BITS == base] & (LOW_BINS - 1)
                 line += torch.bincount(low, minlength=LOW_BINS).cpu().numpy()
         return counts
 
     def count_at(self, cuts: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Negatives of each row and column image whose highest cut they reach is the k-th: [Q, K] and [G, K]."""
-        steps = torch.from_numpy(cuts.copy()).to(self.pairs.rows.device)
+        falling = torch.from_numpy(cuts.copy()).to(self.pairs.rows.device)
         shapes = [(len(x), len(cuts)) for x in (self.pairs.row_class, self.pairs.col_class)]
-        by_row, by_col = (torch.zeros(shape, dtype=torch.int32, device=steps.device) for shape in shapes)
-        for row, col, block, valid in self._tiles(0, len(self.pairs.row_class), self.pairs.symmetric):
-            r, c = (valid & (block >= steps[-1])).nonzero(as_tuple=True)
-            k = torch.searchsorted(-steps, -block[r, c])
-            for table, index in ((by_row, r + row), (by_col, c + col)):
+        by_row, by_col = (torch.zeros(shape, dtype=torch.int32, device=falling.device) for shape in shapes)
+        for tile in self._tiles():
+            r, c = (tile.valid & (tile.block >= falling[-1])).nonzero(as_tuple=True)
+            k = torch.searchsorted(-falling, -tile.block[r, c])
+            for table, index in ((by_row, r + tile.row), (by_col, c + tile.col)):
                 table.view(-1).index_add_(0, index * len(cuts) + k, torch.ones_like(k, dtype=torch.int32))
         return by_row.cpu().numpy(), by_col.cpu().numpy()
 
     def _tiles(
-        self, first: int, last: int, triangle: bool
-    ) -> Iterator[tuple[int, int, torch.Tensor, torch.Tensor]]:
-        width = len(self.pairs.col_class)
+        self, first: int = 0, last: int | None = None, triangle: bool | None = None
+    ) -> Iterator[NegativeTile]:
+        """Yield the tiles of rows first..last-1, by default of all; of the triangle where pairs are unordered."""
+        pairs, device, width = self.pairs, self.pairs.rows.device, len(self.pairs.col_class)
+        last = len(pairs.row_class) if last is None else last
+        triangle = pairs.symmetric if triangle is None else triangle
         for row in range(first, last, self.side):
+            stop = min(row + self.side, last)
+            low = np.zeros(stop - row, dtype=np.int64) if triangle else pairs.own_start[row:stop]
+            start, end = (torch.from_numpy(x).to(device)[:, None] for x in (low, pairs.own_end[row:stop]))
             for col in range(row // self.side * self.side if triangle else 0, width, self.side):
-                yield self._tile(row, min(row + self.side, last), col, min(col + self.side, width), triangle)
+                tile = Tile(row, stop, col, min(col + self.side, width))
+                similarity, bounds = multiply_tile(pairs, tile)
+                r, c = row - bounds.block_row, col - bounds.block_col
+                block = similarity[r : r + stop - row, c : c + tile.end - col].contiguous()
+                at = torch.arange(col, tile.end, device=device)
+                yield NegativeTile(row, col, block, (at < start) | (at >= end))
 
-    def _tile(
-        self, row: int, stop: int, col: int, end: int, triangle: bool
-    ) -> tuple[int, int, torch.Tensor, torch.Tensor]:
-        pairs, device = self.pairs, self.pairs.rows.device
-        r0, c0 = min(row, len(pairs.rows) - ROW_MULTIPLE), min(col, len(pairs.cols) - ROW_MULTIPLE)
-        block = pairs.rows[r0 : max(stop, r0 + ROW_MULTIPLE)] @ pairs.cols[c0 : max(end, c0 + ROW_MULTIPLE)].T
-        low = np.zeros(stop - row, dtype=np.int64) if triangle else pairs.own_start[row:stop]
-        at = torch.arange(col, end, device=device)
-        own = (at >= torch.from_numpy(low).to(device)[:, None]) & (
-            at < torch.from_numpy(pairs.own_end[row:stop]).to(device)[:, None]
-        )
-        return row, col, block[row - r0 : stop - r0, col - c0 : end - c0].contiguous(), ~own
+    def _positives(self, first: int, last: int) -> Iterator[PositiveChunk]:
+        """Yield the positives of queries first..last-1; a class too large for the budget comes in slices of columns."""
+        pairs = self.pairs
+        width = max(ROW_MULTIPLE, self.budget_bytes // (64 * ROW_MULTIPLE))
+        for block, (row, stop, col, end, block_row, block_col) in diagonal_bands(pairs, first, last, width):
+            mine = pairs.row_class[row:stop, None] == pairs.col_class[None, col:end]
+            if pairs.symmetric:
+                mine &= np.arange(row, stop)[:, None] != np.arange(col, end)[None, :]
+            r, c = np.nonzero(mine)
+            at = torch.from_numpy(np.stack([r + row - block_row, c + col - block_col])).to(block.device)
+            yield PositiveChunk(block[at[0], at[1]], r + row, c + col)
 
-    def _rank(
-        self, ranks: Ranks, row: int, col: int, block: torch.Tensor, valid: torch.Tensor, columns: bool
-    ) -> None:
-        _count_above(ranks, row - ranks.first, block, valid)
-        if columns:
-            _count_above(ranks, col - ranks.first, block.T, valid.T)
-        raise_bars(ranks)
+    def _unordered_positives(self) -> Iterator[PositiveChunk]:
+        """Yield all positives, each unordered pair once."""
+        for chunk in self._positives(0, len(self.pairs.row_class)):
+            yield upper_triangle(chunk) if self.pairs.symmetric else chunk
 
 
-def _count_above(ranks: Ranks, offset: int, block: torch.Tensor, valid: torch.Tensor) -> None:
-    query, other = (valid & (block >= ranks.bar[offset : offset + len(block), None])).nonzero(as_tuple=True)
+def upper_triangle(chunk: PositiveChunk) -> PositiveChunk:
+    """Keep the pairs above the diagonal."""
+    keep = chunk.row < chunk.col
+    index = torch.from_numpy(np.flatnonzero(keep)).to(chunk.similarity.device)
+    return PositiveChunk(chunk.similarity[index], chunk.row[keep], chunk.col[keep])
+
+
+def _add_counts(table: NDArray[np.signedinteger], first: int, place: Ints) -> None:
+    """Add to `table [C, K]`, from class `first` on, how often each class x (K + 1) + cut is in `place`."""
+    stride = table.shape[1] + 1  # the last one: reaches no cut
+    counts = np.bincount(place).astype(table.dtype)
+    counts = np.pad(counts, (0, -len(counts) % stride)).reshape(-1, stride)
+    table[first : first + len(counts)] += counts[:, :-1]
+
+
+def _count_above(ranks: Ranks, row: int, block: torch.Tensor, valid: torch.Tensor) -> None:
+    """Count the negatives of a block above the positives of its rows' queries, which begin at `row`."""
+    offset = row - ranks.first
+    reached = block >= ranks.threshold[offset : offset + len(block), None]
+    query, other = (valid & reached).nonzero(as_tuple=True)
     value, query = block[query, other], query + offset
-    low, high = ranks.start[query], ranks.start[query] + ranks.live[query] - 1
+    low, high = ranks.start[query], ranks.start[query] + ranks.active[query] - 1
     while bool((low < high).any()):  # the best positive that the negative reaches, by bisection
         middle = (low + high) // 2
-        reached = value >= ranks.values[middle]
-        low, high = torch.where(reached, low, middle + 1), torch.where(reached, middle, high)
+        passes = value >= ranks.values[middle]
+        low, high = torch.where(passes, low, middle + 1), torch.where(passes, middle, high)
     ranks.above[0].index_add_(0, low, torch.ones_like(low, dtype=torch.int32))
