@@ -45,11 +45,11 @@ def check(study: Study = Path()) -> None:
         )
         typer.echo(reason)
     typer.echo(f"{len(found.trials) - len(found.missing)} of {len(found.trials)} trials are finished")
-    if found.to_ask:
-        typer.echo(f"{found.to_ask} settings are still to be tried by the search")
+    if found.remaining_trials:
+        typer.echo(f"{found.remaining_trials} settings are still to be tried by the search")
     for name in found.searches_without_result:
-        typer.echo(f"FAILED search of [{name}]: none of its settings gave a value to choose by")
-    if found.missing or found.to_ask or found.searches_without_result:
+        typer.echo(f"FAILED search of [{name}]: no trial reported the selection metric")
+    if found.missing or found.remaining_trials or found.searches_without_result:
         typer.echo("`dvc repro` runs the others again")
         raise typer.Exit(FOUND)
 
@@ -106,7 +106,7 @@ def sync(study: Study = Path()) -> None:
 
     from dmlcore.config.study import load_study
     from dmlcore.records import RecordFolder
-    from dmlcore.sweep.execution.lock import SweepBusyError, sweep_lock
+    from dmlcore.sweep.execution.guards import SweepBusyError, sweep_lock
     from dmlcore.tracking import MlflowTracker, TrackingError
     from dmlcore.tracking.background import LOCK
 

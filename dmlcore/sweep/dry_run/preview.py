@@ -1,4 +1,4 @@
-"""What a sweep would run and need, in lines for a person: `dmlcore plan` and the stage's dry run."""
+"""Preview: what a sweep would run and need, as lines of text for `dmlcore plan` and the stage's dry run."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from dmlcore.config.base import canonical
 from dmlcore.config.sweep import SweepConfig
 from dmlcore.records import TrialRecord, flatten
 from dmlcore.sweep.dry_run.forecast import (
-    at_a_time,
+    concurrent_trials,
     disk_estimate,
     folder_bytes,
+    over_budget,
     trial_memory_bytes,
     trial_seconds,
 )
-from dmlcore.sweep.execution.limits import over_budget
 from dmlcore.sweep.plan import Plan, PlannedTrial
 from dmlcore.sweep.progress import duration
 
+NO_ESTIMATE = "unknown, no trial of these data sets and backbones has finished yet"
+
 
 def preview(plan: Plan, sweep: SweepConfig, storage: Path) -> Iterator[str]:
-    """A line a cell, what changed below a stale one, and the needs of all that is to run.
+    """Yield a line for each cell, then what changed if it is stale, and the needs of all that is to run.
 
     Args:
         plan: the sweep against its records.
@@ -45,68 +47,68 @@ def preview(plan: Plan, sweep: SweepConfig, storage: Path) -> Iterator[str]:
         yield from _needs(plan, sweep, storage)
 
 
-def _searches(plan: Plan, sweep: SweepConfig) -> Iterator[str]:
-    for search in plan.searches:
-        then = f", then the chosen setting at {search.seeds} seeds" if search.to_ask else ""
-        yield f"search of [{search.name}]: {search.asked} asked, {search.to_ask} to ask{then}"
-    if plan.to_ask:
-        yield _search_time(plan, sweep)
-
-
-def _search_time(plan: Plan, sweep: SweepConfig) -> str:
-    """Of the asks and of the chosen settings' further seeds, none of them stopped early."""
-    left = [
-        (search.to_ask + search.seeds - 1, trial_seconds(search.example, plan.recorded))
-        for search in plan.searches
-        if search.to_ask
-    ]
-    seconds = sum(count * each for count, each in left if each is not None)
-    if not seconds:
-        return "time of the searches: unknown, no trial of these data sets and backbones has finished yet"
-    concurrent = at_a_time([search.example for search in plan.searches], sweep.resources)
-    return (
-        f"time of the searches: about {duration(seconds / concurrent)}, {duration(seconds)} of trials at most"
-    )
-
-
 def _remark(state: CellState, record: TrialRecord | None) -> str:
     if record is not None and not record.done:
         return f": {record.error}"
     return " (trained: evaluated again from its stored embeddings)" if state.trained else ""
 
 
+def _searches(plan: Plan, sweep: SweepConfig) -> Iterator[str]:
+    for search in plan.searches:
+        then = f", then the chosen setting at {search.seeds} seeds" if search.remaining else ""
+        yield f"search of [{search.name}]: {search.suggested} tried, {search.remaining} still to try{then}"
+    if plan.remaining_trials:
+        yield f"time of the searches: {_search_time(plan, sweep)}"
+
+
+def _search_time(plan: Plan, sweep: SweepConfig) -> str:
+    """Return an upper bound: no trial is stopped early, and the chosen setting runs at each further seed."""
+    remaining = [
+        (search.remaining + search.seeds - 1, trial_seconds(search.example, plan.recorded))
+        for search in plan.searches
+        if search.remaining
+    ]
+    seconds = sum(count * each for count, each in remaining if each is not None)
+    if not seconds:
+        return NO_ESTIMATE
+    concurrent = concurrent_trials([search.example for search in plan.searches], sweep.resources)
+    return f"about {duration(seconds / concurrent)}, {duration(seconds)} of trials at most"
+
+
 def _needs(plan: Plan, sweep: SweepConfig, storage: Path) -> Iterator[str]:
-    concurrent = min(len(plan.missing), at_a_time(plan.missing, sweep.resources))
+    concurrent = min(len(plan.missing), concurrent_trials(plan.missing, sweep.resources))
     yield f"to run: {len(plan.missing)} trials, {concurrent} at a time on this machine"
-    past = plan.recorded
-    yield _time(plan, past, concurrent)
-    yield _memory(plan, past, concurrent)
-    needs = [disk_estimate(trial) for trial in plan.missing]
-    kept, passing = sum(need.kept for need in needs), max(need.passing for need in needs)
-    there = f"{size(folder_bytes(storage))} lie in {storage} already"
-    yield f"disk: {size(kept)} to keep, {size(concurrent * passing)} more while trials run; {there}"
+    yield f"time: {_time(plan, concurrent)}"
+    yield f"memory: {_memory(plan, concurrent)}"
+    estimates = [disk_estimate(trial) for trial in plan.missing]
+    persistent = sum(estimate.persistent for estimate in estimates)
+    temporary = concurrent * max(estimate.temporary for estimate in estimates)
+    present = f"{storage} has {size(folder_bytes(storage))} already"
+    yield f"disk: {size(persistent)} to keep, {size(temporary)} more while trials run; {present}"
     if refused := over_budget(plan.missing, storage, sweep.disk_budget_bytes, concurrent):
         yield f"disk budget of {size(sweep.disk_budget_bytes or 0)}: {len(refused)} trials do not fit and will fail"
 
 
-def _time(plan: Plan, past: list[TrialRecord], concurrent: int) -> str:
+def _time(plan: Plan, concurrent: int) -> str:
+    past = plan.recorded
     known = [seconds for trial in plan.missing if (seconds := trial_seconds(trial, past)) is not None]
     if not known:
-        return "time: unknown, no trial of these data sets and backbones has finished yet"
+        return NO_ESTIMATE
     left_out = len(plan.missing) - len(known)
-    without = f", without {left_out} that are like none that finished" if left_out else ""
-    return f"time: about {duration(sum(known) / concurrent)}, {duration(sum(known))} of trials{without}"
+    without = f", without {left_out} that resemble none that finished" if left_out else ""
+    return f"about {duration(sum(known) / concurrent)}, {duration(sum(known))} of trials{without}"
 
 
-def _memory(plan: Plan, past: list[TrialRecord], concurrent: int) -> str:
+def _memory(plan: Plan, concurrent: int) -> str:
+    past = plan.recorded
     known = [memory for trial in plan.missing if (memory := trial_memory_bytes(trial, past)) is not None]
     if not known:
-        return "memory: unknown, no trial of these data sets and backbones has finished yet"
-    return f"memory: up to {size(max(known))} a trial, {size(concurrent * max(known))} in all"
+        return NO_ESTIMATE
+    return f"up to {size(max(known))} a trial, {size(concurrent * max(known))} in all"
 
 
 def size(count: float) -> str:
-    """`310 kB`, `12 MB`, `3.4 GB`."""
+    """Format bytes as `310 kB`, `12 MB` or `3.4 GB`."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6)):
         if count >= factor:
             return f"{count / factor:.3g} {unit}"
