@@ -112,6 +112,7 @@ def _check_overrides(sweep: SweepConfig) -> None:
 
 def _cell(sweep: SweepConfig, point: _Point) -> Cell:
     labels = point.labels
+    # From the general to the specific; each layer replaces what it names of those before it.
     values = merge(merge(sweep.trial, sweep.backbones[point.backbone]), sweep.losses[point.loss])
     for override in sweep.overrides:
         if all(labels[label] == value for label, value in override.where.items()):

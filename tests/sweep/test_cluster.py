@@ -214,7 +214,7 @@ def test_a_node_with_other_code_is_refused(two_nodes, tmp_path):
 
 
 @pytest.mark.slow
-def test_missing_data_and_places_are_told_by_node(two_nodes, tmp_path):
+def test_missing_data_and_storage_are_reported_by_node(two_nodes, tmp_path):
     with (
         pytest.raises(ClusterError, match=r"(?s)2 fault\(s\).*node .*absent is missing.*node "),
         connected(ClusterConfig(), tmp_path / "state", [tmp_path / "absent"]),
@@ -240,7 +240,7 @@ def test_a_node_that_does_not_share_the_folder_is_refused_before_the_first_trial
 
 
 class _node_without:  # noqa: N801 (used like a function)
-    """A node in a mount namespace of its own, in which `folder` is another, empty file system."""
+    """A node in a separate mount namespace, in which `folder` is another, empty file system."""
 
     def __init__(self, folder: Path, cluster) -> None:
         hide = ["unshare", "-m", "bash", "-c", f"mount -t tmpfs none {folder}"]
@@ -325,7 +325,7 @@ def test_damaged_files_of_a_node_are_not_taken(two_nodes, remote, folders, metri
 
 
 def test_a_checkpoint_goes_from_node_to_node(remote, metrics, tmp_path, monkeypatch):
-    """An attempt that ends on one node goes on from its checkpoint on another one, to the same bits."""
+    """An attempt that ends on one node resumes from its checkpoint on another, to the same bits."""
     trial, context, storage = remote
     begun_at: list[int | None] = []
 

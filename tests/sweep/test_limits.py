@@ -62,14 +62,14 @@ def end_of(target, *arguments):
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 @pytest.mark.parametrize(("target", "words"), [(hang, "time limit"), (hoard, "memory limit")])
-def test_what_breaks_a_limit_is_killed_and_the_reason_told_once(tmp_path, target, words):
+def test_what_breaks_a_limit_is_killed_and_the_reason_given_once(tmp_path, target, words):
     file = tmp_path / "reason"
     assert end_of(target, str(file)) == -signal.SIGKILL
     assert words in (pop_kill_reason(file) or "")
     assert pop_kill_reason(file) is None
 
 
-def test_what_keeps_its_limits_goes_on_and_leaves_no_watchdog(tmp_path):
+def test_what_keeps_its_limits_continues_and_leaves_no_watchdog(tmp_path):
     with enforce_limits(Limits(seconds=60.0, memory_bytes=10**12), tmp_path / "reason"):
         pass
     assert not list(tmp_path.iterdir())

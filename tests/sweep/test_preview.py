@@ -217,7 +217,7 @@ def test_trials_at_a_time_keep_to_the_configured_number(swept):
     assert concurrent_trials(plan_of(config, folders).trials, config.resources) == 1
 
 
-def test_the_needs_are_told_for_what_is_to_run(swept):
+def test_the_needs_are_those_of_what_is_to_run(swept):
     folders, _ = swept
     config = with_trial(train=TRIAL["train"] | {"epochs": 4})
     said = list(preview(plan_of(config, folders), config, folders.study / config.storage))

@@ -23,7 +23,7 @@ def record(status="finished", **changes):
     return TrialRecord.model_validate(values | {"metrics": metrics} | changes)
 
 
-def test_lines_are_plain_and_whole_where_there_is_no_terminal():
+def test_lines_are_plain_and_unwrapped_without_a_terminal():
     out = io.StringIO()
     with Progress(3, 2, Console(file=out, width=40)) as progress:
         progress.start("a", "glyphs resnet smooth_ap baseline seed 0", epochs=4)

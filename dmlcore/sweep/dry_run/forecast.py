@@ -155,9 +155,11 @@ def over_budget(
         return {}
     estimates = {trial.key: disk_estimate(trial) for trial in trials}
     present = folder_bytes(storage)
+    # Temporary checkpoints are reserved for as many trials as run at a time, of the largest kind.
     taken = present + min(concurrent, len(trials)) * max(need.temporary for need in estimates.values())
     refused = {}
     for trial in trials:
+        # What a trial has stored already, in an earlier attempt, is part of `present`.
         more = max(0, estimates[trial.key].persistent - folder_bytes(trial.store_folder))
         if taken + more > budget_bytes:
             refused[trial.key] = (

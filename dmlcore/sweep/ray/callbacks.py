@@ -1,4 +1,7 @@
-"""The driver's callback: passes what Ray Tune reports to the display, the tracker and early stopping."""
+"""The driver's callback: passes what Ray Tune reports to the display, the tracker and early stopping.
+
+And the signals by which the driver stops a trial early, and what driver and workers share.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,51 @@ from ray.tune import Callback
 
 from dmlcore.config.base import canonical
 from dmlcore.records import CURVE, RecordFolder, TrialRecord
-from dmlcore.sweep.execution.worker import WorkerContext
+from dmlcore.sweep.execution.worker import StoppedEarlyError, WorkerContext
 from dmlcore.sweep.plan import PlannedTrial
 from dmlcore.sweep.progress import Progress
 from dmlcore.sweep.ray.remote_worker import download_results, sync_with_nodes, weights_file
 from dmlcore.sweep.ray.shared_storage import SharedStorage
-from dmlcore.sweep.ray.stop_signals import StopSignals
 from dmlcore.tracking.base import Tracker
 
 if TYPE_CHECKING:
     from dmlcore.sweep.search.early_stopping import EarlyStopping
+
+
+@dataclass(frozen=True)
+class StopSignals:
+    """A file for each trial that must stop, holding the reason.
+
+    Tune returns from `tune.report` only after the driver's callback has handled the epoch, so a signal for an epoch is
+    there when its worker checks.
+    """
+
+    storage: SharedStorage
+
+    def request(self, trial: PlannedTrial, reason: str) -> None:
+        """Tell the worker of a trial to end it."""
+        self.storage.write(f"stop/{trial.key}", reason.encode())
+
+    def check(self, trial: PlannedTrial) -> None:
+        """End the trial if the driver requested it; called in the worker, after each report.
+
+        Raises:
+            StoppedEarlyError: the trial must end.
+        """
+        if trial.cell.comparison_group is None:
+            return
+        reason = self.storage.read(f"stop/{trial.key}")
+        if reason is not None:
+            self.reset(trial)
+            raise StoppedEarlyError(reason.decode())
+
+    def reset(self, trial: PlannedTrial) -> None:
+        """Drop a signal to an earlier attempt; called in the worker, before an attempt.
+
+        The attempt may resume from an earlier epoch; the signal is given again at the epoch to which it belongs.
+        """
+        if trial.cell.comparison_group is not None:
+            self.storage.remove(f"stop/{trial.key}")
 
 
 @dataclass(frozen=True)

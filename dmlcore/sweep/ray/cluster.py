@@ -93,8 +93,8 @@ def _start(address: str | None) -> None:
 def _stop() -> None:
     """Disconnect from Ray, with the garbage collector off.
 
-    If another thread runs the collector while Ray shuts down, and so frees the handle of an actor, Ray ends this process
-    at once: "The core worker has already been shutdown". So all garbage is freed before.
+    If another thread runs the collector while Ray shuts down, and so frees the handle of an actor, Ray ends this
+    process at once: "The core worker has already been shutdown". So all garbage is freed before.
     """
     gc.collect()
     gc.disable()

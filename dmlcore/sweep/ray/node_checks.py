@@ -28,7 +28,7 @@ MEMORY_WARNING = (
 
 @dataclass(frozen=True)
 class StorageProbe:
-    """A token in the storage of a sweep that every node must be able to read, and to answer with a file of its own."""
+    """A token in the storage of a sweep that every node must be able to read, and to answer with another file."""
 
     token: str
     storage: SharedStorage
@@ -90,6 +90,7 @@ def check_nodes(probe: StorageProbe, paths: list[Path]) -> None:
         ClusterError: one line for each fault.
     """
     nodes = [node for node in ray.nodes() if node["Alive"]]
+    # Without CPUs, so that a check does not wait for trials of another sweep; all nodes answer at the same time.
     remote = ray.remote(num_cpus=0, max_retries=0)(probe_node)
     answers = [
         remote.options(
@@ -115,6 +116,7 @@ def _report(answer: Any, probe: StorageProbe, node_id: str) -> NodeReport:
         report: NodeReport = ray.get(answer, timeout=ANSWER_SECONDS)
     except ray.exceptions.RayError as error:
         return NodeReport([f"does not answer: {str(error).strip().splitlines()[-1]}"])
+    # Both directions count: a node may see what the driver wrote, yet write to a copy of its own.
     if not report.faults and not probe.can_read(node_id):
         return NodeReport(
             [f"the driver cannot read files that this node writes to {probe.place}; {probe.remedy}"]

@@ -125,7 +125,7 @@ def run_remote(
     """
     home = scratch(storage.address)
     # A lock besides that of `execute`, which covers the training alone: an orphan may still be uploading.
-    with FileLock(home / "locks" / f"{trial.key}.away"):
+    with FileLock(home / "locks" / f"{trial.key}.remote"):
         local = localize(trial, home, storage)
         # Only what an earlier attempt uploaded counts. This disk may hold the files of one that another node overtook.
         shutil.rmtree(local.store_folder, ignore_errors=True)

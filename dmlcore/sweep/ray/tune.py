@@ -130,7 +130,7 @@ def _fit(tuner: Tuner, callback: SweepCallback) -> None:
     except Exception as error:
         if not callback.progress.all_ended:
             raise
-        # At its end Tune reads its own files back, which a full disk has cut short; the records are the truth.
+        # After the last trial Tune reads its own files back, which a full disk has cut short; the records are the truth.
         print(
             f"sweep: all trials have ended, but Ray Tune failed afterwards: {type(error).__name__}: {error}"
         )
@@ -150,6 +150,7 @@ def _run_trial(config: dict[str, Any], session: SweepSession, trials: dict[str, 
         stop_signals.check(trial)
 
     stop_signals.reset(trial)
+    # A node that joins after the driver's check of all nodes is checked by its first trial.
     if connection.probe is not None:
         connection.probe.check()
     if connection.storage is None:

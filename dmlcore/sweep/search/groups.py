@@ -75,6 +75,7 @@ def search_groups(sweep: SweepConfig, search: SearchConfig) -> list[Group]:
     """
     found: dict[str, list[Cell]] = {}
     for cell in expand(sweep):
+        # By config too: two values of a further axis have the same labels and are two searches.
         config = cell.config.model_copy(update={"seed": 0})
         found.setdefault(repr((_without_seed(cell.labels), config)), []).append(cell)
     groups = [_group(cells, search, sweep.stop_early is not None) for cells in found.values()]

@@ -96,6 +96,8 @@ def _optuna_trial(
     suggestion: Suggestion, space: Space, search: SearchConfig, record: TrialRecord | None
 ) -> FrozenTrial:
     """Convert a suggestion: running, complete with its values, pruned with its curve, or failed."""
+    # Failed is also a trial that reported no value for an objective, and a setting that cannot be built: Optuna leaves
+    # both out of its model.
     outcome: dict[str, Any] = {"state": TrialState.FAIL}
     if suggestion.refused is None and record is None:
         outcome = {"state": TrialState.RUNNING}

@@ -73,7 +73,7 @@ class GroupSearch:
         key = refused = None
         try:
             cell = plan.group.cell(params, "searched", number)
-            check_cells([cell])
+            check_cells([cell])  # values may each be valid and contradict each other
             key = plan.planner(cell).key
         except ConfigError as error:
             refused = str(error)

@@ -1,4 +1,4 @@
-"""Early stopping: who goes on at which rung, against a naive ASHA; the same after a restart."""
+"""Early stopping: which trials pass which rung, against a naive ASHA; the same after a restart."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def told(records):
     }
 
 
-def test_a_search_that_is_killed_goes_on_to_the_same_trials(folders, tmp_path):
+def test_a_search_that_is_killed_resumes_to_the_same_trials(folders, tmp_path):
     """SIGKILL of the driver while the search's fourth trial runs; the other search is run in this process."""
     whole = SweepFolders(tmp_path / "whole", folders.prepared)
     expected = search_here(config_of(), whole)

@@ -1,4 +1,4 @@
-"""The search of a search without Ray: what runs, what a restart changes (nothing), what is published."""
+"""The run of a search without Ray: what runs, what a restart changes (nothing), what is published."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_weak_settings_are_stopped_and_leave_nothing_but_their_record(whole):
 
 
 @pytest.mark.parametrize("cut", [5, 8])
-def test_a_search_that_was_cut_goes_on_to_the_same_trials(whole, folders, cut):
+def test_an_interrupted_search_resumes_to_the_same_trials(whole, folders, cut):
     """As a process leaves it that is killed while it runs the trial after `cut` trials."""
     finished, records = whole
     shutil.copytree(finished.state, folders.state)
@@ -118,7 +118,7 @@ def test_an_ask_whose_trial_never_ended_is_run_first(folders):
     assert [len(suggestions) for suggestions in logs(folders).values()] == [1]
 
 
-def test_more_trials_go_on_in_the_same_log(folders):
+def test_more_trials_continue_the_same_log(folders):
     search_untrained(searching({"trials": 2}), folders)
     before = logs(folders)
     plan = plan_of(searching({"trials": 5}), folders)
@@ -179,7 +179,7 @@ def test_a_failed_trial_is_tried_again_by_the_next_run_alone(folders):
     assert [len(suggestions) for suggestions in logs(folders).values()] == [2]
 
 
-def test_a_setting_that_diverges_has_answered(folders):
+def test_a_setting_that_diverges_is_complete(folders):
     trial = sweep_config().trial
     trial = trial | {"train": trial["train"] | {"optimizer": {"name": "sgd"}}}
     losses = {"contrastive": {"loss": {"name": "contrastive"}}}
@@ -225,7 +225,7 @@ def test_values_that_do_not_go_together_are_logged_and_not_run(folders):
     assert not plan_of(config, folders).missing
 
 
-def test_a_search_of_which_no_setting_can_run_is_told(folders):
+def test_a_search_of_which_no_setting_can_run_is_reported(folders):
     space = {
         "train.images_per_class": {"low": 4, "high": 16}
     }  # 4 and 16 divide the batch, little between them does
@@ -295,7 +295,7 @@ def test_stopped_and_searched_trials_are_out_of_the_comparisons(whole):
     assert study.searched["status"].to_list().count("stopped") > 0
 
 
-def test_a_search_that_is_not_at_its_end_is_told_apart(folders):
+def test_an_unfinished_search_is_reported(folders):
     """`dmlcore check` of a study whose search has settings left to try."""
     data = folders.study.parent / "data"
     data.mkdir()
@@ -320,7 +320,7 @@ def test_a_grid_has_no_such_columns(folders):
     assert not [name for name in table.columns if name in ("role", "ask") or name.startswith("search/")]
 
 
-def test_without_early_stopping_a_stopped_trial_is_run_whole(whole, folders):
+def test_without_early_stopping_a_stopped_trial_runs_to_its_end(whole, folders):
     config, (finished, _) = stopping(), whole
     shutil.copytree(finished.state, folders.state)
     stopped = {key for key, record in plan_of(config, folders).records.items() if record.status == "stopped"}
