@@ -130,7 +130,7 @@ def _fit(tuner: Tuner, callback: SweepCallback) -> None:
     except Exception as error:
         if not callback.progress.all_ended:
             raise
-        # After the last trial Tune reads its own files back, which a full disk has cut short; the records are the truth.
+        # After the last trial Tune reads its own files, which a full disk has cut short; the records are the truth.
         print(
             f"sweep: all trials have ended, but Ray Tune failed afterwards: {type(error).__name__}: {error}"
         )

@@ -110,8 +110,8 @@ def test_an_interrupted_search_resumes_to_the_same_trials(whole, folders, cut):
     assert logs(folders) == logs(finished)
 
 
-def test_an_ask_whose_trial_never_ended_is_run_first(folders):
-    asked = opened(searching(), folders, worker_context(folders)).next()
+def test_a_suggestion_whose_trial_never_ended_is_run_first(folders):
+    asked = opened(searching(), folders, worker_context(folders)).next_trial()
     assert not folders.records.exists()
     assert plan_of(searching(), folders).missing[0].key == asked.key
     assert search_untrained(searching(), folders, most=1)[0].trial_key == asked.key
@@ -177,6 +177,16 @@ def test_a_failed_trial_is_tried_again_by_the_next_run_alone(folders):
     assert [record.trial_key for record in records[:2]] == died
     assert [record.labels["role"] for record in records[2:]] == ["chosen"]
     assert [len(suggestions) for suggestions in logs(folders).values()] == [2]
+
+
+def test_nothing_is_chosen_while_a_failed_setting_runs_again(folders):
+    config = searching({"trials": 2} | RATE_ALONE, regularizers=[[]])
+    _, second = search_untrained(config, folders, most=2)
+    failed = second.model_copy(update={"status": "failed", "error": "it died", "metrics": {}})
+    RecordFolder(folders.records).write(failed)
+    search = opened(config, folders, worker_context(folders))
+    assert search.next_trial().key == second.trial_key
+    assert search.next_trial() is None
 
 
 def test_a_setting_that_diverges_is_complete(folders):
