@@ -106,8 +106,8 @@ Objective = Annotated[str, AfterValidator(_objective)]
 
 
 class SearchConfig(Strict):
-    """A search in place of a grid: each data set x backbone x loss x variant looks for its best setting by validation, at
-    the first of its seeds; the setting chosen is then run at all of them."""
+    """A search instead of a grid: each data set x backbone x loss x variant looks for its best setting by validation,
+    at the first of its seeds; the setting chosen is then run at all of them."""
 
     space: Annotated[dict[str, ParameterConfig], Field(min_length=1)]
     """Dotted config path -> where to look. A regulariser is named by its place or name,
@@ -140,8 +140,8 @@ class SearchConfig(Strict):
 
 
 class StopEarlyConfig(Strict):
-    """Asynchronous successive halving (ASHA): at epochs grace x factor^0, x factor^1, ... (the rungs) a trial goes on
-    only if its validation MAP@R is among the best 1/factor of its rivals that came so far."""
+    """Asynchronous successive halving (ASHA): at epochs grace x factor^0, x factor^1, ... (the rungs) a trial continues
+    only if its validation MAP@R is among the best 1/factor of its comparison group that came so far."""
 
     scheduler: Literal["asha"] = "asha"
     """One of `dmlcore.sweep.search.early_stopping.SCHEDULERS`."""
@@ -171,8 +171,9 @@ class SweepConfig(Strict):
     search: SearchConfig | None = None
     """None: the whole grid is run."""
     stop_early: StopEarlyConfig | None = None
-    """Ends weak trials before their last epoch: those of a search among its data set x backbone x loss x variant; those of
-    a grid among the same data set, backbone, loss, regularisers (whatever their parameters) and seed. None: never."""
+    """Ends weak trials before their last epoch. The comparison group of a trial: in a search its data set x backbone x
+    loss x variant; in a grid the same data set, backbone, loss, regularisers (whatever their parameters) and seed. None:
+    never."""
     storage: str = "state/storage"
     """Where checkpoints and embeddings go, relative to the study's folder."""
     disk_budget_bytes: PositiveInt | None = None

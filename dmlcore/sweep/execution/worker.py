@@ -137,6 +137,7 @@ def _attempt(
         outcome = {
             "status": "failed",
             "error": f"{type(error).__name__}: {error}",
+            "error_type": type(error).__name__,
             "details": traceback.format_exc(),
         }
     return make_record(trial, attempts=attempts, seconds=time.monotonic() - started, **outcome)

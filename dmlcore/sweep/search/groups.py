@@ -9,7 +9,7 @@ from typing import Any
 from dmlcore.config.base import ConfigError, canonical, parse
 from dmlcore.config.sweep import ParameterConfig, SearchConfig, SweepConfig
 from dmlcore.config.trial import ComponentConfig, TrialConfig
-from dmlcore.core.hashing import digest
+from dmlcore.core.hashing import json_sha256
 from dmlcore.sweep.grid import Cell, check_distinct, expand, variant_label
 from dmlcore.sweep.search.sampling import Space
 from dmlcore.sweep.trial_key import trial_keys
@@ -43,7 +43,7 @@ class Group:
         keys = trial_keys(self.cell(corners(self.space)[0], "searched", 0).config, data_hash)
         settings = {name: getattr(search, name) for name in ("objectives", "sampler", "startup", "seed")}
         space = {path: canonical(parameter) for path, parameter in self.space.items()}
-        return digest({"space": space, **settings, "keys": [keys.train, keys.eval]})[:16]
+        return json_sha256({"space": space, **settings, "keys": [keys.train, keys.eval]})[:16]
 
     def cell(self, params: Mapping[str, Any], role: str, number: int, seed: int | None = None) -> Cell:
         """Make the cell of a setting.
@@ -63,7 +63,7 @@ class Group:
         config = parse(TrialConfig, values, f"search of [{self.name}]")
         labels = {**self.labels, "role": role, "ask": number, "seed": config.seed}
         stoppable = self.stop_early and config.seed == self.config.seed
-        group = digest(canonical(self.config)) if stoppable else None
+        group = json_sha256(canonical(self.config)) if stoppable else None
         return Cell(labels, config, dict(params), comparison_group=group)
 
 

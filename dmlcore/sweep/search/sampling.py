@@ -20,7 +20,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESample
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from dmlcore.config.sweep import OBJECTIVES, ParameterConfig, SearchConfig
-from dmlcore.core.hashing import digest
+from dmlcore.core.hashing import json_sha256
 from dmlcore.records import TrialRecord
 from dmlcore.sweep.search.log import Suggestion
 
@@ -81,7 +81,7 @@ def _study(
 ) -> optuna.study.Study:
     # Seeded by (seed, number) alone: the searches of a study try the same settings as far as they share a space, and a
     # sampler that is built anew continues as the one before it would have.
-    seed = int(digest([search.seed, "ask", len(suggestions)])[:8], 16)
+    seed = int(json_sha256([search.seed, "ask", len(suggestions)])[:8], 16)
     study = optuna.create_study(
         directions=[OBJECTIVES[metric] for metric in search.objectives],
         sampler=SAMPLERS[search.sampler](search, seed),

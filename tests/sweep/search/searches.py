@@ -14,7 +14,7 @@ from dmlcore.sweep.search.early_stopping import ASHAPruner
 from dmlcore.sweep.search.log import Suggestion
 from dmlcore.sweep.search.plan import group_plans
 from dmlcore.sweep.search.search_run import SearchRun
-from dmlcore.tracking import MemoryTracker
+from tests.memory_tracker import MemoryTracker
 from tests.sweep.sweeps import plan_of, sweep_config, worker_context
 
 RATE = "train.optimizer.learning_rate"
