@@ -171,9 +171,9 @@ class SweepConfig(Strict):
     search: SearchConfig | None = None
     """None: the whole grid is run."""
     stop_early: StopEarlyConfig | None = None
-    """Ends weak trials before their last epoch; None: never. The comparison group of a trial: in a search its data set x
-    backbone x loss x variant; in a grid the same data set, backbone, loss, regularisers (whatever their parameters) and
-    seed."""
+    """Ends weak trials before their last epoch; None: never. The comparison group of a trial: in a search, its data set
+    x backbone x loss x variant; in a grid, the same data set, backbone, loss, regularisers (whatever their parameters)
+    and seed."""
     storage: str = "state/storage"
     """Where checkpoints and embeddings go, relative to the study's folder."""
     disk_budget_bytes: PositiveInt | None = None

@@ -49,10 +49,10 @@ class PlannedTrial:
         return self.key
 
     def is_complete(self, record: TrialRecord) -> bool:
-        """Whether nothing is left to run.
+        """Return whether nothing is left to run.
 
-        A trial that may not be stopped early is not settled by a stopped one. A setting of a search that diverged has
-        answered: it would do so again.
+        A stopped record completes only a trial that may be stopped early. A diverged search trial counts as complete,
+        because rerunning it is deterministic.
         """
         if record.status == "failed":
             diverged = record.error_type == TrainingError.__name__
@@ -143,7 +143,7 @@ class Plan:
     def counts(self) -> dict[str, int]:
         """Count the trials that are done, failed, to evaluate again, and to run in all."""
         status = Counter(record.status for record in self.records.values())
-        searching = {"still to suggest": self.remaining_trials} if self.searches else {}
+        searching = {"still to try": self.remaining_trials} if self.searches else {}
         return {
             "planned": len(self.trials),
             "done": status["finished"] + status["stopped"],

@@ -132,7 +132,7 @@ class CellState:
 
 
 def cell_states(plan: Plan) -> dict[str, CellState]:
-    """Trial key -> what the sweep would do with it and why."""
+    """Return trial key -> what the sweep would do with it and why."""
     trained = {trial.key: earlier for trial, earlier in plan.reevaluate}
     return {trial.key: _state(trial, plan, trained.get(trial.key)) for trial in plan.trials}
 
@@ -141,6 +141,7 @@ def _state(trial: PlannedTrial, plan: Plan, trained: TrialRecord | None) -> Cell
     record = plan.records.get(trial.key)
     if record is not None:
         return CellState("cached" if record.done else "failed")
+    # Of several records of this cell, say under two earlier settings, the one with the fewest changes explains best.
     same_cell = [earlier for earlier in plan.others if earlier.labels == trial.cell.labels]
     if trained is not None and trained in same_cell:
         same_cell = [trained]
@@ -151,14 +152,14 @@ def _state(trial: PlannedTrial, plan: Plan, trained: TrialRecord | None) -> Cell
 
 
 def differences(earlier: TrialRecord, trial: PlannedTrial) -> tuple[str, ...]:
-    """Which inputs of `trial` differ from those of a record, a line each; what does not enter a key is left out."""
+    """List the inputs of `trial` that differ from those of a record, as far as they enter a key, a line each."""
     before, after = flatten(earlier.config), flatten(canonical(trial.cell.config))
     inputs = trial.keys.inputs
     lines = []
     if earlier.hashes.get("weights") != inputs["weights"]:
         lines.append("content of the backbone's weights file")
     elif inputs["weights"]:
-        # The file's content counts, not where it lies.
+        # The file's content counts, not its path.
         before, after = _without(before, WEIGHTS), _without(after, WEIGHTS)
     lines += [
         f"{path}: {before.get(path, ABSENT)} -> {after.get(path, ABSENT)}"
@@ -189,7 +190,7 @@ def _without(config: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Files whose hash differs, or that one of the two alone has."""
+    """List the files whose hash differs, or that only one of the two has."""
     both = before.keys() & after.keys()
     changed = {name: "" for name in both if before[name] != after[name]}
     changed |= dict.fromkeys(after.keys() - both, " (added)")
