@@ -20,7 +20,7 @@ from typing import Any
 
 from ray.cluster_utils import Cluster
 
-from dmlcore.config.sweep import ClusterConfig, ResourcesConfig
+from dmlcore.config.sweep import ClusterConfig
 from dmlcore.records import RecordFolder
 from dmlcore.sweep.execution.worker import WorkerContext
 from dmlcore.sweep.planning import make_plan
@@ -59,37 +59,30 @@ def measure(nodes: int, trials: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         small_dataset(folder / "prepared" / "small")
-        config = sweep_config(regularizers=[[]], seeds=list(range(trials)))
+        config = sweep_config(regularizers=[[]], seeds=list(range(trials)), attempts=1)
         plan = make_plan(config, study=folder / "study", prepared=folder / "prepared")
-        place = WorkerContext(folder / "records", folder / "locks", 0.0, run=asleep)
-        place.records.mkdir()
+        context = WorkerContext(folder / "state", 0.0, run=asleep)
+        context.records.mkdir(parents=True)
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
         try:
             for _ in range(nodes - 1):
                 cluster.add_node(num_cpus=1)
             started = time.time()
             with redirect_stdout(StringIO()):
-                run_trials(
-                    plan.trials,
-                    place,
-                    MemoryTracker(),
-                    resources=ResourcesConfig(),
-                    cluster=ClusterConfig(address=cluster.address),
-                    attempts=1,
-                    state=folder / "state",
-                )
+                here = ClusterConfig(address=cluster.address)
+                run_trials(plan.trials, config.model_copy(update={"cluster": here}), context, MemoryTracker())
             whole = time.time() - started
         finally:
             cluster.shutdown()
-        records = RecordFolder(place.records).all()
+        records = RecordFolder(context.records).all()
         assert [record.status for record in records] == ["finished"] * trials
-        ends = {path.stem: path.stat().st_mtime for path in place.records.glob("*.json")}
+        ends = {path.stem: path.stat().st_mtime for path in context.records.glob("*.json")}
         first = min(ends[record.trial_key] - record.seconds for record in records)
         return whole, max(ends.values()) - first
 
 
 def asleep(config: Any, data: Any, *, report: Callable[[EpochReport], None], **rest: Any) -> TrialResult:
-    """In place of `run_trial`: an epoch that sleeps."""
+    """In context of `run_trial`: an epoch that sleeps."""
     time.sleep(float(os.environ[SECONDS]))
     report(EpochReport(1, {"validation/map_at_r": 0.5}))
     return TrialResult({}, [], UtilityCurve([], [], [], []))

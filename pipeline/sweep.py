@@ -1,6 +1,6 @@
 """Stage `sweep`: run the trials of a study that have no record; write results/trials.parquet and datasets.json.
 
-`python pipeline/sweep.py [STUDY] --dry-run` says what it would run and need, and runs nothing.
+`python pipeline/sweep.py [STUDY] --dry-run` prints what it would run and need, and runs nothing.
 """
 
 import io
@@ -11,7 +11,7 @@ from dmlcore.config.base import ConfigError
 from dmlcore.config.study import load_study
 from dmlcore.core.errors import DataError
 from dmlcore.sweep.dry_run.preview import preview
-from dmlcore.sweep.execution.lock import SweepBusyError
+from dmlcore.sweep.execution.guards import SweepBusyError
 from dmlcore.sweep.planning import make_plan
 from dmlcore.sweep.ray.shared_storage import ClusterError
 from dmlcore.sweep.run import SweepFolders, run_sweep
@@ -23,19 +23,19 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main(study: Path, dry_run: bool = False) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # progress shows as it happens in a log file too
+        sys.stdout.reconfigure(line_buffering=True)  # so that a log file shows progress as it happens
     sweep = load_study(study / "params.yaml").sweep
+    folders = SweepFolders(study, ROOT / "data" / "prepared")
     if dry_run:
-        plan = make_plan(sweep, study=study, prepared=ROOT / "data" / "prepared")
+        plan = make_plan(sweep, study=study, prepared=folders.prepared)
         print(*preview(plan, sweep, study / sweep.storage), sep="\n")
         return 0
-    tracker = MlflowTracker.for_study(sweep.study, study / "state", ROOT)
-    folders = SweepFolders(study, ROOT / "data" / "prepared")
+    tracker = MlflowTracker.for_study(sweep.study, folders.state, ROOT)
     try:
-        with BackgroundTracker(tracker, folders.state) as aside:
-            plan = run_sweep(sweep, folders, aside)
+        with BackgroundTracker(tracker, folders.state) as background:
+            plan = run_sweep(sweep, folders, background)
     except KeyboardInterrupt:
-        print("\nsweep: interrupted; every finished trial is kept. Go on with: dvc repro")
+        print("\nsweep: interrupted; every finished trial is kept. Resume with: dvc repro")
         return 130
     for name in log_best(tracker.runs, plan.records.values(), study, folders.prepared):
         print(f"sweep: model of {name} logged to MLflow, the best of its data set on validation")
@@ -43,11 +43,8 @@ def main(study: Path, dry_run: bool = False) -> int:
         reason = plan.records[trial.key].error if trial.key in plan.records else "no record"
         print(f"sweep: FAILED {trial.name} [{trial.key}]: {reason}", file=sys.stderr)
     for name in plan.searches_without_result:
-        print(
-            f"sweep: FAILED search of [{name}]: none of its settings gave a value to choose by",
-            file=sys.stderr,
-        )
-    return 1 if plan.missing or plan.to_ask or plan.searches_without_result else 0
+        print(f"sweep: FAILED search of [{name}]: no trial reported the selection metric", file=sys.stderr)
+    return 1 if plan.missing or plan.remaining_trials or plan.searches_without_result else 0
 
 
 if __name__ == "__main__":

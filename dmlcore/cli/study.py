@@ -41,11 +41,11 @@ def check(study: Study = Path()) -> None:
         state, error = ("FAILED", f": {record.error}") if record else ("MISSING", "")
         typer.echo(f"{state} {trial.key} {trial.name}{error}")
     typer.echo(f"{len(found.trials) - len(found.missing)} of {len(found.trials)} trials are finished")
-    if found.to_ask:
-        typer.echo(f"{found.to_ask} settings are still to be tried by the search")
+    if found.remaining_trials:
+        typer.echo(f"{found.remaining_trials} settings are still to be tried by the search")
     for name in found.searches_without_result:
         typer.echo(f"FAILED search of [{name}]: no trial reported the selection metric")
-    if found.missing or found.to_ask or found.searches_without_result:
+    if found.missing or found.remaining_trials or found.searches_without_result:
         typer.echo("`dvc repro` runs them")
         raise typer.Exit(INCOMPLETE)
 
@@ -96,7 +96,7 @@ def sync(study: Study = Path()) -> None:
 
     from dmlcore.config.study import load_study
     from dmlcore.records import RecordFolder
-    from dmlcore.sweep.execution.lock import SweepBusyError, sweep_lock
+    from dmlcore.sweep.execution.guards import SweepBusyError, sweep_lock
     from dmlcore.tracking import MlflowTracker, TrackingError
     from dmlcore.tracking.background import LOCK
 

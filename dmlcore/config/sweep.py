@@ -140,6 +140,8 @@ class StopEarlyConfig(Strict):
     """Asynchronous successive halving (ASHA): at epochs grace x factor^0, x factor^1, ... (the rungs) a trial
     continues only if its validation MAP@R is among the best 1/factor of its comparison group so far."""
 
+    scheduler: Literal["asha"] = "asha"
+    """One of `dmlcore.sweep.search.early_stopping.SCHEDULERS`."""
     grace_epochs: PositiveInt = 1
     """The first rung."""
     reduction_factor: Annotated[int, Field(ge=2)] = 3

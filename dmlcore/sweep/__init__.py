@@ -1,1 +1,1 @@
-"""The sweep: cells of the search space, their keys, what is still to run, and Ray Tune to run it."""
+"""The sweep: the cells of a grid, their keys, what is still to run, and Ray Tune to run it."""

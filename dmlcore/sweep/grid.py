@@ -1,4 +1,4 @@
-"""A sweep's section of params.yaml -> its cells, each with the full config of one trial."""
+"""The grid of a sweep: a section of params.yaml as cells, each with the full config of one trial."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 from dmlcore.config.base import ConfigError, parse
 from dmlcore.config.sweep import GridConfig, SweepConfig
@@ -16,18 +16,18 @@ from dmlcore.records import trial_name
 
 @dataclass(frozen=True)
 class Cell:
-    """One trial of a sweep: its labels (data set, backbone, loss, variant, seed) and its config."""
+    """A point of the grid as one trial: its labels (data set, backbone, loss, variant, seed) and its config."""
 
     labels: dict[str, Any]
     config: TrialConfig
     searched: dict[str, Any] = field(default_factory=dict)
-    """Dotted path -> value, of what a search varies."""
-    rivals: str | None = None
-    """Those among whom early stopping ranks it share this name; None: it runs to its last epoch."""
+    """Dotted path -> value, of the settings that a search varies."""
+    comparison_group: str | None = None
+    """Early stopping ranks a trial among those of the same group; None: it always runs to its last epoch."""
 
     @property
     def name(self) -> str:
-        """As `records.trial_name`."""
+        """Return the labels as text, as `records.trial_name`."""
         return trial_name(self.labels)
 
     @property
@@ -35,47 +35,71 @@ class Cell:
         return self.config.seed
 
 
+class _Point(NamedTuple):
+    """One choice along each dimension of a grid."""
+
+    seed: int
+    dataset: str
+    backbone: str
+    loss: str
+    variant: tuple[ComponentConfig, ...]
+    axes: dict[str, Any]
+    """Dotted path -> value."""
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        return {
+            "dataset": self.dataset,
+            "backbone": self.backbone,
+            "loss": self.loss,
+            "variant": variant_label(self.variant),
+            "seed": self.seed,
+        }
+
+
 def expand(sweep: SweepConfig) -> list[Cell]:
-    """All cells of a sweep, in the order of params.yaml, seeds outermost so that early results cover every cell.
+    """Return all cells of a sweep in the order of params.yaml, seeds outermost.
+
+    Seeds come outermost so that an unfinished sweep has results of every combination before it repeats one.
 
     Raises:
         ConfigError: a cell's config breaks the schema; the message names the cell.
     """
     _check_overrides(sweep)
-    points: list[Point] = []
+    points: list[_Point] = []
     for grid in sweep.grids or (GridConfig(),):
+        # Grids may overlap: a point counts once. Repeats within one grid stay, for `check_distinct` to report.
         earlier = {repr(point) for point in points}
         points += [point for point in _points(sweep, grid) if repr(point) not in earlier]
-    ordered = sorted(points, key=lambda point: _seed_order(sweep, point[0]))
-    return [_cell(sweep, *point) for point in ordered]
+    ordered = sorted(points, key=lambda point: _seed_order(sweep, point.seed))
+    return [_cell(sweep, point) for point in ordered]
 
 
-Point = tuple[int, str, str, str, tuple[ComponentConfig, ...], dict[str, Any]]
-
-
-def _points(sweep: SweepConfig, grid: GridConfig) -> Iterator[Point]:
-    yield from product(
+def _points(sweep: SweepConfig, grid: GridConfig) -> Iterator[_Point]:
+    axes = sweep.axes if grid.axes is None else grid.axes
+    dimensions = (
         sweep.seeds if grid.seeds is None else grid.seeds,
         sweep.datasets if grid.datasets is None else grid.datasets,
-        sweep.backbones if grid.backbones is None else _known(grid.backbones, sweep.backbones, "backbones"),
-        sweep.losses if grid.losses is None else _known(grid.losses, sweep.losses, "losses"),
+        sweep.backbones if grid.backbones is None else _checked(grid.backbones, sweep.backbones, "backbones"),
+        sweep.losses if grid.losses is None else _checked(grid.losses, sweep.losses, "losses"),
         sweep.regularizers if grid.regularizers is None else grid.regularizers,
-        _axis_points(sweep.axes if grid.axes is None else grid.axes),
+        [dict(zip(axes, values, strict=True)) for values in product(*axes.values())],
     )
+    return map(_Point._make, product(*dimensions))
 
 
 def _seed_order(sweep: SweepConfig, seed: int) -> tuple[bool, int]:
     return (seed not in sweep.seeds, sweep.seeds.index(seed) if seed in sweep.seeds else seed)
 
 
-def _known(labels: tuple[str, ...], known: Mapping[str, Any], where: str) -> tuple[str, ...]:
+def _checked(labels: tuple[str, ...], known: Mapping[str, Any], where: str) -> tuple[str, ...]:
     if unknown := [label for label in labels if label not in known]:
         raise ConfigError(f"`sweep.grids`: {where} must be among {sorted(known)}, got {unknown}")
     return labels
 
 
 def _check_overrides(sweep: SweepConfig) -> None:
-    """An override that no cell has would be a setting that silently does nothing."""
+    """Refuse an override that matches no cell: it would be a setting that silently does nothing."""
     known = {"dataset": set(sweep.datasets), "backbone": set(sweep.backbones), "loss": set(sweep.losses)}
     known["dataset"] |= {name for grid in sweep.grids for name in grid.datasets or ()}
     for override in sweep.overrides:
@@ -86,62 +110,45 @@ def _check_overrides(sweep: SweepConfig) -> None:
                 )
 
 
-def _axis_points(axes: Mapping[str, tuple[Any, ...]]) -> list[dict[str, Any]]:
-    return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
-
-
-def _cell(
-    sweep: SweepConfig,
-    seed: int,
-    dataset: str,
-    backbone: str,
-    loss: str,
-    variant: tuple[ComponentConfig, ...],
-    point: dict[str, Any],
-) -> Cell:
-    labels = {
-        "dataset": dataset,
-        "backbone": backbone,
-        "loss": loss,
-        "variant": variant_label(variant),
-        "seed": seed,
-    }
-    values = merge(merge(sweep.trial, sweep.backbones[backbone]), sweep.losses[loss])
+def _cell(sweep: SweepConfig, point: _Point) -> Cell:
+    labels = point.labels
+    # From the general to the specific; each layer replaces what it names of those before it.
+    values = merge(merge(sweep.trial, sweep.backbones[point.backbone]), sweep.losses[point.loss])
     for override in sweep.overrides:
         if all(labels[label] == value for label, value in override.where.items()):
             values = merge(values, override.set)
-    for path, value in point.items():
+    for path, value in point.axes.items():
         values = merge(values, _nested(path, value))
-    values = merge(
-        values, {"dataset": dataset, "seed": seed, "regularizers": [part.model_dump() for part in variant]}
-    )
+    regularizers = [part.model_dump() for part in point.variant]
+    values |= {"dataset": point.dataset, "seed": point.seed, "regularizers": regularizers}
     where = "sweep cell " + " ".join(str(label) for label in labels.values())
-    rivals = None if sweep.stop_early is None else _rivals(labels, variant)
-    return Cell(labels, parse(TrialConfig, values, where), rivals=rivals)
+    group = None if sweep.stop_early is None else _comparison_group(point)
+    return Cell(labels, parse(TrialConfig, values, where), comparison_group=group)
 
 
-def _rivals(labels: Mapping[str, Any], variant: tuple[ComponentConfig, ...]) -> str:
-    """Variants are not set against each other, nor seeds: which of them end whole must not depend on what is compared."""
-    shared = {name: value for name, value in labels.items() if name != "variant"}
-    return trial_name({"family": "+".join(part.name for part in variant), **shared})
+def _comparison_group(point: _Point) -> str:
+    """Name the trials that early stopping ranks together: same labels and kind of variant, other parameters.
+
+    Variants are not ranked against each other, nor seeds: which of them run to the end must not depend on the
+    comparison that the study is about.
+    """
+    shared = {name: value for name, value in point.labels.items() if name != "variant"}
+    return trial_name({"family": "+".join(part.name for part in point.variant), **shared})
 
 
 def variant_label(variant: tuple[ComponentConfig, ...]) -> str:
-    """`baseline` for no regulariser, else e.g. `tcm(negative_margin=0.5,positive_margin=0.9)`."""
+    """Return `baseline` for no regulariser, else e.g. `tcm(negative_margin=0.5,positive_margin=0.9)`."""
     return "+".join(_component_label(part) for part in variant) or "baseline"
 
 
 def _component_label(part: ComponentConfig) -> str:
-    arguments = ",".join(f"{key}={_text(value)}" for key, value in sorted(part.params.items()))
+    values = {key: f"{v:g}" if isinstance(v, float) else str(v) for key, v in sorted(part.params.items())}
+    arguments = ",".join(f"{key}={value}" for key, value in values.items())
     return f"{part.name}({arguments})" if arguments else part.name
 
 
-def _text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` laid over `base`: sections merge, everything else is replaced; neither is changed."""
+    """Return a copy of `base` updated by `over`: sections merge, everything else is replaced."""
     merged = deepcopy(dict(base))
     for key, value in over.items():
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
@@ -163,9 +170,8 @@ def check_distinct(keys: list[str], cells: list[Cell]) -> None:
     """
     seen: dict[str, Cell] = {}
     for key, cell in zip(keys, cells, strict=True):
-        if key in seen:
+        if (first := seen.setdefault(key, cell)) is not cell:
             raise ConfigError(
-                f"each cell of the sweep must be another trial; [{seen[key].name}] and [{cell.name}] are one and the "
-                "same: remove the repeated seed, margin or label"
+                f"the cells [{first.name}] and [{cell.name}] are one and the same trial: remove the repeated seed, "
+                "margin or label"
             )
-        seen[key] = cell

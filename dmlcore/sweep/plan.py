@@ -1,4 +1,4 @@
-"""What a sweep still has to do: its cells against the records on disk."""
+"""The plan of a sweep: its trials with their keys and paths, against the records on disk."""
 
 from __future__ import annotations
 
@@ -8,27 +8,29 @@ from pathlib import Path
 from typing import Any
 
 from dmlcore.config.base import canonical
+from dmlcore.config.sweep import SweepConfig
 from dmlcore.config.trial import TrialConfig
+from dmlcore.data.dataset import PreparedDataset
 from dmlcore.records import TrialRecord
 from dmlcore.sweep.grid import Cell
-from dmlcore.sweep.trial_key import TrialKeys
+from dmlcore.sweep.trial_key import TrialKeys, trial_keys
 from dmlcore.training.run import TrainingError
 
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """A cell with its keys and where its files lie: all that a worker needs."""
+    """A cell with its keys and the paths of its files: all that a worker needs."""
 
     cell: Cell
     keys: TrialKeys
     data_folder: Path
     store_folder: Path
     weights: Path | None = None
-    """Where this machine has the local weights; None: where the config says."""
+    """Path of the local weights on this machine; None: the one in the config."""
 
     @property
-    def config_here(self) -> TrialConfig:
-        """The config with the path of the weights on this machine."""
+    def local_config(self) -> TrialConfig:
+        """Return the config with the path of the weights on this machine."""
         config = self.cell.config
         if self.weights is None:
             return config
@@ -47,15 +49,40 @@ class PlannedTrial:
         return self.key
 
     def is_complete(self, record: TrialRecord) -> bool:
-        """Whether nothing is left to run.
+        """Return whether nothing is left to run.
 
-        A trial that may not be stopped early is not settled by a stopped one. A setting of a search that diverged has
-        answered: it would do so again.
+        A stopped record completes only a trial that may be stopped early. A diverged search trial counts as complete,
+        because rerunning it is deterministic.
         """
         if record.status == "failed":
             diverged = record.error_type == TrainingError.__name__
             return diverged and self.cell.labels.get("role") == "searched"
-        return record.status == "finished" or self.cell.rivals is not None
+        return record.status == "finished" or self.cell.comparison_group is not None
+
+
+class Planner:
+    """Gives a cell its keys and the paths of its files.
+
+    Args:
+        sweep: the section of params.yaml.
+        study: the study's folder.
+        prepared: the folder of prepared data sets.
+    """
+
+    def __init__(self, sweep: SweepConfig, study: Path, prepared: Path) -> None:
+        self.prepared, self.storage = prepared, study / sweep.storage
+        self._hashes: dict[str, str] = {}
+
+    def data_hash(self, dataset: str) -> str:
+        if dataset not in self._hashes:
+            self._hashes[dataset] = PreparedDataset.open(self.prepared / dataset).data_hash
+        return self._hashes[dataset]
+
+    def __call__(self, cell: Cell) -> PlannedTrial:
+        dataset = cell.config.dataset
+        keys = trial_keys(cell.config, self.data_hash(dataset))
+        # Files go by the train key alone: a trial with other evaluation settings finds its embeddings there.
+        return PlannedTrial(cell, keys, self.prepared / dataset, self.storage / keys.train[:16])
 
 
 @dataclass(frozen=True)
@@ -63,10 +90,11 @@ class SearchState:
     """How far the search of a data set x backbone x loss x variant has come."""
 
     name: str
-    asked: int
-    to_ask: int
+    suggested: int
+    remaining: int
+    """Settings still to try."""
     seeds: int
-    """At how many the chosen setting is run."""
+    """Number of seeds that the chosen setting is run at."""
     chosen: bool
     """Whether a setting was chosen."""
     example: PlannedTrial
@@ -83,53 +111,56 @@ class Plan:
     reevaluate: list[tuple[PlannedTrial, TrialRecord]] = field(default_factory=list)
     """Trained under the same train_key, evaluated under another eval_key."""
     others: list[TrialRecord] = field(default_factory=list)
-    """Records of the study that are of none of these trials: of cells since changed or dropped."""
+    """The study's further records: of cells since changed or dropped."""
     searches: list[SearchState] = field(default_factory=list)
 
     @property
     def missing(self) -> list[PlannedTrial]:
-        """Trials to run: those without a record, and the failed ones again."""
+        """Return the trials to run: those without a record, and the failed ones again."""
         waiting = {trial.key for trial, _ in self.reevaluate}
-        return [trial for trial in self.trials if trial.key not in waiting and not self._settled(trial)]
+        return [
+            trial
+            for trial in self.trials
+            if trial.key not in waiting
+            and not (trial.key in self.records and trial.is_complete(self.records[trial.key]))
+        ]
 
-    def _settled(self, trial: PlannedTrial) -> bool:
-        return trial.key in self.records and trial.is_complete(self.records[trial.key])
+    @property
+    def recorded(self) -> list[TrialRecord]:
+        """Return every record of the study."""
+        return [*self.records.values(), *self.others]
+
+    @property
+    def remaining_trials(self) -> int:
+        """Return how many settings the searches have still to try."""
+        return sum(search.remaining for search in self.searches)
+
+    @property
+    def searches_without_result(self) -> list[str]:
+        """Return the searches that tried all their settings, of which none reported the selection metric."""
+        return [search.name for search in self.searches if not search.remaining and not search.chosen]
 
     def counts(self) -> dict[str, int]:
-        """How many trials are done, failed, to re-evaluate, and to run in all."""
+        """Count the trials that are done, failed, to evaluate again, and to run in all."""
         status = Counter(record.status for record in self.records.values())
-        to_ask = {"to ask": self.to_ask} if self.searches else {}
+        searching = {"still to try": self.remaining_trials} if self.searches else {}
         return {
             "planned": len(self.trials),
             "done": status["finished"] + status["stopped"],
             "failed before": status["failed"],
             "to evaluate again": len(self.reevaluate),
             "to run": len(self.missing),
-            **to_ask,
+            **searching,
         }
 
-    @property
-    def recorded(self) -> list[TrialRecord]:
-        """Every record of the study."""
-        return [*self.records.values(), *self.others]
-
-    @property
-    def searches_without_result(self) -> list[str]:
-        """The searches that tried all their settings, none of which gave a value to choose by."""
-        return [search.name for search in self.searches if not search.to_ask and not search.chosen]
-
-    @property
-    def to_ask(self) -> int:
-        """Settings that the searches have still to try."""
-        return sum(search.to_ask for search in self.searches)
-
     def rows(self) -> list[tuple[str, dict[str, Any], dict[str, Any], TrialRecord | None]]:
-        """What `records.trials_table` takes."""
+        """Return the argument of `records.trials_table`."""
         return [
-            (trial.key, _columns(trial.cell), canonical(trial.cell.config), self.records.get(trial.key))
+            (
+                trial.key,
+                trial.cell.labels | {f"search/{path}": value for path, value in trial.cell.searched.items()},
+                canonical(trial.cell.config),
+                self.records.get(trial.key),
+            )
             for trial in self.trials
         ]
-
-
-def _columns(cell: Cell) -> dict[str, Any]:
-    return cell.labels | {f"search/{path}": value for path, value in cell.searched.items()}

@@ -1,15 +1,13 @@
-"""From a sweep and its records to a Plan."""
+"""Planning: expand a sweep, check its cells, and look up their records."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from dmlcore.config.sweep import SweepConfig
-from dmlcore.data.dataset import PreparedDataset
 from dmlcore.records import RecordFolder
-from dmlcore.sweep.grid import Cell, check_distinct, expand
-from dmlcore.sweep.plan import Plan, PlannedTrial
-from dmlcore.sweep.trial_key import trial_keys
+from dmlcore.sweep.grid import check_distinct, expand
+from dmlcore.sweep.plan import Plan, Planner
 from dmlcore.sweep.validate import check_cells
 from dmlcore.training.store import TrialStore
 
@@ -19,46 +17,32 @@ def make_plan(sweep: SweepConfig, *, study: Path, prepared: Path) -> Plan:
 
     Args:
         sweep: the section of params.yaml.
-        study: the study's folder, absolute; records and storage lie under it.
+        study: the study's folder, absolute; records and storage are in it.
         prepared: the folder of prepared data sets.
 
     Raises:
-        ConfigError: a cell that cannot be built, two cells that are one trial.
+        ConfigError: a cell that cannot be built, two cells that are the same trial.
+        RecordError: the log of a search is damaged.
     """
-    if sweep.search is not None:
-        from dmlcore.sweep.search.plan import search_plan
+    if sweep.search is None:
+        cells = expand(sweep)
+        check_cells(cells)
+        planner = Planner(sweep, study, prepared)
+        plan = Plan([planner(cell) for cell in cells])
+        check_distinct([trial.key for trial in plan.trials], cells)
+    else:
+        from dmlcore.sweep.search.plan import search_plan  # here, so that a grid does not import Optuna
 
-        return _look_up(search_plan(sweep, sweep.search, study=study, prepared=prepared), study)
-    cells = expand(sweep)
-    check_cells(cells)
-    planner = Planner(sweep, study, prepared)
-    trials = [planner(cell) for cell in cells]
-    check_distinct([trial.key for trial in trials], cells)
-    return _look_up(Plan(trials), study)
-
-
-class Planner:
-    """Gives a cell its keys and the places of its files."""
-
-    def __init__(self, sweep: SweepConfig, study: Path, prepared: Path) -> None:
-        self.prepared, self.storage = prepared, study / sweep.storage
-        self._hashes: dict[str, str] = {}
-
-    def data_hash(self, dataset: str) -> str:
-        if dataset not in self._hashes:
-            self._hashes[dataset] = PreparedDataset.open(self.prepared / dataset).data_hash
-        return self._hashes[dataset]
-
-    def __call__(self, cell: Cell) -> PlannedTrial:
-        dataset = cell.config.dataset
-        keys = trial_keys(cell.config, self.data_hash(dataset))
-        return PlannedTrial(cell, keys, self.prepared / dataset, self.storage / keys.train[:16])
+        plan = search_plan(sweep, sweep.search, study=study, prepared=prepared)
+    _look_up(plan, RecordFolder(study / "state" / "records"))
+    return plan
 
 
-def _look_up(plan: Plan, study: Path) -> Plan:
-    folder = RecordFolder(study / "state" / "records")
+def _look_up(plan: Plan, folder: RecordFolder) -> None:
+    """Fill in the records of a plan, and which of its trials need only be evaluated."""
     for trial in plan.trials:
         record = folder.read_or_set_aside(trial.key)
+        # Neither complete nor failed: stopped early, where trials now run to their end. It counts as missing.
         if record is not None and (trial.is_complete(record) or not record.done):
             plan.records[trial.key] = record
     recorded = folder.all()
@@ -67,10 +51,10 @@ def _look_up(plan: Plan, study: Path) -> Plan:
     trained = {record.train_key: record for record in recorded if record.status == "finished"}
     for trial in plan.trials:
         earlier = trained.get(trial.keys.train)
+        # The checksums decide: embeddings that were removed or changed since cannot be evaluated again.
         if (
             trial.key not in plan.records
             and earlier is not None
             and TrialStore(trial.store_folder).matches(earlier.files)
         ):
             plan.reevaluate.append((trial, earlier))
-    return plan

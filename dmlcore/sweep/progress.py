@@ -1,4 +1,4 @@
-"""The sweep's progress: a live display in a terminal, plain lines elsewhere."""
+"""Progress of a sweep: a live display in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from dmlcore.records import TrialRecord
 
 
 @dataclass
-class Running:
-    """A trial under way."""
+class RunningTrial:
+    """A trial that runs."""
 
     name: str
     epochs: int
@@ -27,7 +27,7 @@ class Running:
 
 
 class Progress:
-    """Finished, running and failed trials and the time left.
+    """Counts of finished, running and failed trials, and the time left.
 
     Args:
         total: trials to run.
@@ -38,7 +38,7 @@ class Progress:
     def __init__(self, total: int, concurrent: int, console: Console | None = None) -> None:
         self.total, self.concurrent = total, concurrent
         self.console = console or Console()
-        self.running: dict[str, Running] = {}
+        self.running: dict[str, RunningTrial] = {}
         self.finished = self.failed = 0
         self.started = time.monotonic()
         self._live = Live(
@@ -57,14 +57,14 @@ class Progress:
             self._live.stop()
 
     def start(self, key: str, name: str, epochs: int) -> None:
-        self.running[key] = Running(name, epochs)
+        self.running[key] = RunningTrial(name, epochs)
 
     def epoch(self, key: str, epoch: int, map_at_r: float | None) -> None:
         if key in self.running:
             self.running[key].epoch, self.running[key].map_at_r = epoch, map_at_r
 
     def end(self, key: str, name: str, record: TrialRecord | None) -> None:
-        """A trial ended with `record`, or with None where its process died."""
+        """Print how a trial ended: with `record`, or with None if its process died."""
         self.running.pop(key, None)
         ok = record is not None and record.done
         self.finished += ok
@@ -79,16 +79,15 @@ class Progress:
         return self.finished + self.failed == self.total
 
     def summary(self) -> str:
-        """`12 finished, 2 running, 0 failed, about 5 min left`."""
+        """Return e.g. `12 finished, 2 running, 0 failed, about 5 min left`."""
         counts = f"{self.finished} finished, {len(self.running)} running, {self.failed} failed"
         left = self.seconds_left()
         return counts if left is None else f"{counts}, about {duration(left)} left"
 
     def seconds_left(self) -> float | None:
-        """From the pace so far, half-done trials counted by their epochs; None before the first epoch."""
-        parts = [run.epoch / run.epochs for run in self.running.values()]
-        done = self.finished + self.failed + sum(parts)
-        if done < 0.2:
+        """Extrapolate from the trials done so far, running ones by their share of epochs; None at the beginning."""
+        done = self.finished + self.failed + sum(run.epoch / run.epochs for run in self.running.values())
+        if done < 0.2:  # of a trial: before that the start of the workers dominates
             return None
         return (time.monotonic() - self.started) * max(0.0, self.total - done) / done
 
@@ -102,22 +101,22 @@ class Progress:
 
 
 def outcome(record: TrialRecord | None) -> str:
-    """A trial's end in one line."""
+    """Describe how a trial ended in one line."""
     if record is None:
         return "FAILED: its process died"
     if record.status != "finished":
         return f"{record.status.upper()}: {record.error}"
-    metrics = {key: record.metrics.get(f"test/{key}") for key in ("map_at_r", "recall_at_1", "opis")}
+    shown = (("MAP@R", "test/map_at_r", 3), ("R@1", "test/recall_at_1", 3), ("OPIS", "test/opis", 5))
     text = ", ".join(
         f"{label} {value:.{digits}f}"
-        for label, value, digits in zip(("MAP@R", "R@1", "OPIS"), metrics.values(), (3, 3, 5), strict=True)
-        if value is not None
+        for label, metric, digits in shown
+        if (value := record.metrics.get(metric)) is not None
     )
     return f"{text} in {duration(record.seconds)}"
 
 
 def duration(seconds: float) -> str:
-    """`45 s`, `12 min`, `3.5 h`."""
+    """Format as `45 s`, `12 min` or `3.5 h`."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

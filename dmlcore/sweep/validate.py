@@ -1,11 +1,11 @@
-"""Can the cells of a sweep be built? Asked of each before anything runs, without memory for weights."""
+"""Validation of cells: build every distinct loss and network of a sweep before anything runs."""
 
 from __future__ import annotations
 
 import torch
 
 from dmlcore.config.base import ConfigError
-from dmlcore.config.trial import ModelConfig, TrialConfig
+from dmlcore.config.trial import ModelConfig
 from dmlcore.models import Embedder
 from dmlcore.models.weights import local_file
 from dmlcore.sweep.grid import Cell
@@ -15,7 +15,7 @@ from dmlcore.training.gradient_cache import check_chunks
 
 
 def check_cells(cells: list[Cell]) -> None:
-    """Build every distinct loss and backbone of the sweep, without memory for weights, before anything runs.
+    """Build every distinct loss and backbone of the sweep, on the meta device, which allocates no weights.
 
     Raises:
         ConfigError: names the cell and what is wrong with it.
@@ -27,24 +27,19 @@ def check_cells(cells: list[Cell]) -> None:
         model = repr((config.model, config.input, config.train.chunk_size, config.train.augmentation))
         if {objective, model} <= seen:
             continue
+        seen |= {objective, model}
         try:
             build_objective(config, num_classes=2)
-            _check_model(config)
+            if config.model.trunk == "frozen":
+                check_frozen(config)
+            local_file(config.model.backbone.weights)
+            check_chunks(meta_model(config.model, in_channels=3), config.train.chunk_size)
         except ValueError as error:
             raise ConfigError(f"sweep cell [{cell.name}]: {error}") from error
-        seen |= {objective, model}
-
-
-def _check_model(config: TrialConfig) -> None:
-    """The network without memory for its weights, and the settings that it must suit."""
-    if config.model.trunk == "frozen":
-        check_frozen(config)
-    local_file(config.model.backbone.weights)
-    check_chunks(meta_model(config.model, in_channels=3), config.train.chunk_size)
 
 
 def meta_model(config: ModelConfig, *, in_channels: int) -> Embedder:
-    """The network without memory for its weights: names, shapes and layers are those of the real one."""
+    """Return the network on the meta device: names, shapes and layers of the real one, no memory."""
     backbone = config.backbone.model_copy(update={"weights": None})
     with torch.device("meta"):
         return build_model(config.model_copy(update={"backbone": backbone}), in_channels=in_channels, seed=0)

@@ -31,7 +31,7 @@ START_SECONDS = 180.0
 
 
 class Services:
-    """All services but for a second worker. What a container has of its own is put into the place of names and ports.
+    """All services but for a second worker. Names and ports of the containers are replaced by those of this machine.
 
     Args:
         folder: for logs and the objects.
@@ -78,7 +78,7 @@ class Services:
         return self.checkout.environment | ours | given
 
     def start(self, service: str, *more: str) -> None:
-        """Start a service with arguments beside its own; wait until its health check passes."""
+        """Start a service with further arguments; wait until its health check passes."""
         command = self._command(self.services[service]["command"]) + list(more)
         with (self.folder / f"{service}.log").open("wb") as log:
             self.processes.append(

@@ -37,7 +37,7 @@ def write_seeds(checkout, seeds):
 def services(checkout, tmp_path_factory):
     """All services, healthy."""
     if find_spec("opencensus") is None:
-        pytest.skip("what the services need beside the rest (the extra `cluster`) is not installed")
+        pytest.skip("the extra `cluster`, which the services need, is not installed")
     if shutil.which("weed") is None:
         pytest.skip("SeaweedFS is not installed")
     database = PostgresServer()
@@ -98,7 +98,7 @@ def test_the_study_runs_on_the_cluster_and_then_as_a_job(services, checkout, tmp
     Study(checkout.folder, prepared, config, uri).check(reference, attempts={})
 
 
-def test_the_figures_lie_in_the_object_store(services):
+def test_the_figures_are_in_the_object_store(services):
     import boto3
 
     login = services.environment("objects")

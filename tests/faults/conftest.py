@@ -1,4 +1,4 @@
-"""The sweep that nothing befalls, run once, and a study to put a fault into."""
+"""An undisturbed sweep, run once, and a study to put a fault into."""
 
 from __future__ import annotations
 

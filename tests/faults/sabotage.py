@@ -78,7 +78,7 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class LonelyGate(Gate):
+class DetachedGate(Gate):
     """A gate for a worker that is to be stopped and orphaned: in its node's session the kernel would wake it then."""
 
     def __call__(self) -> None:
@@ -96,11 +96,11 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 @contextmanager
 def meanwhile(action: Callable[[], None]):
-    """Do `action` in a thread beside the block; its error is raised at the end."""
+    """Run `action` in another thread during the block; its error is raised at the end."""
     with ThreadPoolExecutor(1) as pool:
-        beside = pool.submit(action)
+        future = pool.submit(action)
         yield
-        beside.result(PATIENCE_SECONDS)
+        future.result(PATIENCE_SECONDS)
 
 
 def raylet_of(worker: int) -> psutil.Process:

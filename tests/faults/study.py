@@ -1,4 +1,4 @@
-"""A study of four tiny trials that a fault is put into, and what must hold after every fault."""
+"""A study of four tiny trials to put a fault into, and what must hold after every fault."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STATUS = {"finished": "FINISHED", "failed": "FAILED"}
 
 
 class Study:
-    """The study in a folder of its own.
+    """The study in its own folder.
 
     Args:
         folder: of the study.
@@ -77,10 +77,10 @@ class Study:
         failed: Iterable[PlannedTrial] = (),
         attempts: Mapping[str, int] | None = None,
     ) -> None:
-        """Nothing lost, repeated or doubled: records, MLflow and table are those of a sweep that nothing befell.
+        """Check that nothing was lost or doubled: records, MLflow and table equal those of an undisturbed sweep.
 
         Args:
-            reference: a sweep of the same trials, or more of them, that nothing befell.
+            reference: an undisturbed sweep of the same trials, or more of them.
             failed: trials that the fault must have made fail; they are compared with nothing.
             attempts: trial key -> how often it must have been begun, once where it is not named; None: not compared.
         """

@@ -1,4 +1,4 @@
-"""The disk of a study's state is full in mid-sweep: nothing half is left, and with room again the sweep goes on."""
+"""The disk of a study's state is full in mid-sweep: no partial file is left, and with room again the sweep resumes."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def driver(make_study, tmp_path):
-    """A driver of the study `make_study()` in a process of its own, whose first trial waits at a gate."""
+    """A driver of the study `make_study()` in another process, whose first trial waits at a gate."""
     folders = make_study().folders
     folders.study.mkdir(parents=True)
     command = [sys.executable, "-m", "tests.faults.driver", str(folders.study), str(folders.prepared)]
@@ -48,7 +48,7 @@ def test_the_orphan_of_a_killed_driver_doubles_nothing(make_study, reference, dr
     records = study.records
     orphan = psutil.Process(Gate(study.folders.study / "gate").pid())
     orphans.append(orphan)
-    orphan.suspend()  # it would end within moments of its node: now it goes on holding the trial's lock
+    orphan.suspend()  # it would end within moments of its node: now it keeps holding the trial's lock
     wait_for(records.all)
     raylet_of(orphan.pid).kill()  # it would take its workers along
     driver.kill()

@@ -1,4 +1,4 @@
-"""The MLflow server and its database go away in mid-sweep and come back: the sweep goes on, nothing is doubled."""
+"""The MLflow server and its database stop in mid-sweep and start again: the sweep continues, nothing is doubled."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_server_that_is_killed_and_started_again_has_every_run_once(servers, m
             server.stop()
         before.open()
         after.pid()
-        wait_for(study.records.all)  # one ends while the server is away
+        wait_for(study.records.all)  # one ends while the server is down
         for server in reversed(servers):
             server.start()
         after.open()

@@ -1,4 +1,4 @@
-"""One of three Ray nodes is lost in mid-trial: its trial goes on from its checkpoint on another."""
+"""One of three Ray nodes is lost in mid-trial: its trial resumes from its checkpoint on another."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 @pytest.fixture(scope="module")
 def three_nodes():
-    """A head and two other nodes of one CPU each, every one a raylet of its own, at RAY_ADDRESS."""
+    """A head and two other nodes of one CPU each, each a separate raylet, at RAY_ADDRESS."""
     import dmlcore.sweep.ray.cluster  # noqa: F401 (its settings of Ray are for the nodes too)
     from tests.sweep.clusters import ray_cluster
 
@@ -20,7 +20,7 @@ def three_nodes():
         yield made
 
 
-def test_a_trial_of_a_node_that_is_lost_goes_on_elsewhere(three_nodes, make_study, reference):
+def test_a_trial_of_a_lost_node_resumes_elsewhere(three_nodes, make_study, reference):
     study = make_study()
     trials = study.trials[:2]
     gates = [Gate(study.folders.study / name) for name in ("first", "second")]
@@ -29,7 +29,7 @@ def test_a_trial_of_a_node_that_is_lost_goes_on_elsewhere(three_nodes, make_stud
 
     def act():
         raylets = [raylet_of(gate.pid()) for gate in gates]
-        assert raylets[0] != raylets[1], "each trial must have a node of its own"
+        assert raylets[0] != raylets[1], "the trials must run on two nodes"
         raylet = next(raylet for raylet in raylets if raylet.pid != head)
         lost.append(trials[raylets.index(raylet)])
         for process in [raylet, *raylet.children(recursive=True)]:

@@ -1,4 +1,4 @@
-"""Worker processes that die in mid-trial: their trials go on from their checkpoints, the others do not notice."""
+"""Worker processes that die in mid-trial: their trials resume from their checkpoints, the others do not notice."""
 
 from __future__ import annotations
 

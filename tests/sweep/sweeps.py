@@ -1,4 +1,4 @@
-"""A sweep of the small data set for tests, and a way to run it without Ray."""
+"""A sweep of the small data set, and a way to run it without Ray."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def plan_of(config: SweepConfig, folders: SweepFolders) -> Plan:
 
 
 def run_here(config: SweepConfig, folders: SweepFolders, tracker: Tracker) -> list[TrialRecord]:
-    """The sweep without Ray: each missing trial in this process."""
+    """Run each missing trial in this process, without Ray."""
     records = []
     for trial in plan_of(config, folders).missing:
 
@@ -41,13 +41,13 @@ def run_here(config: SweepConfig, folders: SweepFolders, tracker: Tracker) -> li
             tracker.epoch(trial.key, epoch.epoch, epoch.metrics)
 
         tracker.start(trial.key, trial.name, trial.cell.labels, canonical(trial.cell.config))
-        records.append(execute(trial, workplace(folders), report))
+        records.append(execute(trial, worker_context(folders), report))
         tracker.finish(records[-1], trial.name)
     return records
 
 
-def workplace(folders: SweepFolders, **changes: Any) -> WorkerContext:
-    return WorkerContext(folders.records, folders.state / "locks", 0.0, **changes)
+def worker_context(folders: SweepFolders, **changes: Any) -> WorkerContext:
+    return WorkerContext(folders.state, 0.0, **changes)
 
 
 def not_called(*arguments: Any, **named: Any) -> NoReturn:

@@ -1,4 +1,4 @@
-"""A sweep on a Ray cluster of several nodes: shared folder, exchange, the check of every node, shipped code."""
+"""A sweep on a Ray cluster of several nodes: shared folder, storage, the check of every node, shipped code."""
 
 from __future__ import annotations
 
@@ -24,8 +24,15 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from dmlcore.config.sweep import ClusterConfig
 from dmlcore.records import RecordFolder
 from dmlcore.sweep.ray.cluster import connected
-from dmlcore.sweep.ray.node_checks import MEMORY_MONITOR, PACKAGE, NodeReport, StorageProbe, _look, code
-from dmlcore.sweep.ray.remote_worker import offer, run_remote, scratch
+from dmlcore.sweep.ray.node_checks import (
+    MEMORY_MONITOR,
+    PACKAGE,
+    NodeReport,
+    StorageProbe,
+    code_version,
+    probe_node,
+)
+from dmlcore.sweep.ray.remote_worker import run_remote, scratch, upload_inputs
 from dmlcore.sweep.ray.shared_storage import ClusterError, SharedStorage, SharedStorageError
 from dmlcore.sweep.run import SweepFolders, run_sweep
 from dmlcore.training.checkpoint import load_training_state
@@ -34,7 +41,7 @@ from dmlcore.training.store import TrialStore
 from tests.memory_tracker import MemoryTracker
 from tests.sweep.clusters import ray_cluster
 from tests.sweep.search.searches import searching
-from tests.sweep.sweeps import plan_of, run_here, sweep_config, workplace
+from tests.sweep.sweeps import plan_of, run_here, sweep_config, worker_context
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 MOUNTS = "this machine lets no test mount a file system"
@@ -93,7 +100,7 @@ def test_a_cluster_gives_the_numbers_of_one_machine(two_nodes, folders, metrics)
 
 
 @pytest.mark.slow
-def test_nodes_that_share_no_disk_exchange_files(two_nodes, folders, metrics, object_store):
+def test_nodes_that_share_no_disk_use_shared_storage(two_nodes, folders, metrics, object_store):
     tracker = MemoryTracker()
     plan = run_sweep(sweep_config(cluster={"storage": object_store}), folders, tracker)
     assert found(plan) == metrics
@@ -129,7 +136,7 @@ class Loop:
         self.me, self.handle = self, handle
 
 
-def start_and_stop_ray_beside_a_thread_that_collects(state: str) -> None:
+def start_and_stop_ray_while_a_thread_collects(state: str) -> None:
     ended = threading.Event()
 
     def collect() -> None:
@@ -137,8 +144,8 @@ def start_and_stop_ray_beside_a_thread_that_collects(state: str) -> None:
             gc.collect(0)
             [[] for _ in range(2000)]
 
-    beside = threading.Thread(target=collect)
-    beside.start()
+    collector = threading.Thread(target=collect)
+    collector.start()
     try:
         for _ in range(2):
             with connected(ClusterConfig(), Path(state), []):
@@ -150,7 +157,7 @@ def start_and_stop_ray_beside_a_thread_that_collects(state: str) -> None:
                 del actor, loops
     finally:
         ended.set()
-        beside.join()
+        collector.join()
 
 
 class Answering:
@@ -162,7 +169,7 @@ class Answering:
 def test_ray_stops_while_another_thread_collects_garbage(tmp_path):
     """Ray ends the process at once where a thread frees a handle of an actor in the moment of its shutdown."""
     process = multiprocessing.get_context("spawn").Process(
-        target=start_and_stop_ray_beside_a_thread_that_collects, args=(str(tmp_path),)
+        target=start_and_stop_ray_while_a_thread_collects, args=(str(tmp_path),)
     )
     process.start()
     process.join(240)
@@ -196,18 +203,18 @@ def _on(node_id: str) -> NodeAffinitySchedulingStrategy:
 
 @pytest.mark.slow
 def test_a_node_with_other_code_is_refused(two_nodes, tmp_path):
-    meeting = StorageProbe.call(tmp_path, None)
+    probe = StorageProbe.create(tmp_path, None)
     with connected(ClusterConfig(), tmp_path / "state", []):
-        look = ray.remote(_look).remote(meeting, "node", [], {"torch": "1.0", "dmlcore's code": "other"})
+        look = ray.remote(probe_node).remote(probe, "node", [], {"torch": "1.0", "dmlcore's code": "other"})
         faults = ray.get(look).faults
     assert [fault.split(",")[0] for fault in faults] == [
         f"has torch {version('torch')}",
-        f"has dmlcore's code {code()}",
+        f"has dmlcore's code {code_version()}",
     ]
 
 
 @pytest.mark.slow
-def test_missing_data_and_places_are_told_by_node(two_nodes, tmp_path):
+def test_missing_data_and_storage_are_reported_by_node(two_nodes, tmp_path):
     with (
         pytest.raises(ClusterError, match=r"(?s)2 fault\(s\).*node .*absent is missing.*node "),
         connected(ClusterConfig(), tmp_path / "state", [tmp_path / "absent"]),
@@ -233,7 +240,7 @@ def test_a_node_that_does_not_share_the_folder_is_refused_before_the_first_trial
 
 
 class _node_without:  # noqa: N801 (used like a function)
-    """A node in a mount namespace of its own, in which `folder` is another, empty file system."""
+    """A node in a separate mount namespace, in which `folder` is another, empty file system."""
 
     def __init__(self, folder: Path, cluster) -> None:
         hide = ["unshare", "-m", "bash", "-c", f"mount -t tmpfs none {folder}"]
@@ -257,11 +264,11 @@ class _node_without:  # noqa: N801 (used like a function)
 
 
 def test_a_node_whose_memory_ray_watches_is_warned_of(tmp_path, monkeypatch):
-    meeting = StorageProbe.call(tmp_path, None)
+    probe = StorageProbe.create(tmp_path, None)
     monkeypatch.setenv(MEMORY_MONITOR, "0")
-    assert _look(meeting, "node", [], {}) == NodeReport([])
+    assert probe_node(probe, "node", [], {}) == NodeReport([])
     monkeypatch.delenv(MEMORY_MONITOR)
-    assert "want of memory" in _look(meeting, "node", [], {}).warnings[0]
+    assert "want of memory" in probe_node(probe, "node", [], {}).warnings[0]
 
 
 def test_no_cluster_at_the_address(tmp_path, monkeypatch):
@@ -273,58 +280,58 @@ def test_no_cluster_at_the_address(tmp_path, monkeypatch):
         pass
 
 
-# ------------------------------------------------------------------------ the exchange, without Ray
+# ------------------------------------------------------------------- shared storage, without Ray
 
 
 @pytest.fixture
-def away(folders, tmp_path, monkeypatch):
-    """(trial, its workplace, exchange) with what the trial needs put there."""
+def remote(folders, tmp_path, monkeypatch):
+    """Return (trial, worker context, storage) with the trial's inputs uploaded."""
     monkeypatch.setenv("DMLCORE_SCRATCH", str(tmp_path / "scratch"))
     trial = plan_of(sweep_config(regularizers=[[]]), folders).missing[0]
-    place = workplace(folders)
-    exchange = SharedStorage(f"file://{tmp_path / 'exchange'}")
-    offer([trial], exchange)
-    return trial, place, exchange
+    context = worker_context(folders)
+    storage = SharedStorage(f"file://{tmp_path / 'storage'}")
+    upload_inputs([trial], storage)
+    return trial, context, storage
 
 
-def run_again(folders, exchange):
+def run_again(folders, storage):
     """The stage after a driver that was killed; gives the plan and the trials that it ran."""
-    config = sweep_config(regularizers=[[]], cluster={"storage": exchange.address})
+    config = sweep_config(regularizers=[[]], cluster={"storage": storage.address})
     return run_sweep(config, folders, MemoryTracker())
 
 
 @pytest.mark.slow
-def test_what_a_node_left_is_taken_over_and_not_run_again(two_nodes, away, folders, metrics):
-    trial, place, exchange = away
-    record = run_remote(trial, place, lambda report: None, exchange)
-    assert not RecordFolder(place.records).path(trial.key).exists()
-    plan = run_again(folders, exchange)
+def test_what_a_node_left_is_taken_over_and_not_run_again(two_nodes, remote, folders, metrics):
+    trial, context, storage = remote
+    record = run_remote(trial, context, lambda report: None, storage)
+    assert not RecordFolder(context.records).path(trial.key).exists()
+    plan = run_again(folders, storage)
     assert plan.records[trial.key] == record
     assert record.metrics == metrics[trial.key]
-    assert exchange.names("records") == []
+    assert storage.names("records") == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", ["record", "embeddings"])
-def test_damaged_files_of_a_node_are_not_taken(two_nodes, away, folders, metrics, damage):
-    trial, place, exchange = away
-    run_remote(trial, place, lambda report: None, exchange)
+def test_damaged_files_of_a_node_are_not_taken(two_nodes, remote, folders, metrics, damage):
+    trial, context, storage = remote
+    run_remote(trial, context, lambda report: None, storage)
     if damage == "record":
-        exchange.write(f"records/{trial.key}.json", b'{"trial_key": "another"')
+        storage.write(f"records/{trial.key}.json", b'{"trial_key": "another"')
     else:
-        exchange.write(f"storage/{trial.keys.train[:16]}/test.safetensors", b"other")
-    plan = run_again(folders, exchange)
+        storage.write(f"storage/{trial.keys.train[:16]}/test.safetensors", b"other")
+    plan = run_again(folders, storage)
     assert found(plan) == {trial.key: metrics[trial.key]}
 
 
-def test_a_checkpoint_goes_from_node_to_node(away, metrics, tmp_path, monkeypatch):
-    """An attempt that ends on one node goes on from its checkpoint on another one, to the same bits."""
-    trial, place, exchange = away
+def test_a_checkpoint_goes_from_node_to_node(remote, metrics, tmp_path, monkeypatch):
+    """An attempt that ends on one node resumes from its checkpoint on another, to the same bits."""
+    trial, context, storage = remote
     begun_at: list[int | None] = []
 
     def run(config, data, *, store, **options):
-        course = load_training_state(store)
-        begun_at.append(course and course[0].epoch)
+        state = load_training_state(store)
+        begun_at.append(state and state[0].epoch)
         return run_trial(config, data, store=store, checkpoint_seconds=0.0, **options)
 
     def lost(report):
@@ -332,32 +339,32 @@ def test_a_checkpoint_goes_from_node_to_node(away, metrics, tmp_path, monkeypatc
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_remote(trial, replace(place, run=run), lost, exchange)
+        run_remote(trial, replace(context, run=run), lost, storage)
     monkeypatch.setenv("DMLCORE_SCRATCH", str(tmp_path / "another node"))
-    record = run_remote(trial, replace(place, run=run), lambda report: None, exchange)
+    record = run_remote(trial, replace(context, run=run), lambda report: None, storage)
     assert begun_at == [None, 1]
     assert record.metrics == metrics[trial.key]
     assert record.attempts == 2
 
 
-def test_an_exchange_keeps_to_its_folder_and_gives_whole_files_alone(tmp_path):
-    exchange = SharedStorage(f"file://{tmp_path / 'place'}")
+def test_shared_storage_keeps_to_its_folder_and_gives_complete_files_only(tmp_path):
+    storage = SharedStorage(f"file://{tmp_path / 'place'}")
     with pytest.raises(SharedStorageError, match=r"without `\.\.`"):
-        exchange.read("../outside")
-    assert exchange.read("absent") is None
-    assert not exchange.get("absent", tmp_path / "here")
+        storage.read("../outside")
+    assert storage.read("absent") is None
+    assert not storage.get("absent", tmp_path / "here")
     assert not (tmp_path / "here").exists()
-    with pytest.raises(SharedStorageError, match="put there whole"):
-        exchange.get_folder("data/x", tmp_path / "data")
+    with pytest.raises(SharedStorageError, match="missing or incomplete"):
+        storage.get_folder("data/x", tmp_path / "data")
     source = tmp_path / "images.bin"
     source.write_bytes(b"12345")
-    exchange.put_folder([source], "data/x")
+    storage.put_folder([source], "data/x")
     (tmp_path / "place" / "data" / "x" / "images.bin").write_bytes(b"123")
     with pytest.raises(SharedStorageError, match="must have 5 bytes"):
-        exchange.get_folder("data/x", tmp_path / "data")
+        storage.get_folder("data/x", tmp_path / "data")
     (tmp_path / "place" / "data" / "x" / "complete.json").write_text(json.dumps({"../../outside": 3}))
     with pytest.raises(SharedStorageError, match="outside"):
-        exchange.get_folder("data/x", tmp_path / "data")
+        storage.get_folder("data/x", tmp_path / "data")
     assert not (tmp_path / "outside").exists()
 
 

@@ -8,7 +8,7 @@ from dmlcore.records import RecordFolder, TrialRecord
 from dmlcore.sweep.execution.worker import execute
 from dmlcore.sweep.run import SweepFolders
 from dmlcore.training.run import TrainingError
-from tests.sweep.sweeps import plan_of, sweep_config, workplace
+from tests.sweep.sweeps import plan_of, sweep_config, worker_context
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def failed(folders, error):
 
     trial = plan_of(sweep_config(), folders).trials[0]
     trial.cell.labels["role"] = "searched"
-    return trial, execute(trial, workplace(folders, run=run), lambda epoch: None)
+    return trial, execute(trial, worker_context(folders, run=run), lambda epoch: None)
 
 
 def test_the_worker_writes_the_type_of_the_error(folders):

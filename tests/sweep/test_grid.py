@@ -102,7 +102,7 @@ def test_overrides_and_grids():
         ],
     }
     cells = expand(parse(SweepConfig, values, "test"))
-    assert len(cells) == 8 + 4 + 8  # the second grid's seed 0 stands in the first
+    assert len(cells) == 8 + 4 + 8  # the second grid's seed 0 is in the first
     epochs = {(cell.labels["dataset"], cell.labels["backbone"]): cell.config.train.epochs for cell in cells}
     assert epochs == {("a", "small"): 10, ("a", "large"): 10, ("b", "small"): 3, ("b", "large"): 4}
     assert {cell.config.train.batch_size for cell in cells if cell.config.loss.name == "none"} == {8, 16}

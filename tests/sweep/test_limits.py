@@ -11,15 +11,15 @@ import pytest
 
 from dmlcore.core.io import write_atomically
 from dmlcore.records import RecordFolder
-from dmlcore.sweep.dry_run.forecast import disk_estimate, folder_bytes
+from dmlcore.sweep.dry_run.forecast import disk_estimate, folder_bytes, over_budget
 from dmlcore.sweep.dry_run.preview import preview
-from dmlcore.sweep.execution.limits import Limits, enforce_limits, over_budget, pop_kill_reason
+from dmlcore.sweep.execution.guards import Limits, enforce_limits, pop_kill_reason
 from dmlcore.sweep.execution.worker import execute
 from dmlcore.sweep.run import SweepFolders, record_lost, run_sweep
 from tests.disks import fill, mounted
 from tests.memory_tracker import MemoryTracker
 from tests.small import TRIAL
-from tests.sweep.sweeps import not_called, plan_of, run_here, sweep_config, workplace
+from tests.sweep.sweeps import not_called, plan_of, run_here, sweep_config, worker_context
 
 SPAWN = multiprocessing.get_context("spawn")
 ENDLESS = TRIAL["train"] | {"epochs": 100_000}
@@ -62,14 +62,14 @@ def end_of(target, *arguments):
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 @pytest.mark.parametrize(("target", "words"), [(hang, "time limit"), (hoard, "memory limit")])
-def test_what_breaks_a_limit_is_killed_and_the_reason_told_once(tmp_path, target, words):
+def test_what_breaks_a_limit_is_killed_and_the_reason_given_once(tmp_path, target, words):
     file = tmp_path / "reason"
     assert end_of(target, str(file)) == -signal.SIGKILL
     assert words in (pop_kill_reason(file) or "")
     assert pop_kill_reason(file) is None
 
 
-def test_what_keeps_its_limits_goes_on_and_leaves_no_watchdog(tmp_path):
+def test_what_keeps_its_limits_continues_and_leaves_no_watchdog(tmp_path):
     with enforce_limits(Limits(seconds=60.0, memory_bytes=10**12), tmp_path / "reason"):
         pass
     assert not list(tmp_path.iterdir())
@@ -79,14 +79,14 @@ def test_what_keeps_its_limits_goes_on_and_leaves_no_watchdog(tmp_path):
 
 def attempt(folders: SweepFolders, seconds: float) -> None:
     (trial,) = plan_of(endless(), folders).trials
-    execute(trial, workplace(folders, limits=Limits(seconds=seconds)), lambda report: None)
+    execute(trial, worker_context(folders, limits=Limits(seconds=seconds)), lambda report: None)
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_an_attempt_that_broke_a_limit_is_recorded_and_not_repeated(folders):
     assert end_of(attempt, folders, 2.0) == -signal.SIGKILL
     (trial,) = plan_of(endless(), folders).trials
-    record = execute(trial, workplace(folders, run=not_called), lambda report: None)
+    record = execute(trial, worker_context(folders, run=not_called), lambda report: None)
     assert record.status == "failed"
     assert "sweep.resources.time_limit_seconds" in (record.error or "")
     assert record.attempts == 1
@@ -112,7 +112,7 @@ def budget_for(folders, trials):
     """A budget that `trials` of the plan fit into exactly, one at a time."""
     needs = [disk_estimate(trial) for trial in trials]
     there = folder_bytes(folders.study / "state/storage")
-    return there + sum(need.kept for need in needs) + max(need.passing for need in needs)
+    return there + sum(need.persistent for need in needs) + max(need.temporary for need in needs)
 
 
 def test_trials_beyond_the_disk_budget_are_not_started(folders):
@@ -164,13 +164,13 @@ def test_a_disk_full_during_a_checkpoint_fails_the_trial_and_leaves_nothing_half
 def test_a_disk_full_during_a_record_loses_that_record_alone(small_disk, small_data, tmp_path, capsys):
     folders = SweepFolders(small_disk / "study", small_data.folder.parent)
     config = sweep_config(storage=str(tmp_path / "storage"))
-    place = workplace(folders)
+    context = worker_context(folders)
     first, second = plan_of(config, folders).trials
-    before = execute(first, place, lambda report: None)
+    before = execute(first, context, lambda report: None)
     filler = fill(small_disk, 0)
     with pytest.raises(OSError, match="No space left"):
-        execute(second, place, lambda report: None)
-    record_lost([second], {second.key: "OSError: no space"}, place, MemoryTracker())
+        execute(second, context, lambda report: None)
+    record_lost([second], {second.key: "OSError: no space"}, context, MemoryTracker())
     assert (
         f"{second.name} failed (OSError: no space) and its record was not written" in capsys.readouterr().out
     )
@@ -178,4 +178,4 @@ def test_a_disk_full_during_a_record_loses_that_record_alone(small_disk, small_d
     assert [path.name for path in folders.records.iterdir()] == [f"{first.key}.json"]
     filler.unlink()
     assert plan_of(config, folders).missing == [second]
-    assert execute(second, place, lambda report: None).status == "finished"
+    assert execute(second, context, lambda report: None).status == "finished"

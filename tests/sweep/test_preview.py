@@ -16,7 +16,7 @@ import yaml
 from dmlcore.config.data import PreprocessConfig, SplitConfig
 from dmlcore.datasets.prepare.build import prepare
 from dmlcore.sweep.dry_run.forecast import (
-    at_a_time,
+    concurrent_trials,
     disk_estimate,
     folder_bytes,
     trial_memory_bytes,
@@ -216,23 +216,25 @@ def test_the_disk_need_is_what_trials_leave(swept):
     folders, _ = swept
     for trial in plan_of(first(), folders).trials:
         stored = sum(path.stat().st_size for path in trial.store_folder.glob("*.safetensors"))
-        assert disk_estimate(trial).kept == pytest.approx(stored, rel=0.05)
+        assert disk_estimate(trial).persistent == pytest.approx(stored, rel=0.05)
 
 
 def test_a_loss_with_proxies_needs_more_while_it_trains(swept):
     folders, _ = swept
     losses = {"ms": LOSSES["ms"], "proxies": {"loss": {"name": "proxy_anchor"}}}
-    plain, proxies = (disk_estimate(trial).passing for trial in plan_of(first(losses=losses), folders).trials)
+    plain, proxies = (
+        disk_estimate(trial).temporary for trial in plan_of(first(losses=losses), folders).trials
+    )
     assert proxies > plain
 
 
 def test_trials_at_a_time_keep_to_the_configured_number(swept):
     folders, _ = swept
     config = first(resources={"max_concurrent": 1})
-    assert at_a_time(plan_of(config, folders).trials, config.resources) == 1
+    assert concurrent_trials(plan_of(config, folders).trials, config.resources) == 1
 
 
-def test_the_needs_are_told_for_what_is_to_run(swept):
+def test_the_needs_are_those_of_what_is_to_run(swept):
     folders, _ = swept
     config = with_trial(train=TRIAL["train"] | {"epochs": 4})
     said = list(preview(plan_of(config, folders), config, folders.study / config.storage))

@@ -23,19 +23,19 @@ def record(status="finished", **changes):
     return TrialRecord.model_validate(values | {"metrics": metrics} | changes)
 
 
-def test_lines_are_plain_and_whole_where_there_is_no_terminal():
+def test_lines_are_plain_and_unwrapped_without_a_terminal():
     out = io.StringIO()
     with Progress(3, 2, Console(file=out, width=40)) as progress:
-        progress.start("a", "glyphs resnet smooth_ap off seed 0", epochs=4)
+        progress.start("a", "glyphs resnet smooth_ap baseline seed 0", epochs=4)
         progress.start("b", "glyphs resnet smooth_ap [red]tcm seed 0", epochs=4)
         progress.epoch("a", 2, 0.3)
-        progress.end("a", "glyphs resnet smooth_ap off seed 0", record())
+        progress.end("a", "glyphs resnet smooth_ap baseline seed 0", record())
         progress.end(
             "b", "glyphs resnet smooth_ap [red]tcm seed 0", record("failed", error="boom", metrics={})
         )
     lines = out.getvalue().splitlines()
     assert lines[0] == (
-        "[1/3] glyphs resnet smooth_ap off seed 0: MAP@R 0.412, R@1 0.500, OPIS 0.00712 in 41 s"
+        "[1/3] glyphs resnet smooth_ap baseline seed 0: MAP@R 0.412, R@1 0.500, OPIS 0.00712 in 41 s"
     )
     assert lines[1].strip().startswith("1 finished, 1 running, 0 failed")
     assert lines[2] == "[2/3] glyphs resnet smooth_ap [red]tcm seed 0: FAILED: boom"

@@ -13,11 +13,11 @@ from filelock import FileLock
 
 from dmlcore.config.base import ConfigError
 from dmlcore.records import RecordFolder
-from dmlcore.sweep.execution.lock import SweepBusyError
+from dmlcore.sweep.execution.guards import SweepBusyError
 from dmlcore.sweep.execution.worker import execute
 from dmlcore.sweep.run import SweepFolders, run_sweep
 from tests.memory_tracker import MemoryTracker
-from tests.sweep.sweeps import not_called, plan_of, run_here, sweep_config, workplace
+from tests.sweep.sweeps import not_called, plan_of, run_here, sweep_config, worker_context
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_a_worker_waits_for_an_orphan_and_takes_its_record(folders):
     while not Path(f"{lock}.held").exists():
         time.sleep(0.05)
     started = time.monotonic()
-    found = execute(trial, workplace(folders, run=not_called), lambda report: None)
+    found = execute(trial, worker_context(folders, run=not_called), lambda report: None)
     orphan.join()
     assert time.monotonic() - started > 1.0
     assert found == record

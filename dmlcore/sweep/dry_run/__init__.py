@@ -1,1 +1,1 @@
-"""What a sweep would run and need: `dmlcore plan`."""
+"""Dry run: what a sweep would run and need, for `dmlcore plan`."""

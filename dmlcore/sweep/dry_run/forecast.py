@@ -1,9 +1,9 @@
-"""What the trials of a sweep will need: seconds and memory from past trials, disk from parameter counts."""
+"""Forecast: time and memory of trials from past ones, disk space from parameter counts, and the disk budget."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,56 +22,56 @@ from dmlcore.sweep.validate import meta_model
 from dmlcore.training.build import build_objective
 
 MOMENTS = {"sgd": 1, "adam": 2, "adamw": 2}
-"""Values of the size of the parameters that an optimiser keeps."""
-
-
+"""Tensors of the size of each parameter that an optimiser keeps."""
 FLOAT_BYTES, INT_BYTES = 4, 8
-
-
 HEADER_BYTES = 100
-"""Name, type and place of a tensor in its file's header, about."""
-
-
-LIKE = (("dataset", "backbone", "loss", "variant"), ("dataset", "backbone", "loss"), ("dataset", "backbone"))
-"""By which labels a past trial is like a planned one, the closest first."""
+"""Name, type and offset of a tensor in the header of its file, about."""
+SIMILARITY = (
+    ("dataset", "backbone", "loss", "variant"),
+    ("dataset", "backbone", "loss"),
+    ("dataset", "backbone"),
+)
+"""Labels that a past trial must share with a planned one, the closest match first."""
 
 
 @dataclass(frozen=True)
 class DiskEstimate:
-    """Bytes of a trial's files: `kept` for good, `passing` while it trains (the checkpoint to go on from)."""
+    """Bytes of a trial's files: `persistent` ones, and `temporary` ones while it trains (its last checkpoint)."""
 
-    kept: int
-    passing: int
+    persistent: int
+    temporary: int
 
 
 def trial_seconds(trial: PlannedTrial, past: Iterable[TrialRecord]) -> float | None:
-    """Median over the finished trials that are most alike, each scaled to this one's epochs; None without any.
+    """Estimate the time of a trial: median over the most similar finished trials, scaled to this one's epochs.
 
-    Trials that an interruption split know the seconds of their last attempt alone and are left out.
+    Returns:
+        Seconds; None if there is no similar trial.
     """
     epochs = trial.cell.config.train.epochs
-    whole = [record for record in _alike(trial, past) if record.attempts == 1]
-    scaled = [record.seconds / record.config["train"]["epochs"] * epochs for record in whole]
+    # A trial that was interrupted records the seconds of its last attempt alone.
+    uninterrupted = [record for record in _similar(trial, past) if record.attempts == 1]
+    scaled = [record.seconds / record.config["train"]["epochs"] * epochs for record in uninterrupted]
     return median(scaled) if scaled else None
 
 
 def trial_memory_bytes(trial: PlannedTrial, past: Iterable[TrialRecord]) -> int | None:
-    """The largest memory that a process had after a trial most like this one; None without any."""
-    return max((record.peak_memory_bytes for record in _alike(trial, past)), default=None)
+    """Return the largest peak memory among the most similar trials; None if there is no similar trial."""
+    return max((record.peak_memory_bytes for record in _similar(trial, past)), default=None)
 
 
-def _alike(trial: PlannedTrial, past: Iterable[TrialRecord]) -> list[TrialRecord]:
+def _similar(trial: PlannedTrial, past: Iterable[TrialRecord]) -> list[TrialRecord]:
     finished = [record for record in past if record.status == "finished"]
-    for names in LIKE:
+    for names in SIMILARITY:
         wanted = [trial.cell.labels[name] for name in names]
-        alike = [record for record in finished if [record.labels.get(name) for name in names] == wanted]
-        if alike:
-            return alike
+        similar = [record for record in finished if [record.labels.get(name) for name in names] == wanted]
+        if similar:
+            return similar
     return []
 
 
-def at_a_time(trials: Iterable[PlannedTrial], resources: ResourcesConfig) -> int:
-    """How many trials this machine runs at a time (a cluster: its own number)."""
+def concurrent_trials(trials: Iterable[PlannedTrial], resources: ResourcesConfig) -> int:
+    """Return how many trials run at a time on this machine; a cluster may run more."""
     threads = max((trial.cell.config.threads for trial in trials), default=1)
     most = max(1, (os.cpu_count() or 1) // threads)
     if resources.gpus > 0 and torch.cuda.is_available():
@@ -80,20 +80,23 @@ def at_a_time(trials: Iterable[PlannedTrial], resources: ResourcesConfig) -> int
 
 
 def disk_estimate(trial: PlannedTrial) -> DiskEstimate:
-    """Checkpoints `best` (and `final`), the embeddings of validation and test, and `last` while it trains."""
+    """Estimate the bytes of checkpoints `best` (and `final`), validation and test embeddings, and `last`."""
     config = trial.cell.config
     images, channels, classes = _counts(trial.data_folder)
     model, parameters = _model_bytes(config.model.model_dump_json(), channels)
     objective = _objective_bytes(_objective_settings(config), classes)
     row = config.model.embedding_dim * FLOAT_BYTES + 2 * INT_BYTES
     moments = MOMENTS[config.train.optimizer.name] * (parameters + objective)
-    copies = 2 if config.train.final else 1
-    return DiskEstimate(kept=copies * model + images * row, passing=model + objective + moments)
+    checkpoints = 2 if config.train.final else 1
+    return DiskEstimate(persistent=checkpoints * model + images * row, temporary=model + objective + moments)
+
+
+# The three helpers below are cached by text: a sweep of thousands of trials has a handful of models and losses.
 
 
 @cache
 def _counts(folder: Path) -> tuple[int, int, int]:
-    """Images to embed, channels, classes to train on."""
+    """Return the numbers of images to embed, of channels, and of classes to train on."""
     data = PreparedDataset.open(folder)
     embedded = data.manifest.filter(pl.col("split").is_in(["validation", "test"])).height
     classes = data.manifest.filter(pl.col("split") != "test")["class_name"].n_unique()
@@ -102,20 +105,19 @@ def _counts(folder: Path) -> tuple[int, int, int]:
 
 @cache
 def _model_bytes(settings: str, channels: int) -> tuple[int, int]:
-    """Bytes of the model's state, and of the parameters in it; `settings` is a ModelConfig as JSON."""
+    """Return the bytes of the model's state and of its parameters; `settings` is a ModelConfig as JSON."""
     config = ModelConfig.model_validate_json(settings)
     model: nn.Module = meta_model(config, in_channels=channels)
-    if config.trunk == "frozen":
-        model = nn.ModuleDict(
-            {name: part for name, part in model.named_children() if name in ("normalization", "projection")}
-        )
+    if config.trunk == "frozen":  # checkpoints leave the frozen trunk out
+        trained = ("normalization", "projection")
+        model = nn.ModuleDict({name: part for name, part in model.named_children() if name in trained})
     return _bytes(model.state_dict().values()), _bytes(model.parameters())
 
 
 def _objective_settings(config: TrialConfig) -> str:
-    """What of a trial's config its loss's own parameters depend on, as JSON."""
-    kept = config.model_copy(update={"train": TrainConfig(), "input": None, "seed": 0, "threads": 1})
-    return kept.model_dump_json()
+    """Return as JSON what the size of a loss depends on: the config without training, input and seed."""
+    reset = {"train": TrainConfig(), "input": None, "seed": 0, "threads": 1}
+    return config.model_copy(update=reset).model_dump_json()
 
 
 @cache
@@ -129,5 +131,41 @@ def _bytes(tensors: Iterable[torch.Tensor]) -> int:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all files below a folder; 0 where there is none."""
+    """Sum the bytes of all files below a folder; 0 if it does not exist."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def over_budget(
+    trials: Sequence[PlannedTrial], storage: Path, budget_bytes: int | None, concurrent: int
+) -> dict[str, str]:
+    """Select the trials that must not start because their files would not fit into the sweep's disk budget.
+
+    Everything in `storage` counts, whichever sweep wrote it.
+
+    Args:
+        trials: those to run; earlier ones are served first.
+        storage: the folder of checkpoints and embeddings.
+        budget_bytes: its largest size; None: no limit.
+        concurrent: how many trials run, each with its temporary checkpoint, at a time.
+
+    Returns:
+        Trial key -> the error for its record.
+    """
+    if budget_bytes is None or not trials:
+        return {}
+    estimates = {trial.key: disk_estimate(trial) for trial in trials}
+    present = folder_bytes(storage)
+    # Temporary checkpoints are reserved for as many trials as run at a time, of the largest kind.
+    taken = present + min(concurrent, len(trials)) * max(need.temporary for need in estimates.values())
+    refused = {}
+    for trial in trials:
+        # What a trial has stored already, in an earlier attempt, is part of `present`.
+        more = max(0, estimates[trial.key].persistent - folder_bytes(trial.store_folder))
+        if taken + more > budget_bytes:
+            refused[trial.key] = (
+                f"disk budget: the sweep may use {budget_bytes} bytes (sweep.disk_budget_bytes), {storage} has "
+                f"{present} and this trial needs {more} more; not started: raise the budget or remove trials"
+            )
+        else:
+            taken += more
+    return refused

@@ -1,4 +1,4 @@
-"""What a sweep would run and need, in lines for a person: `dmlcore plan` and the stage's dry run."""
+"""Preview: what a sweep would run and need, as lines of text for `dmlcore plan` and the stage's dry run."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from dmlcore.config.base import canonical
 from dmlcore.config.sweep import SweepConfig
 from dmlcore.records import TrialRecord, flatten
 from dmlcore.sweep.dry_run.forecast import (
-    at_a_time,
+    concurrent_trials,
     disk_estimate,
     folder_bytes,
+    over_budget,
     trial_memory_bytes,
     trial_seconds,
 )
-from dmlcore.sweep.execution.limits import over_budget
 from dmlcore.sweep.plan import Plan, PlannedTrial
 from dmlcore.sweep.progress import duration
 
+NO_ESTIMATE = "unknown, no trial of these data sets and backbones has finished yet"
+
 
 def preview(plan: Plan, sweep: SweepConfig, storage: Path) -> Iterator[str]:
-    """A line a cell, what changed below a stale one, and the needs of all that is to run.
+    """Yield a line for each cell, then what changed if it is stale, and the needs of all that is to run.
 
     Args:
         plan: the sweep against its records.
@@ -45,68 +47,68 @@ def preview(plan: Plan, sweep: SweepConfig, storage: Path) -> Iterator[str]:
         yield from _needs(plan, sweep, storage)
 
 
-def _searches(plan: Plan, sweep: SweepConfig) -> Iterator[str]:
-    for search in plan.searches:
-        then = f", then the chosen setting at {search.seeds} seeds" if search.to_ask else ""
-        yield f"search of [{search.name}]: {search.asked} asked, {search.to_ask} to ask{then}"
-    if plan.to_ask:
-        yield _search_time(plan, sweep)
-
-
-def _search_time(plan: Plan, sweep: SweepConfig) -> str:
-    """Of the asks and of the chosen settings' further seeds, none of them stopped early."""
-    left = [
-        (search.to_ask + search.seeds - 1, trial_seconds(search.example, plan.recorded))
-        for search in plan.searches
-        if search.to_ask
-    ]
-    seconds = sum(count * each for count, each in left if each is not None)
-    if not seconds:
-        return "time of the searches: unknown, no trial of these data sets and backbones has finished yet"
-    concurrent = at_a_time([search.example for search in plan.searches], sweep.resources)
-    return (
-        f"time of the searches: about {duration(seconds / concurrent)}, {duration(seconds)} of trials at most"
-    )
-
-
 def _remark(state: CellState, record: TrialRecord | None) -> str:
     if record is not None and not record.done:
         return f": {record.error}"
     return " (trained: evaluated again from its stored embeddings)" if state.trained else ""
 
 
+def _searches(plan: Plan, sweep: SweepConfig) -> Iterator[str]:
+    for search in plan.searches:
+        then = f", then the chosen setting at {search.seeds} seeds" if search.remaining else ""
+        yield f"search of [{search.name}]: {search.suggested} tried, {search.remaining} still to try{then}"
+    if plan.remaining_trials:
+        yield f"time of the searches: {_search_time(plan, sweep)}"
+
+
+def _search_time(plan: Plan, sweep: SweepConfig) -> str:
+    """Return an upper bound: no trial is stopped early, and the chosen setting runs at each further seed."""
+    remaining = [
+        (search.remaining + search.seeds - 1, trial_seconds(search.example, plan.recorded))
+        for search in plan.searches
+        if search.remaining
+    ]
+    seconds = sum(count * each for count, each in remaining if each is not None)
+    if not seconds:
+        return NO_ESTIMATE
+    concurrent = concurrent_trials([search.example for search in plan.searches], sweep.resources)
+    return f"about {duration(seconds / concurrent)}, {duration(seconds)} of trials at most"
+
+
 def _needs(plan: Plan, sweep: SweepConfig, storage: Path) -> Iterator[str]:
-    concurrent = min(len(plan.missing), at_a_time(plan.missing, sweep.resources))
+    concurrent = min(len(plan.missing), concurrent_trials(plan.missing, sweep.resources))
     yield f"to run: {len(plan.missing)} trials, {concurrent} at a time on this machine"
-    past = plan.recorded
-    yield _time(plan, past, concurrent)
-    yield _memory(plan, past, concurrent)
-    needs = [disk_estimate(trial) for trial in plan.missing]
-    kept, passing = sum(need.kept for need in needs), max(need.passing for need in needs)
-    there = f"{size(folder_bytes(storage))} lie in {storage} already"
-    yield f"disk: {size(kept)} to keep, {size(concurrent * passing)} more while trials run; {there}"
+    yield f"time: {_time(plan, concurrent)}"
+    yield f"memory: {_memory(plan, concurrent)}"
+    estimates = [disk_estimate(trial) for trial in plan.missing]
+    persistent = sum(estimate.persistent for estimate in estimates)
+    temporary = concurrent * max(estimate.temporary for estimate in estimates)
+    present = f"{storage} has {size(folder_bytes(storage))} already"
+    yield f"disk: {size(persistent)} to keep, {size(temporary)} more while trials run; {present}"
     if refused := over_budget(plan.missing, storage, sweep.disk_budget_bytes, concurrent):
         yield f"disk budget of {size(sweep.disk_budget_bytes or 0)}: {len(refused)} trials do not fit and will fail"
 
 
-def _time(plan: Plan, past: list[TrialRecord], concurrent: int) -> str:
+def _time(plan: Plan, concurrent: int) -> str:
+    past = plan.recorded
     known = [seconds for trial in plan.missing if (seconds := trial_seconds(trial, past)) is not None]
     if not known:
-        return "time: unknown, no trial of these data sets and backbones has finished yet"
+        return NO_ESTIMATE
     left_out = len(plan.missing) - len(known)
-    without = f", without {left_out} that are like none that finished" if left_out else ""
-    return f"time: about {duration(sum(known) / concurrent)}, {duration(sum(known))} of trials{without}"
+    without = f", without {left_out} that resemble none that finished" if left_out else ""
+    return f"about {duration(sum(known) / concurrent)}, {duration(sum(known))} of trials{without}"
 
 
-def _memory(plan: Plan, past: list[TrialRecord], concurrent: int) -> str:
+def _memory(plan: Plan, concurrent: int) -> str:
+    past = plan.recorded
     known = [memory for trial in plan.missing if (memory := trial_memory_bytes(trial, past)) is not None]
     if not known:
-        return "memory: unknown, no trial of these data sets and backbones has finished yet"
-    return f"memory: up to {size(max(known))} a trial, {size(concurrent * max(known))} in all"
+        return NO_ESTIMATE
+    return f"up to {size(max(known))} a trial, {size(concurrent * max(known))} in all"
 
 
 def size(count: float) -> str:
-    """`310 kB`, `12 MB`, `3.4 GB`."""
+    """Format bytes as `310 kB`, `12 MB` or `3.4 GB`."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6)):
         if count >= factor:
             return f"{count / factor:.3g} {unit}"
@@ -130,7 +132,7 @@ class CellState:
 
 
 def cell_states(plan: Plan) -> dict[str, CellState]:
-    """Trial key -> what the sweep would do with it and why."""
+    """Return trial key -> what the sweep would do with it and why."""
     trained = {trial.key: earlier for trial, earlier in plan.reevaluate}
     return {trial.key: _state(trial, plan, trained.get(trial.key)) for trial in plan.trials}
 
@@ -139,6 +141,7 @@ def _state(trial: PlannedTrial, plan: Plan, trained: TrialRecord | None) -> Cell
     record = plan.records.get(trial.key)
     if record is not None:
         return CellState("cached" if record.done else "failed")
+    # Of several records of this cell, say under two earlier settings, the one with the fewest changes explains best.
     same_cell = [earlier for earlier in plan.others if earlier.labels == trial.cell.labels]
     if trained is not None and trained in same_cell:
         same_cell = [trained]
@@ -149,14 +152,14 @@ def _state(trial: PlannedTrial, plan: Plan, trained: TrialRecord | None) -> Cell
 
 
 def differences(earlier: TrialRecord, trial: PlannedTrial) -> tuple[str, ...]:
-    """Which inputs of `trial` differ from those of a record, a line each; what does not enter a key is left out."""
+    """List the inputs of `trial` that differ from those of a record, as far as they enter a key, a line each."""
     before, after = flatten(earlier.config), flatten(canonical(trial.cell.config))
     inputs = trial.keys.inputs
     lines = []
     if earlier.hashes.get("weights") != inputs["weights"]:
         lines.append("content of the backbone's weights file")
     elif inputs["weights"]:
-        # The file's content counts, not where it lies.
+        # The file's content counts, not its path.
         before, after = _without(before, WEIGHTS), _without(after, WEIGHTS)
     lines += [
         f"{path}: {before.get(path, ABSENT)} -> {after.get(path, ABSENT)}"
@@ -187,7 +190,7 @@ def _without(config: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Files whose hash differs, or that one of the two alone has."""
+    """List the files whose hash differs, or that only one of the two has."""
     both = before.keys() & after.keys()
     changed = {name: "" for name in both if before[name] != after[name]}
     changed |= dict.fromkeys(after.keys() - both, " (added)")

@@ -1,1 +1,1 @@
-"""One trial in a worker process: its lock, its limits, its record."""
+"""Execution of one trial in a worker process: its lock, its limits, its record."""

@@ -1,4 +1,4 @@
-"""Records that no worker writes: of trials that left none, and of those evaluated again from what is stored."""
+"""Records that the driver writes: of trials that left none, and of those evaluated again from stored embeddings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 
 from dmlcore.records import RecordFolder, TrialRecord, finite
-from dmlcore.sweep.execution.limits import pop_kill_reason
+from dmlcore.sweep.execution.guards import pop_kill_reason
 from dmlcore.sweep.execution.worker import WorkerContext, attempts_at, make_record
 from dmlcore.sweep.plan import Plan, PlannedTrial
 from dmlcore.tracking.base import Tracker
@@ -16,55 +16,57 @@ from dmlcore.training.store import TrialStore
 
 
 def record_lost(
-    trials: Iterable[PlannedTrial], reasons: Mapping[str, str], place: WorkerContext, tracker: Tracker
+    trials: Iterable[PlannedTrial], reasons: Mapping[str, str], context: WorkerContext, tracker: Tracker
 ) -> None:
-    """Write the `failed` record of trials that left none: not started, or their process died.
+    """Write the `failed` record of trials that left none: they were not started, or their process died.
 
     Args:
-        trials: those of this sweep; the ones that `reasons` names are recorded.
-        reasons: trial key -> what is known of its end, unless the watchdog knows better.
-        place: the workers'.
-        tracker: told of them.
+        trials: those of this sweep; the ones in `reasons` are recorded.
+        reasons: trial key -> what is known of its end; a reason that the watchdog left is preferred.
+        context: of the workers.
+        tracker: is told of each record.
     """
-    records = RecordFolder(place.records)
+    records = RecordFolder(context.records)
     for trial in trials:
         if trial.key not in reasons:
             continue
+        # A process may die after its record: Ray then reports a failure of a trial that is complete.
         existing = records.read_or_set_aside(trial.key)
         if existing is not None and trial.is_complete(existing):
             continue
-        reason = pop_kill_reason(place.kill_reason_file(trial.key)) or reasons[trial.key]
+        reason = pop_kill_reason(context.kill_reason_file(trial.key)) or reasons[trial.key]
         record = make_record(trial, status="failed", error=reason, attempts=attempts_at(trial.store_folder))
         try:
             records.write(record)
         except OSError as error:
+            # Most likely the full disk that failed the trial. Without a record it runs again; the others matter more.
             print(
                 f"sweep: {trial.name} failed ({reason}) and its record was not written: {error}", flush=True
             )
         tracker.finish(record, trial.name)
 
 
-def reevaluate(trial: PlannedTrial, earlier: TrialRecord, place: WorkerContext, tracker: Tracker) -> None:
-    """A new record from stored embeddings: nothing is trained."""
+def reevaluate(trial: PlannedTrial, earlier: TrialRecord, context: WorkerContext, tracker: Tracker) -> None:
+    """Write a new record of a trained trial from its stored embeddings; nothing is trained."""
     started = time.monotonic()
     metrics, utility = evaluate_stored(TrialStore(trial.store_folder), trial.cell.config)
-    kept = {key: value for key, value in earlier.metrics.items() if key not in metrics}
+    unchanged = {key: value for key, value in earlier.metrics.items() if key not in metrics}
     record = make_record(
         trial,
         status="finished",
         files=earlier.files,
         curve=earlier.curve,
-        metrics=kept | finite(metrics),
+        metrics=unchanged | finite(metrics),
         utility=asdict(utility),
         attempts=earlier.attempts,
         seconds=earlier.seconds + time.monotonic() - started,
     )
-    RecordFolder(place.records).write(record)
+    RecordFolder(context.records).write(record)
     tracker.finish(record, trial.name)
 
 
 def relabel(plan: Plan, records: RecordFolder) -> None:
-    """Bring the labels of a search's records up to date: which settings were chosen is known at its end."""
+    """Update the labels of a search's records: which settings are chosen is known only at its end."""
     for trial in plan.trials if plan.searches else []:
         record = plan.records.get(trial.key)
         if record is not None and record.labels != trial.cell.labels:

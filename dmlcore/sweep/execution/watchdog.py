@@ -1,6 +1,7 @@
-"""Ends a process that runs too long or takes too much memory, from outside: C code that hangs stops Python's threads.
+"""Watchdog: kill a process that runs too long or takes too much memory, from outside it.
 
-A script with no library but the standard one, so that it starts in 20 ms: PID SECONDS BYTES REASON_FILE, 0: no limit.
+Arguments: PID SECONDS BYTES REASON_FILE, where 0 means no limit. A script that imports the standard library alone, so
+that it starts in 20 ms. A thread of the process could not do it: code in C that hangs stops Python's threads.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ POLL_SECONDS = 0.1
 
 
 def watch(pid: int, seconds: float, memory_bytes: int, kill_reason_file: Path) -> None:
-    """Wait until this process's parent `pid` breaks a limit; then write why and kill it. Ends when the parent does."""
+    """Wait until this process's parent `pid` breaks a limit, then write why and kill it; return when it ends."""
     started = time.monotonic()
+    # Asked anew each time: once the parent has ended, another process may get its number.
     while os.getppid() == pid:
-        reason = _broken(time.monotonic() - started, seconds, _anonymous_bytes(pid), memory_bytes)
+        reason = _exceeded(time.monotonic() - started, seconds, _anonymous_bytes(pid), memory_bytes)
         if reason:
+            # The reason comes first and atomically: whoever sees the process gone finds it complete.
             temporary = kill_reason_file.with_name(kill_reason_file.name + ".part")
             temporary.write_text(reason)
             temporary.replace(kill_reason_file)
@@ -28,7 +31,7 @@ def watch(pid: int, seconds: float, memory_bytes: int, kill_reason_file: Path) -
         time.sleep(POLL_SECONDS)
 
 
-def _broken(elapsed: float, seconds: float, used: int, memory_bytes: int) -> str:
+def _exceeded(elapsed: float, seconds: float, used: int, memory_bytes: int) -> str:
     if seconds and elapsed > seconds:
         return f"time limit: a trial may run {seconds:g} s (sweep.resources.time_limit_seconds); it was ended"
     if memory_bytes and used > memory_bytes:
@@ -40,7 +43,7 @@ def _broken(elapsed: float, seconds: float, used: int, memory_bytes: int) -> str
 
 
 def _anonymous_bytes(pid: int) -> int:
-    """Memory of its own: pages of files that are mapped can be dropped at any time and do not count."""
+    """Return the anonymous resident memory; pages of mapped files can be dropped at any time and do not count."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""What runs in a worker process: one planned trial, from its lock to its record."""
+"""Worker: run one planned trial in this process, from its lock to its record."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dmlcore.config.base import canonical
 from dmlcore.core.io import write_atomically
 from dmlcore.data.dataset import PreparedDataset
 from dmlcore.records import RecordFolder, TrialRecord, finite
-from dmlcore.sweep.execution.limits import NO_LIMITS, Limits, enforce_limits, pop_kill_reason
+from dmlcore.sweep.execution.guards import NO_LIMITS, Limits, enforce_limits, pop_kill_reason
 from dmlcore.sweep.plan import PlannedTrial
 from dmlcore.training.run import EpochReport, TrialResult, run_trial, select_device
 from dmlcore.training.store import TrialStore
@@ -39,72 +39,100 @@ class StoppedEarlyError(Exception):
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """Where a worker finds locks and leaves records; all paths absolute."""
+    """What workers know of their study besides the trial; picklable."""
 
-    records: Path
-    locks: Path
+    state: Path
+    """The study's state folder, absolute; on a node without the driver's disk, a folder in its place."""
     gpus: float
     limits: Limits = NO_LIMITS
     run: Callable[..., TrialResult] = run_trial
-    """What trains and evaluates: a benchmark of the sweep itself has another, tests put faults in."""
+    """Trains and evaluates; benchmarks and fault tests pass another function."""
+
+    @property
+    def records(self) -> Path:
+        return self.state / "records"
+
+    @property
+    def locks(self) -> Path:
+        return self.state / "locks"
 
     def kill_reason_file(self, trial_key: str) -> Path:
-        """Where the watchdog says why it ended an attempt."""
+        """Return where the watchdog says why it ended an attempt."""
         return self.locks / f"{trial_key}.ended"
 
 
-def execute(trial: PlannedTrial, place: WorkerContext, report: Callable[[EpochReport], None]) -> TrialRecord:
-    """Run a trial and publish its record; a trial that raises becomes a `failed` record with its reason.
+def execute(
+    trial: PlannedTrial, context: WorkerContext, report: Callable[[EpochReport], None]
+) -> TrialRecord:
+    """Run a trial and write its record; a trial that raises gets a `failed` record with its reason.
 
-    Holds the lock of the trial's key throughout: an orphan of a killed driver cannot publish beside its successor,
-    which waits, finds the orphan's record and has nothing left to do. An attempt that broke a limit is not repeated.
+    Args:
+        trial: what to run.
+        context: of the study.
+        report: is called after each epoch; may raise StoppedEarlyError.
+
+    Returns:
+        The record, or that of an earlier attempt if it is complete.
     """
-    place.locks.mkdir(parents=True, exist_ok=True)
-    folder = RecordFolder(place.records)
-    with FileLock(place.locks / f"{trial.keys.train[:16]}.lock"):
+    context.locks.mkdir(parents=True, exist_ok=True)
+    folder = RecordFolder(context.records)
+    # Held until the record is written. A worker that outlived its killed driver may still run this trial: its
+    # successor waits here, finds the record and has nothing left to do, so that no trial is trained or told twice.
+    with FileLock(context.locks / f"{trial.keys.train[:16]}.lock"):
         earlier = folder.read_or_set_aside(trial.key)
         if earlier is not None and trial.is_complete(earlier):
             return earlier
-        reason = pop_kill_reason(place.kill_reason_file(trial.key))
+        # Tune calls again after a kill. An attempt that broke a limit would break it again: it is recorded instead.
+        reason = pop_kill_reason(context.kill_reason_file(trial.key))
         if reason is None:
-            with enforce_limits(place.limits, place.kill_reason_file(trial.key)):
-                record = _attempt(trial, place, report)
+            with enforce_limits(context.limits, context.kill_reason_file(trial.key)):
+                record = _attempt(trial, context, report)
         else:
-            record = make_record(
-                trial, status="failed", error=reason, attempts=attempts_at(trial.store_folder)
-            )
-        folder.write(record)
+            attempts = attempts_at(trial.store_folder)
+            record = make_record(trial, status="failed", error=reason, attempts=attempts)
+        folder.write(record)  # after all files of the trial: a record vouches for them by checksum
     release_memory()
     return record
 
 
 def attempts_at(folder: Path) -> int:
-    """How often the trial whose files lie in `folder` was begun."""
+    """Return how often the trial with the store `folder` was started."""
     path = folder / ATTEMPTS
     return int(path.read_text()) if path.is_file() else 0
 
 
-def _attempt(trial: PlannedTrial, place: WorkerContext, report: Callable[[EpochReport], None]) -> TrialRecord:
+def _attempt(
+    trial: PlannedTrial, context: WorkerContext, report: Callable[[EpochReport], None]
+) -> TrialRecord:
     started = time.monotonic()
     attempts = attempts_at(trial.store_folder) + 1
     curve: list[EpochReport] = []
+    store = TrialStore(trial.store_folder)
 
     def on_epoch(epoch: EpochReport) -> None:
         curve.append(epoch)
         report(epoch)
 
     try:
-        write_atomically(trial.store_folder / ATTEMPTS, str(attempts))
+        write_atomically(
+            trial.store_folder / ATTEMPTS, str(attempts)
+        )  # first: an attempt that dies counts too
         data = PreparedDataset.open(trial.data_folder)
-        store = TrialStore(trial.store_folder)
-        device = select_device(place.gpus)
-        outcome: dict[str, Any] = finished(
-            place.run(trial.config_here, data, store=store, report=on_epoch, device=device)
-        )
+        device = select_device(context.gpus)
+        result = context.run(trial.local_config, data, store=store, report=on_epoch, device=device)
+        outcome: dict[str, Any] = {
+            "status": "finished",
+            "files": result.files,
+            "curve": [finite(epoch.metrics) for epoch in result.curve],
+            "metrics": finite(result.metrics),
+            "utility": asdict(result.utility),
+        }
     except StoppedEarlyError as stop:
-        outcome = stopped(str(stop), curve)
+        # No metrics: a trial that was stopped early is in no comparison.
+        reported = [finite(epoch.metrics) for epoch in curve]
+        outcome = {"status": "stopped", "error": str(stop), "curve": reported}
         for name in ("last", "best"):
-            TrialStore(trial.store_folder).discard(name)
+            store.discard(name)
     except Exception as error:
         outcome = {
             "status": "failed",
@@ -115,24 +143,8 @@ def _attempt(trial: PlannedTrial, place: WorkerContext, report: Callable[[EpochR
     return make_record(trial, attempts=attempts, seconds=time.monotonic() - started, **outcome)
 
 
-def finished(result: TrialResult) -> dict[str, Any]:
-    """The fields of a record that a trial's result fills."""
-    return {
-        "status": "finished",
-        "files": result.files,
-        "curve": [finite(report.metrics) for report in result.curve],
-        "metrics": finite(result.metrics),
-        "utility": asdict(result.utility),
-    }
-
-
-def stopped(reason: str, curve: list[EpochReport]) -> dict[str, Any]:
-    """The fields of the record of a trial that was stopped early: no metrics, it is in no comparison."""
-    return {"status": "stopped", "error": reason, "curve": [finite(report.metrics) for report in curve]}
-
-
 def make_record(trial: PlannedTrial, **outcome: Any) -> TrialRecord:
-    """A record of `trial` with what this process knows of itself."""
+    """Make a record of `trial`, with the versions, machine and memory of this process."""
     return TrialRecord(
         trial_key=trial.key,
         train_key=trial.keys.train,
@@ -149,7 +161,7 @@ def make_record(trial: PlannedTrial, **outcome: Any) -> TrialRecord:
 
 
 def machine_facts() -> dict[str, Any]:
-    """What decides bits and seconds: processor, cores, GPU."""
+    """Return what numbers and times depend on: processor, cores, GPU."""
     facts: dict[str, Any] = {"host": platform.node(), "processor": _processor(), "cpus": os.cpu_count()}
     if torch.cuda.is_available():
         facts["gpu"] = torch.cuda.get_device_name()
@@ -165,11 +177,13 @@ def _processor() -> str:
 
 
 def release_memory() -> None:
-    """Give freed memory back to the system: the C library keeps it for each thread that ever asked for some, so that a
-    reused worker would only grow (a record's `peak_memory_bytes` shows it).
+    """Return freed memory to the system.
+
+    The C library keeps it for each thread that ever asked for some, so that a reused worker would only grow (a record's
+    `peak_memory_bytes` shows it).
     """
     gc.collect()
     if gc.get_freeze_count() == 0:
-        gc.freeze()  # the libraries, a million objects, need not be walked through after every trial
-    with suppress(OSError, AttributeError):  # glibc alone has it
+        gc.freeze()  # the libraries' million objects never become garbage: later collections skip them
+    with suppress(OSError, AttributeError):  # only glibc has it
         ctypes.CDLL("libc.so.6").malloc_trim(0)

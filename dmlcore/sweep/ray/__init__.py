@@ -1,1 +1,1 @@
-"""Ray and Ray Tune: a cluster, its nodes, the scheduling of trials. Only this package imports Ray."""
+"""Ray: runs the trials of a sweep on this machine or on a cluster."""

@@ -1,8 +1,11 @@
-"""What the driver does as trials start, report and end."""
+"""The driver's callback: passes what Ray Tune reports to the display, the tracker and early stopping.
+
+And the signals by which the driver stops a trial early, and what driver and workers share.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dmlcore.sweep.ray.cluster import Connection
@@ -12,61 +15,109 @@ from ray.tune import Callback
 
 from dmlcore.config.base import canonical
 from dmlcore.records import CURVE, RecordFolder, TrialRecord
-from dmlcore.sweep.execution.worker import WorkerContext
+from dmlcore.sweep.execution.worker import StoppedEarlyError, WorkerContext
 from dmlcore.sweep.plan import PlannedTrial
 from dmlcore.sweep.progress import Progress
-from dmlcore.sweep.ray.remote_worker import download_results, offer, weights_file
-from dmlcore.sweep.ray.stop_signals import StopSignals
+from dmlcore.sweep.ray.remote_worker import download_results, sync_with_nodes, weights_file
+from dmlcore.sweep.ray.shared_storage import SharedStorage
 from dmlcore.tracking.base import Tracker
 
 if TYPE_CHECKING:
-    from dmlcore.sweep.search.asha import ASHAPruner
+    from dmlcore.sweep.search.early_stopping import EarlyStopping
 
 
-def left_by_nodes(
-    trials: list[PlannedTrial], connection: Connection, records: RecordFolder
-) -> list[PlannedTrial]:
-    """Take over what ended while no driver was there, put into the exchange what the other trials need; gives these."""
-    if connection.exchange is None:
-        return trials
-    left = []
-    for trial in trials:
-        record = download_results(trial, connection.exchange, records)
-        if record is None or not trial.is_complete(record):
-            left.append(trial)
-    offer(left, connection.exchange)
-    return left
+@dataclass(frozen=True)
+class StopSignals:
+    """A file for each trial that must stop, holding the reason.
+
+    Tune returns from `tune.report` only after the driver's callback has handled the epoch, so a signal for an epoch is
+    there when its worker checks.
+    """
+
+    storage: SharedStorage
+
+    def request(self, trial: PlannedTrial, reason: str) -> None:
+        """Tell the worker of a trial to end it."""
+        self.storage.write(f"stop/{trial.key}", reason.encode())
+
+    def check(self, trial: PlannedTrial) -> None:
+        """End the trial if the driver requested it; called in the worker, after each report.
+
+        Raises:
+            StoppedEarlyError: the trial must end.
+        """
+        if trial.cell.comparison_group is None:
+            return
+        reason = self.storage.read(f"stop/{trial.key}")
+        if reason is not None:
+            self.reset(trial)
+            raise StoppedEarlyError(reason.decode())
+
+    def reset(self, trial: PlannedTrial) -> None:
+        """Drop a signal to an earlier attempt; called in the worker, before an attempt.
+
+        The attempt may resume from an earlier epoch; the signal is given again at the epoch to which it belongs.
+        """
+        if trial.cell.comparison_group is not None:
+            self.storage.remove(f"stop/{trial.key}")
 
 
-class Watcher(Callback):
-    """Passes what Tune sees on to the progress display, to the tracker and to early stopping."""
+@dataclass(frozen=True)
+class SweepSession:
+    """What the driver and all workers of a sweep have in common."""
+
+    context: WorkerContext
+    connection: Connection
+
+    @property
+    def stop_signals(self) -> StopSignals:
+        return StopSignals(self.connection.storage or SharedStorage(f"file://{self.context.state}"))
+
+
+class SweepCallback(Callback):
+    """Follows the trials of a sweep as Tune starts, hears and ends them.
+
+    Args:
+        trials: those to run; those of a search are added by `prepare`.
+        session: of the sweep.
+        progress: the display.
+        tracker: shows trials elsewhere.
+        scheduler: decides on early stopping; None: every trial runs to its last epoch.
+    """
 
     def __init__(
         self,
         trials: list[PlannedTrial],
-        place: WorkerContext,
-        connection: Connection,
+        session: SweepSession,
         progress: Progress,
         tracker: Tracker,
-        halving: ASHAPruner | None,
+        scheduler: EarlyStopping | None,
     ) -> None:
         self.trials = {trial.key: trial for trial in trials}
-        self.place, self.connection = place, connection
-        self.progress, self.tracker, self.halving = progress, tracker, halving
-        self.verdicts = StopSignals(place.locks, connection.exchange)
+        self.session, self.progress, self.tracker, self.scheduler = session, progress, tracker, scheduler
+        self.records = RecordFolder(session.context.records)
         self.died: dict[str, str] = {}
+        """Trial key -> Ray's reason, of trials whose process died at every attempt."""
 
-    def admit(self, trial: PlannedTrial) -> PlannedTrial | None:
-        """A trial of a search as its worker needs it; None: a node left its record, there is nothing to run."""
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle nothing: Tune saves its callbacks for Tuner.restore, which is never used (records are the truth)."""
+        return {}
+
+    def prepare(self, trial: PlannedTrial) -> PlannedTrial | None:
+        """Return a trial of a search as its worker needs it; None if a node has left its record."""
         ready = replace(trial, weights=weights_file(trial))
-        if not left_by_nodes([ready], self.connection, RecordFolder(self.place.records)):
+        storage = self.session.connection.storage
+        if storage is not None and not sync_with_nodes([ready], storage, self.records):
             return None
         self.trials[trial.key] = ready
         return ready
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its callbacks for a restore that this project never does (the records are the truth)."""
-        return {}
+    def fetch_record(self, trial: PlannedTrial) -> TrialRecord | None:
+        """Return the record that a trial left, downloaded first if its node does not share the driver's disk."""
+        storage = self.session.connection.storage
+        if storage is not None:
+            download_results(trial, storage, self.records)
+        return self.records.read_or_set_aside(trial.key)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         planned = self.trials[trial.config["trial_key"]]
@@ -76,30 +127,23 @@ class Watcher(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        if "epoch" not in result:
+        if "epoch" not in result:  # the last report of a trial, after its record
             return
         planned = self.trials[trial.config["trial_key"]]
         epoch, metrics = result["epoch"], dict(result["metrics"])
         score = metrics.get(CURVE)
         self.tracker.epoch(planned.key, epoch, metrics)
         self.progress.epoch(planned.key, epoch, score)
-        reason = self.halving.judge(planned, epoch, score) if self.halving else None
+        reason = self.scheduler.should_stop(planned, epoch, score) if self.scheduler else None
         if reason:
-            self.verdicts.leave(planned, reason)
+            self.session.stop_signals.request(planned, reason)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         planned = self.trials[trial.config["trial_key"]]
-        record = self.record(planned)
+        record = self.fetch_record(planned)
         if record is not None:
             self.tracker.finish(record, planned.name)
         self.progress.end(planned.key, planned.name, record)
-
-    def record(self, trial: PlannedTrial) -> TrialRecord | None:
-        """The record that a trial left, fetched from its node where that is elsewhere."""
-        records = RecordFolder(self.place.records)
-        if self.connection.exchange is not None:
-            download_results(trial, self.connection.exchange, records)
-        return records.read_or_set_aside(trial.key)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         planned = self.trials[trial.config["trial_key"]]

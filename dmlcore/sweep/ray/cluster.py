@@ -1,4 +1,4 @@
-"""Ray: started on this machine, or a cluster whose every node is checked before the first trial."""
+"""Connection to Ray: started on this machine, or a cluster whose every node is checked before the first trial."""
 
 from __future__ import annotations
 
@@ -19,50 +19,54 @@ from dmlcore.sweep.ray.node_checks import PACKAGE, StorageProbe, check_nodes
 from dmlcore.sweep.ray.shared_storage import ClusterError, SharedStorage
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# A trial that asks for no GPU leaves CUDA_VISIBLE_DEVICES as it is: the default of new versions of Ray alone.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-# Ray's own kill for want of memory ends the whole sweep; without it the kernel ends one worker, which is tried again.
+# Ray's own out-of-memory kill ends the whole sweep; without it the kernel kills one worker, whose trial is retried.
 os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
-# Workers started ahead come too late for a sweep's first trials, and only compete with theirs.
+# Workers started ahead are ready too late for a sweep's first trials, and compete with them for the CPUs.
 os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
 
 
 @dataclass(frozen=True)
 class Connection:
-    """Ray as it was found."""
+    """What the sweep knows of the Ray that it is connected to."""
 
     concurrent: int
-    """Trials that run at a time, as far as CPUs tell."""
-    exchange: SharedStorage | None = None
-    meeting: StorageProbe | None = None
+    """Trials that run at a time, by CPUs alone."""
+    storage: SharedStorage | None = None
+    """None: all nodes share the driver's disk."""
+    probe: StorageProbe | None = None
+    """None: Ray was started on this machine."""
 
 
 @contextmanager
-def connected(cluster: ClusterConfig, state: Path, needs: list[Path]) -> Iterator[Connection]:
-    """Ray for a sweep: the cluster at RAY_ADDRESS or `cluster.address`, checked; else started here.
+def connected(cluster: ClusterConfig, state: Path, paths: list[Path]) -> Iterator[Connection]:
+    """Connect to the cluster at RAY_ADDRESS or `cluster.address` and check it; without an address, start Ray here.
 
     Args:
         cluster: the section of params.yaml.
         state: the study's state folder.
-        needs: folders and files that trials read by path where nothing is exchanged.
+        paths: folders and files that trials read, where nodes share the driver's disk.
 
     Raises:
-        ClusterError: a node that cannot run trials; names each with what is wrong.
+        ClusterError: nodes that cannot run trials; names each with what is wrong.
     """
     address = os.environ.get("RAY_ADDRESS") or cluster.address
     _start(address)
-    gc.freeze()  # what is there before the first trial need not be walked through, least of all in `_stop`
-    previous = signal.signal(signal.SIGTERM, _interrupt)  # after ray.init, which sets a handler of its own
+    gc.freeze()  # the libraries' million objects: neither the sweep nor `_stop` need walk through them
+    # SIGTERM ends the sweep as Ctrl-C does, with what is finished kept. After ray.init, which sets its own handler.
+    previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         if address is None:
             yield Connection(_cpus())
         else:
-            exchange = SharedStorage(cluster.storage) if cluster.storage else None
-            meeting = StorageProbe.call(state, exchange)
+            storage = SharedStorage(cluster.storage) if cluster.storage else None
+            probe = StorageProbe.create(state, storage)
             try:
-                check_nodes(meeting, [] if exchange else needs)
-                yield Connection(_cpus(), exchange, meeting)
+                check_nodes(probe, [] if storage else paths)
+                yield Connection(_cpus(), storage, probe)
             finally:
-                meeting.end()
+                probe.remove()
     finally:
         _stop()
         signal.signal(signal.SIGTERM, previous)
@@ -75,9 +79,10 @@ def _start(address: str | None) -> None:
         return
     if address.startswith("ray://"):
         raise ClusterError(
-            f"the address of the cluster must be HOST:PORT or auto, got {address!r}: from outside the cluster use "
+            f"the address of the cluster must be HOST:PORT or auto, got {address!r}; from outside the cluster use "
             "`ray job submit` (docs/how-to/cluster.md)"
         )
+    # Nodes run the driver's code, whatever is checked out there.
     shipped = {"py_modules": [str(PACKAGE)], "excludes": ["**/__pycache__/**"]}
     try:
         ray.init(address=address, runtime_env=shipped, **options)
@@ -86,8 +91,10 @@ def _start(address: str | None) -> None:
 
 
 def _stop() -> None:
-    """Leave Ray. Its objects go before it does: another thread in which the collector met one while Ray stops would end
-    this process at once ("The core worker has already been shutdown").
+    """Disconnect from Ray, with the garbage collector off.
+
+    If another thread runs the collector while Ray shuts down, and so frees the handle of an actor, Ray ends this
+    process at once: "The core worker has already been shutdown". So all garbage is freed before.
     """
     gc.collect()
     gc.disable()

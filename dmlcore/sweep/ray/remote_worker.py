@@ -1,4 +1,7 @@
-"""A trial on a node that does not share the driver's disk: what it needs is brought, what it leaves is sent back."""
+"""Trials on nodes without the driver's disk: inputs and checkpoints come from shared storage, results go there.
+
+The driver calls `sync_with_nodes` and `download_results`, a worker `run_remote`.
+"""
 
 from __future__ import annotations
 
@@ -25,50 +28,61 @@ from dmlcore.training.run import EpochReport
 from dmlcore.training.store import TrialStore
 
 logger = logging.getLogger(__name__)
-SENT = (ATTEMPTS, "best.safetensors", "final.safetensors", "validation.safetensors", "test.safetensors")
-
-
+RESULTS = (ATTEMPTS, "best.safetensors", "final.safetensors", "validation.safetensors", "test.safetensors")
 LAST = "last.safetensors"
-"""Sent after what it refers to."""
+"""The checkpoint to resume from. It is sent after RESULTS, since it refers to `best`."""
 
 
-def offer(trials: list[PlannedTrial], exchange: SharedStorage) -> None:
-    """Put into the exchange what trials need: data sets, local weights, and the checkpoints to go on from."""
+# ------------------------------------------------------------------------------------------- the driver
+
+
+def sync_with_nodes(
+    trials: list[PlannedTrial], storage: SharedStorage, records: RecordFolder
+) -> list[PlannedTrial]:
+    """Download what nodes finished without a driver, upload what the other trials need, and return these."""
+    remaining = []
+    for trial in trials:
+        record = download_results(trial, storage, records)
+        if record is None or not trial.is_complete(record):
+            remaining.append(trial)
+    upload_inputs(remaining, storage)
+    return remaining
+
+
+def upload_inputs(trials: list[PlannedTrial], storage: SharedStorage) -> None:
+    """Upload data sets, local weights, and the checkpoints that trials resume from."""
     for folder in sorted({trial.data_folder for trial in trials}):
         files = sorted(path for path in folder.iterdir() if path.is_file())
-        exchange.put_folder(files, f"data/{PreparedDataset.open(folder).data_hash}")
+        storage.put_folder(files, f"data/{PreparedDataset.open(folder).data_hash}")
     for trial in trials:
-        _offer_weights(trial, exchange)
-        here = TrialStore(trial.store_folder)
-        if here.path("last").is_file() and LAST not in exchange.names(f"storage/{trial.keys.train[:16]}"):
-            FileSync(trial, exchange).send()
-
-
-def _offer_weights(trial: PlannedTrial, exchange: SharedStorage) -> None:
-    file = weights_file(trial)
-    if file is not None:
-        name = f"{trial.keys.inputs['weights']}{file.suffix}"
-        if name not in exchange.names("weights"):
-            exchange.put(file, f"weights/{name}")
+        weights = weights_file(trial)
+        if weights is not None:
+            name = f"{trial.keys.inputs['weights']}{weights.suffix}"
+            if name not in storage.names("weights"):
+                storage.put(weights, f"weights/{name}")
+        # A checkpoint that is there already is that of a node, and no older than the driver's.
+        if TrialStore(trial.store_folder).path("last").is_file():
+            sync = FileSync(trial, storage)
+            if LAST not in storage.names(sync.folder):
+                sync.send()
 
 
 def weights_file(trial: PlannedTrial) -> Path | None:
-    """The local file of weights that a trial names by its path; a package's is on each node as the package is."""
+    """Return the weights file that a trial names by its path; those of a package are on each node with it."""
     weights = trial.cell.config.model.backbone.weights
     return None if weights is None or weights.startswith(PACKAGE) else local_file(weights)
 
 
 def download_results(
-    trial: PlannedTrial, exchange: SharedStorage, records: RecordFolder
+    trial: PlannedTrial, storage: SharedStorage, records: RecordFolder
 ) -> TrialRecord | None:
-    """Bring the record and files that a node left of a trial into the study's folder, then remove them there.
+    """Move the record and files that a node left of a trial to the study's folder.
 
     Returns:
-        The record; None where there is none, or its files do not have the checksums that it names: the trial is to be
-        run again.
+        The record; None if there is none, or its files do not have the checksums that it names: the trial runs again.
     """
     name = f"records/{trial.key}.json"
-    content = exchange.read(name)
+    content = storage.read(name)
     if content is None:
         return None
     try:
@@ -76,142 +90,142 @@ def download_results(
     except ValidationError:
         record = None
     if record is None or record.trial_key != trial.key:
-        logger.warning("%s/%s is not the record of that trial: removed", exchange.address, name)
-        exchange.remove(name)
+        logger.warning("%s/%s is not the record of that trial: removed", storage.address, name)
+        storage.remove(name)
         return None
-    return _take(record, trial, exchange, records)
-
-
-def _take(
-    record: TrialRecord, trial: PlannedTrial, exchange: SharedStorage, records: RecordFolder
-) -> TrialRecord | None:
-    folder = f"storage/{trial.keys.train[:16]}"
+    sync = FileSync(trial, storage)
     if record.status == "finished":
-        for name in exchange.names(folder):
-            if name in SENT:
-                exchange.get(f"{folder}/{name}", trial.store_folder / name)
+        sync.fetch(RESULTS)
         if not TrialStore(trial.store_folder).matches(record.files):
-            logger.warning(
-                "%s/%s must hold the files of record %s: removed", exchange.address, folder, trial.key
-            )
-            exchange.remove(f"records/{trial.key}.json")
+            text = "%s/%s does not hold the files of record %s: record removed"
+            logger.warning(text, storage.address, sync.folder, trial.key)
+            storage.remove(name)
             return None
+    # The record is written here before anything is removed there: a driver that is killed in between repeats this.
     records.write(record)
     if record.done:
-        exchange.remove(folder)
-    exchange.remove(f"records/{trial.key}.json")
+        storage.remove(sync.folder)
+    storage.remove(name)
     return record
 
 
+# ------------------------------------------------------------------------------------------- the worker
+
+
 def run_remote(
-    trial: PlannedTrial, place: WorkerContext, report: Callable[[EpochReport], None], exchange: SharedStorage
+    trial: PlannedTrial,
+    context: WorkerContext,
+    report: Callable[[EpochReport], None],
+    storage: SharedStorage,
 ) -> TrialRecord:
-    """As `worker.execute`, on this node's own disk: data and checkpoint are fetched, checkpoints and record sent.
+    """Run a trial as `execute` does, on this node's own disk: download inputs, upload checkpoints and the record.
 
     Raises:
-        SharedStorageError, OSError: what the trial needs could not be fetched, or its end not be sent.
+        SharedStorageError, OSError: the inputs could not be downloaded, or the results not be uploaded.
     """
-    home = scratch(exchange.address)
-    with FileLock(home / "locks" / f"{trial.key}.away"):
-        here = localize(trial, home, exchange)
-        courier = FileSync(here, exchange)
-        courier.fetch()
-        there = replace(place, records=home / "records", locks=home / "locks")
-        _fetch_record(trial, exchange, RecordFolder(there.records))
+    home = scratch(storage.address)
+    # A lock besides that of `execute`, which covers the training alone: an orphan may still be uploading.
+    with FileLock(home / "locks" / f"{trial.key}.remote"):
+        local = localize(trial, home, storage)
+        # Only what an earlier attempt uploaded counts. This disk may hold the files of one that another node overtook.
+        shutil.rmtree(local.store_folder, ignore_errors=True)
+        sync = FileSync(local, storage)
+        sync.fetch((*RESULTS, LAST))
+        records = RecordFolder(home / "records")
+        # A record that an earlier attempt uploaded ends this one at once.
+        records.path(trial.key).unlink(missing_ok=True)
+        storage.get(f"records/{trial.key}.json", records.path(trial.key))
 
-        def passed_on(epoch: EpochReport) -> None:
-            courier.try_to_send()
+        def upload_and_report(epoch: EpochReport) -> None:
+            sync.try_to_send()
             report(epoch)
 
-        record = execute(here, there, passed_on)
-        courier.send()
-        exchange.write(f"records/{trial.key}.json", (record.model_dump_json(indent=1) + "\n").encode())
-        RecordFolder(there.records).path(trial.key).unlink(missing_ok=True)
-        shutil.rmtree(here.store_folder, ignore_errors=True)
+        record = execute(local, replace(context, state=home), upload_and_report)
+        # The record goes last: the driver takes a trial whose record it finds for complete.
+        sync.send()
+        storage.write(f"records/{trial.key}.json", (record.model_dump_json(indent=1) + "\n").encode())
+        records.path(trial.key).unlink(missing_ok=True)
+        shutil.rmtree(local.store_folder, ignore_errors=True)
     return record
 
 
 def scratch(address: str) -> Path:
-    """This node's folder for what it exchanges through `address`: under DMLCORE_SCRATCH, else the temporary folder.
+    """Return this node's folder for the storage at `address`, in DMLCORE_SCRATCH or the temporary folder.
 
     Raises:
-        SharedStorageError: another user's.
+        SharedStorageError: the folder belongs to another user.
     """
     base = Path(os.environ.get("DMLCORE_SCRATCH", tempfile.gettempdir())) / f"dmlcore-{os.getuid()}"
     base.mkdir(mode=0o700, parents=True, exist_ok=True)
-    facts = base.lstat()
-    if facts.st_uid != os.getuid() or not stat.S_ISDIR(facts.st_mode):
+    # The temporary folder is writable by all: another user may have made this name first, or linked it elsewhere.
+    status = base.lstat()
+    if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode):
         raise SharedStorageError(f"{base} must be a folder of this user; remove it or set DMLCORE_SCRATCH")
     home = base / hashlib.sha256(address.encode()).hexdigest()[:16]
     (home / "locks").mkdir(parents=True, exist_ok=True)
     return home
 
 
-def localize(trial: PlannedTrial, home: Path, exchange: SharedStorage) -> PlannedTrial:
-    """The trial with the paths that it has on this node, its data and weights fetched."""
+def localize(trial: PlannedTrial, home: Path, storage: SharedStorage) -> PlannedTrial:
+    """Download a trial's data and weights and return it with its paths on this node.
+
+    The workers of a node share both: a lock lets one of them download and the others wait.
+    """
     data_hash = trial.keys.inputs["data"]
-    folder = home / "data" / data_hash / trial.data_folder.name
+    data_folder = home / "data" / data_hash / trial.data_folder.name
     with FileLock(home / "locks" / f"{data_hash}.data"):
-        exchange.get_folder(f"data/{data_hash}", folder)
+        storage.get_folder(f"data/{data_hash}", data_folder)
     weights = None
     if trial.weights is not None:
         weights = home / "weights" / f"{trial.keys.inputs['weights']}{trial.weights.suffix}"
         with FileLock(home / "locks" / f"{weights.name}.weights"):
-            if not weights.is_file() and not exchange.get(f"weights/{weights.name}", weights):
+            if not weights.is_file() and not storage.get(f"weights/{weights.name}", weights):
                 raise SharedStorageError(
-                    f"{exchange.address}: weights/{weights.name} is missing; run the stage again"
+                    f"{storage.address}: weights/{weights.name} is missing; run the stage again"
                 )
-    return replace(
-        trial, data_folder=folder, store_folder=home / "storage" / trial.keys.train[:16], weights=weights
-    )
-
-
-def _fetch_record(trial: PlannedTrial, exchange: SharedStorage, records: RecordFolder) -> None:
-    """A record that an earlier attempt has sent ends this one at once."""
-    path = records.path(trial.key)
-    path.unlink(missing_ok=True)
-    exchange.get(f"records/{trial.key}.json", path)
+    store_folder = home / "storage" / trial.store_folder.name
+    return replace(trial, data_folder=data_folder, store_folder=store_folder, weights=weights)
 
 
 @dataclass
 class FileSync:
-    """Carries the files of one trial between its folder and the exchange."""
+    """Copies the files of one trial between its store folder and shared storage."""
 
     trial: PlannedTrial
-    exchange: SharedStorage
+    storage: SharedStorage
 
     def __post_init__(self) -> None:
-        self.folder = f"storage/{self.trial.keys.train[:16]}"
-        self.sent: dict[str, tuple[int, int]] = {}
+        self.folder = f"storage/{self.trial.store_folder.name}"
+        self.synced: dict[str, tuple[int, int]] = {}
+        """File name -> size and time of the version that both sides have."""
 
-    def fetch(self) -> None:
-        """Begin with what an earlier attempt sent, and nothing else."""
-        shutil.rmtree(self.trial.store_folder, ignore_errors=True)
-        for name in self.exchange.names(self.folder):
-            if name in (*SENT, LAST):
-                self.exchange.get(f"{self.folder}/{name}", self.trial.store_folder / name)
-                self.sent[name] = self._state(name)
+    def fetch(self, names: tuple[str, ...]) -> None:
+        """Download the files among `names` that are there."""
+        for name in self.storage.names(self.folder):
+            if name in names:
+                self.storage.get(f"{self.folder}/{name}", self.trial.store_folder / name)
+                self.synced[name] = self._version(name)
+
+    def send(self) -> None:
+        """Upload each file that changed since it was sent or fetched, the checkpoint to resume from last."""
+        for name in (*RESULTS, LAST):
+            version = self._version(name)
+            if version not in ((0, 0), self.synced.get(name)):
+                self.storage.put(self.trial.store_folder / name, f"{self.folder}/{name}")
+                self.synced[name] = version
 
     def try_to_send(self) -> None:
-        """Send a new checkpoint; where that fails the next one is another try."""
+        """Upload a new checkpoint. A failure costs nothing but this one: the next epoch tries again."""
         try:
-            if self._state(LAST) != self.sent.get(LAST, (0, 0)) or not self.sent:
+            if self._version(LAST) != self.synced.get(LAST, (0, 0)) or not self.synced:
                 self.send()
         except (OSError, SharedStorageError) as error:
             logger.warning("%s: checkpoint not sent: %s", self.trial.name, error)
 
-    def send(self) -> None:
-        """Send each file that has changed since it was sent or fetched."""
-        for name in (*SENT, LAST):
-            state = self._state(name)
-            if state not in ((0, 0), self.sent.get(name)):
-                self.exchange.put(self.trial.store_folder / name, f"{self.folder}/{name}")
-                self.sent[name] = state
-
-    def _state(self, name: str) -> tuple[int, int]:
-        """Size and time of a file; (0, 0) where there is none."""
+    def _version(self, name: str) -> tuple[int, int]:
+        """Return size and time of a local file; (0, 0) if it does not exist."""
         try:
-            facts = (self.trial.store_folder / name).stat()
+            status = (self.trial.store_folder / name).stat()
         except FileNotFoundError:
             return 0, 0
-        return facts.st_size, facts.st_mtime_ns
+        return status.st_size, status.st_mtime_ns

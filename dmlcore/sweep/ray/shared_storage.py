@@ -1,13 +1,13 @@
-"""A place that all nodes of a cluster reach, through which driver and workers pass data sets, checkpoints and records.
+"""Storage that all nodes of a cluster reach, for data sets, checkpoints, records and signals between them.
 
-Laid out `data/HASH/...`, `weights/HASH.suffix`, `storage/KEY/...`, `records/KEY.json`. What lies there is in passing:
-the study's own folder is the truth, and what it has taken over is removed here.
+Layout: `data/HASH/...`, `weights/HASH.suffix`, `storage/KEY/...`, `records/KEY.json`, `stop/KEY`. Files are there for
+transfer only: the study's own folder is the truth, and the driver removes what it has downloaded.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -27,7 +27,7 @@ class ClusterError(RuntimeError):
 
 
 class SharedStorageError(ClusterError):
-    """The place cannot be reached, or what lies there is not whole."""
+    """The storage cannot be reached, or a file there is missing or damaged."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,11 @@ class SharedStorage:
         return filesystem, root
 
     def __getstate__(self) -> dict[str, Any]:
+        """Pickle the address alone: each process opens connections of its own."""
         return {"address": self.address}
 
-    def at(self, name: str) -> str:
-        """The full path of `name`, which must stay inside."""
+    def path(self, name: str) -> str:
+        """Return the full path of `name`, which must stay inside: names also come from files of other nodes."""
         parts = PurePosixPath(name).parts
         if not parts or name.startswith("/") or ".." in parts:
             raise SharedStorageError(
@@ -65,82 +66,87 @@ class SharedStorage:
         return f"{self._opened[1].rstrip('/')}/{name}"
 
     def put(self, file: Path, name: str) -> None:
-        """Copy a local file to `name`, whole or not at all."""
-        filesystem, path = self._opened[0], self.at(name)
+        """Copy a local file to `name`, atomically."""
+        self._write(name, lambda filesystem, path: filesystem.put_file(str(file), path))
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a small file, atomically."""
+        self._write(name, lambda filesystem, path: filesystem.pipe_file(path, content))
+
+    def _write(self, name: str, transfer: Callable[[Any, str], None]) -> None:
+        filesystem, path = self._opened[0], self.path(name)
         if isinstance(filesystem, LocalFileSystem):
             with atomic_write_path(Path(path)) as temporary:
-                filesystem.put_file(str(file), str(temporary))
-        else:  # an object store shows an object when all of it has arrived
-            filesystem.put_file(str(file), path)
+                transfer(filesystem, str(temporary))
+        else:  # an object store shows an object only when all of it has arrived
+            transfer(filesystem, path)
 
     def get(self, name: str, file: Path) -> bool:
-        """Copy `name` to a local file, whole or not at all; False where there is none."""
+        """Copy `name` to a local file, atomically; return False if it does not exist."""
         try:
             with atomic_write_path(file) as temporary:
-                self._opened[0].get_file(self.at(name), str(temporary))
+                self._opened[0].get_file(self.path(name), str(temporary))
         except FileNotFoundError:
             return False
         return True
 
     def read(self, name: str) -> bytes | None:
-        """The content of a small file; None where there is none."""
-        self._opened[0].invalidate_cache()
+        """Return the content of a small file; None if it does not exist."""
+        filesystem = self._fresh()
         try:
-            content: bytes = self._opened[0].cat_file(self.at(name))
+            content: bytes = filesystem.cat_file(self.path(name))
         except FileNotFoundError:
             return None
         return content
 
-    def write(self, name: str, content: bytes) -> None:
-        """Write a small file."""
-        filesystem, path = self._opened[0], self.at(name)
-        if isinstance(filesystem, LocalFileSystem):
-            with atomic_write_path(Path(path)) as temporary:
-                temporary.write_bytes(content)
-        else:
-            filesystem.pipe_file(path, content)
-
     def names(self, folder: str) -> list[str]:
-        """Names of the files right in `folder`, none where it is absent."""
-        filesystem = self._opened[0]
-        filesystem.invalidate_cache()
+        """List the names of the files directly in `folder`; empty if it does not exist."""
+        filesystem = self._fresh()
         try:
-            found = filesystem.ls(self.at(folder), detail=True)
+            found = filesystem.ls(self.path(folder), detail=True)
         except FileNotFoundError:
             return []
         names = [PurePosixPath(entry["name"]).name for entry in found if entry["type"] == "file"]
         return sorted(name for name in names if not name.startswith("."))
 
     def remove(self, name: str) -> None:
-        """Remove a file or folder, or nothing."""
+        """Remove a file or folder, if it exists."""
+        filesystem = self._fresh()
+        if filesystem.exists(self.path(name)):
+            filesystem.rm(self.path(name), recursive=True)
+
+    def _fresh(self) -> Any:
+        """Return the file system without its cache of listings, which other nodes have made outdated."""
         filesystem = self._opened[0]
         filesystem.invalidate_cache()
-        if filesystem.exists(self.at(name)):
-            filesystem.rm(self.at(name), recursive=True)
+        return filesystem
 
     def put_folder(self, files: Iterable[Path], folder: str) -> None:
-        """Copy files to a folder that others see once it is whole; one that is whole already is left."""
+        """Copy files to a folder, unless a complete one is there."""
         if self.read(f"{folder}/{COMPLETE}") is not None:
             return
         sizes = {}
         for file in files:
             self.put(file, f"{folder}/{file.name}")
             sizes[file.name] = file.stat().st_size
+        # Last: a driver that is killed before leaves a folder that nobody uses, and its successor copies it again.
         self.write(f"{folder}/{COMPLETE}", json.dumps(sizes).encode())
 
     def get_folder(self, folder: str, target: Path) -> None:
-        """Copy a whole folder to `target`; files that are there already in their size are left.
+        """Copy a complete folder to `target`; local files of the right size are not copied again.
 
         Raises:
-            SharedStorageError: the folder is not there, or not whole.
+            SharedStorageError: the folder is missing or incomplete.
         """
         listed = self.read(f"{folder}/{COMPLETE}")
         if listed is None:
             raise SharedStorageError(
-                f"{self.address}: {folder} must have been put there whole; run the stage again"
+                f"{self.address}: {folder} is missing or incomplete; run the stage again"
             )
         for name, size in json.loads(listed).items():
-            file = target / PurePosixPath(name).name
+            file = (
+                target / PurePosixPath(name).name
+            )  # the name alone: the list is no reason to write elsewhere
             if file.is_file() and file.stat().st_size == size:
                 continue
             if not self.get(f"{folder}/{file.name}", file) or file.stat().st_size != size:

@@ -1,166 +1,212 @@
-"""Ray Tune: schedules the missing trials over the CPUs and GPUs of a machine or cluster. Its own state is throwaway."""
+"""Ray Tune: schedules trials over the CPUs and GPUs of a machine or cluster.
+
+Tune's own storage is a scratch folder that is removed afterwards, and Tuner.restore is never used: it would repeat
+Tune's view of the trials, while the truth is the trial records and the logs of searches, which survive a kill at any
+moment and are the same whatever ran the trials. An interrupted sweep is planned anew from them.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmlcore.sweep.ray.cluster import Connection, connected
+from dmlcore.sweep.ray.cluster import connected
 
 # isort: split
+import ray
 from ray import tune
 from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
+from ray.tune.search import Searcher
 
-from dmlcore.config.sweep import ClusterConfig, ResourcesConfig
+from dmlcore.config.sweep import SweepConfig
 from dmlcore.records import RecordFolder
 from dmlcore.sweep.execution.worker import WorkerContext, execute
 from dmlcore.sweep.plan import PlannedTrial
 from dmlcore.sweep.progress import Progress
-from dmlcore.sweep.ray.callbacks import Watcher, left_by_nodes
-from dmlcore.sweep.ray.remote_worker import run_remote, weights_file
-from dmlcore.sweep.ray.stop_signals import StopSignals
+from dmlcore.sweep.ray.callbacks import SweepCallback, SweepSession
+from dmlcore.sweep.ray.remote_worker import run_remote, sync_with_nodes, weights_file
 from dmlcore.tracking.base import Tracker
 from dmlcore.training.run import EpochReport
 
 if TYPE_CHECKING:
-    from dmlcore.sweep.search.asha import ASHAPruner
-    from dmlcore.sweep.search.search_run import Search
-
+    from dmlcore.sweep.search.early_stopping import EarlyStopping
+    from dmlcore.sweep.search.search_run import SearchRun
 
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+# Tune's handler of Ctrl-C would only stop to save its state; without it KeyboardInterrupt ends the sweep.
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+
+MANY = 10_000
+"""A concurrency for searches that limits nothing: with the default Tune starts one actor after the other. The limit is
+`PlannedTrials._capacity`."""
+RESOURCES = {"cpu": "CPU", "gpu": "GPU", "memory": "memory"}
+"""Resource of a trial -> its name in `ray.cluster_resources()`."""
 
 
 def run_trials(
     trials: list[PlannedTrial],
-    place: WorkerContext,
+    sweep: SweepConfig,
+    context: WorkerContext,
     tracker: Tracker,
     *,
-    resources: ResourcesConfig,
-    cluster: ClusterConfig,
-    attempts: int,
-    state: Path,
-    halving: ASHAPruner | None = None,
-    search: Search | None = None,
+    scheduler: EarlyStopping | None = None,
+    search: SearchRun | None = None,
 ) -> dict[str, str]:
-    """Run `trials`; each leaves its record.
+    """Run trials through Ray; each leaves its record.
 
     Args:
-        trials: what to run; of a search, an example of each kind of trial that it will run.
-        place: handed to the workers.
-        tracker: told what they report.
-        resources: of each trial.
-        cluster: where they run.
-        attempts: how often a trial whose process dies is tried.
-        state: the study's folder for what passes; Tune's own files lie there while it runs.
-        halving: ends trials before their last epoch; None: each runs whole.
+        trials: those to run; of a search, an example of each kind of trial that it will run.
+        sweep: the section of params.yaml: resources, cluster, attempts.
+        context: of the workers.
+        tracker: is told what they report.
+        scheduler: ends trials before their last epoch; None: each runs to its end.
         search: gives the trials one after the other; None: they are `trials`.
 
     Returns:
-        Trial key -> what Ray says of a trial whose process died every time.
+        Trial key -> Ray's reason, of each trial whose process died at every attempt.
 
     Raises:
         ClusterError: the cluster cannot run them.
     """
     trials = [replace(trial, weights=weights_file(trial)) for trial in trials]
-    with connected(cluster, state, _needs(trials)) as connection:
-        left = [] if search else left_by_nodes(trials, connection, RecordFolder(place.records))
-        concurrent = resources.max_concurrent or connection.concurrent
-        with Progress(search.left() if search else len(left), concurrent) as progress:
-            watcher = Watcher(left, place, connection, progress, tracker, halving)
-            if left or search:
-                _tune(trials, watcher, resources, attempts, state / "tune", search)
-    return watcher.died
+    paths = {path for trial in trials for path in (trial.data_folder, trial.weights) if path is not None}
+    with connected(sweep.cluster, context.state, sorted(paths)) as connection:
+        remaining = [] if search else trials
+        if connection.storage is not None:
+            remaining = sync_with_nodes(remaining, connection.storage, RecordFolder(context.records))
+        total = search.remaining if search else len(remaining)
+        with Progress(total, sweep.resources.max_concurrent or connection.concurrent) as progress:
+            session = SweepSession(context, connection)
+            callback = SweepCallback(remaining, session, progress, tracker, scheduler)
+            if search or remaining:
+                _fit(_tuner(trials, sweep, callback, search), callback)
+    return callback.died
 
 
-def _needs(trials: list[PlannedTrial]) -> list[Path]:
-    """What the trials read by path."""
-    weights = {trial.weights for trial in trials if trial.weights is not None}
-    return sorted({trial.data_folder for trial in trials} | weights)
-
-
-def _tune(
-    trials: list[PlannedTrial],
-    watcher: Watcher,
-    resources: ResourcesConfig,
-    attempts: int,
-    scratch: Path,
-    search: Search | None,
-) -> None:
-    bundle = _bundle(trials, resources)
-    config = TuneConfig(max_concurrent_trials=resources.max_concurrent, reuse_actors=resources.reuse_workers)
-    space: dict[str, Any] = {"trial_key": tune.grid_search(list(watcher.trials))}
-    if search is not None:
-        from dmlcore.sweep.search.searcher import searching
-
-        config, space = searching(search, watcher, bundle, resources), {}
-    tuner = Tuner(
-        tune.with_resources(_for_workers(watcher), bundle),
+def _tuner(
+    trials: list[PlannedTrial], sweep: SweepConfig, callback: SweepCallback, search: SearchRun | None
+) -> Tuner:
+    bundle: dict[str, float] = {
+        "cpu": max(trial.cell.config.threads for trial in trials),
+        "gpu": sweep.resources.gpus,
+    }
+    if sweep.resources.memory_bytes is not None:
+        bundle["memory"] = sweep.resources.memory_bytes
+    most, reuse = sweep.resources.max_concurrent, sweep.resources.reuse_workers
+    if search is None:
+        space = {"trial_key": tune.grid_search(list(callback.trials))}
+        tune_config = TuneConfig(max_concurrent_trials=most, reuse_actors=reuse)
+    else:
+        space = {}
+        tune_config = TuneConfig(
+            search_alg=PlannedTrials(search, callback, bundle, most),
+            num_samples=-1,
+            max_concurrent_trials=MANY,
+            reuse_actors=reuse,
+        )
+    # The trials go to each worker once, with the function; those of a search, not known yet, come in their config.
+    trainable = tune.with_parameters(_run_trial, session=callback.session, trials=callback.trials)
+    return Tuner(
+        tune.with_resources(trainable, bundle),
         param_space=space,
-        tune_config=config,
+        tune_config=tune_config,
         run_config=RunConfig(
             name="tune",
-            storage_path=str(scratch),
-            failure_config=FailureConfig(max_failures=attempts - 1),
-            callbacks=[watcher],
+            storage_path=str(callback.session.context.state / "tune"),
+            failure_config=FailureConfig(max_failures=sweep.attempts - 1),
+            callbacks=[callback],
             verbose=0,
         ),
     )
+
+
+def _fit(tuner: Tuner, callback: SweepCallback) -> None:
     try:
         tuner.fit()
     except Exception as error:
-        if not watcher.progress.all_ended:
+        if not callback.progress.all_ended:
             raise
-        # Tune reads its own files back in the end, which a full disk has cut short; the records are the truth.
-        print(f"sweep: all trials have ended, Ray Tune's own end failed: {type(error).__name__}: {error}")
+        # After the last trial Tune reads its own files, which a full disk has cut short; the records are the truth.
+        print(
+            f"sweep: all trials have ended, but Ray Tune failed afterwards: {type(error).__name__}: {error}"
+        )
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(callback.session.context.state / "tune", ignore_errors=True)
 
 
-def _for_workers(watcher: Watcher) -> Any:
-    """What a worker calls, with what all trials share."""
-    return tune.with_parameters(
-        _trainable,
-        trials=watcher.trials,
-        place=watcher.place,
-        connection=watcher.connection,
-        verdicts=watcher.verdicts,
-    )
-
-
-def _trainable(
-    config: dict[str, Any],
-    trials: dict[str, PlannedTrial],
-    place: WorkerContext,
-    connection: Connection,
-    verdicts: StopSignals,
-) -> None:
+def _run_trial(config: dict[str, Any], session: SweepSession, trials: dict[str, PlannedTrial]) -> None:
+    """Run a trial in a worker."""
     trial = config.get("trial") or trials[config["trial_key"]]
+    connection, stop_signals = session.connection, session.stop_signals
 
     def report(epoch: EpochReport) -> None:
-        # As pairs: of each number that it finds in a dictionary Tune keeps averages, of all trials to its end.
+        # Metrics as pairs: of each number in a dictionary Tune keeps running averages until the sweep ends, for all
+        # trials (90 KB a trial).
         tune.report({"epoch": epoch.epoch, "metrics": [*epoch.metrics.items()], "status": "running"})
-        verdicts.obey(trial)
+        stop_signals.check(trial)
 
-    verdicts.clear(trial)
-    if connection.meeting is not None:
-        connection.meeting.check()
-    if connection.exchange is None:
-        record = execute(trial, place, report)
+    stop_signals.reset(trial)
+    # A node that joins after the driver's check of all nodes is checked by its first trial.
+    if connection.probe is not None:
+        connection.probe.check()
+    if connection.storage is None:
+        record = execute(trial, session.context, report)
     else:
-        record = run_remote(trial, place, report, connection.exchange)
+        record = run_remote(trial, session.context, report, connection.storage)
     tune.report({"status": record.status})
 
 
-def _bundle(trials: list[PlannedTrial], resources: ResourcesConfig) -> dict[str, float]:
-    bundle: dict[str, float] = {
-        "cpu": max(trial.cell.config.threads for trial in trials),
-        "gpu": resources.gpus,
-    }
-    if resources.memory_bytes is not None:
-        bundle["memory"] = resources.memory_bytes
-    return bundle
+class PlannedTrials(Searcher):
+    """Gives Tune the trials of a search, never more at a time than can start at once.
+
+    A setting is suggested when its trial can start, so that it draws on every result known by then.
+
+    Args:
+        search: what to run.
+        callback: prepares a trial for its worker, and fetches its record.
+        bundle: CPUs, GPUs and memory of a trial.
+        most: how many run at a time at most; None: as many as the cluster carries.
+    """
+
+    def __init__(
+        self, search: SearchRun, callback: SweepCallback, bundle: Mapping[str, float], most: int | None
+    ) -> None:
+        super().__init__()
+        self.search, self.callback, self.bundle, self.most = search, callback, bundle, most
+        self._running: dict[str, PlannedTrial] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle nothing: Tune saves its searcher for Tuner.restore, which is never used."""
+        return {}
+
+    def suggest(self, trial_id: str) -> Any:
+        """Return the config of the next trial; None: wait; FINISHED: there is none left."""
+        if len(self._running) >= self._capacity():
+            return None
+        while (trial := self.search.next_trial()) is not None:
+            ready = self.callback.prepare(trial)
+            if ready is not None:
+                self._running[trial_id] = trial
+                return {"trial_key": ready.key, "trial": ready}
+            self.search.record_result(trial)
+        return Searcher.FINISHED if self.search.finished else None
+
+    def _capacity(self) -> int:
+        """Return how many trials the cluster can run now: nodes may join and leave."""
+        cluster = ray.cluster_resources()
+        fits = [int(cluster.get(RESOURCES[kind], 0.0) // need) for kind, need in self.bundle.items() if need]
+        return max(1, min([*fits, self.most or MANY]))
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        trial = self._running.pop(trial_id)
+        self.callback.fetch_record(trial)  # Tune calls its searcher before its callbacks
+        self.search.record_result(trial)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Save nothing: the log and the records are the state."""

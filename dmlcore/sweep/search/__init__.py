@@ -1,1 +1,1 @@
-"""Search in place of a grid: Optuna asks for settings, the records tell what they gave, a log keeps what was asked."""
+"""Search instead of a grid: Optuna suggests settings, a log keeps the suggestions, records tell what they gave."""

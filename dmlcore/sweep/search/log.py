@@ -1,4 +1,4 @@
-"""The log of a search: a line for each setting that was asked for, on disk before its trial starts."""
+"""The log of a search: one line for each suggested setting, on disk before its trial starts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dmlcore.records import RecordError
 Scalar = bool | int | float | str
 
 
-class Ask(BaseModel):
-    """A setting that the sampler gave. What came of it is in the record of its trial."""
+class Suggestion(BaseModel):
+    """A setting that the sampler suggested. Its result is in the record of its trial."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -23,7 +23,7 @@ class Ask(BaseModel):
     """Dotted path -> value."""
     trial_key: str | None = None
     refused: str | None = None
-    """Why there is no such trial: values that do not go together."""
+    """Why there is no such trial: its values contradict each other."""
     attributes: dict[str, Any] = {}
     """What the sampler noted, such as the generation."""
 
@@ -34,46 +34,46 @@ class SearchLog:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def asks(self) -> list[Ask]:
-        """All that was asked; a last line that a killed process left unfinished is none of it.
+    def suggestions(self) -> list[Suggestion]:
+        """Read all suggestions; an incomplete final line, as a killed process leaves it, is ignored.
 
         Raises:
-            RecordError: another line is broken.
+            RecordError: another line is damaged.
         """
         return self._read()[0]
 
-    def append(self, ask: Ask) -> None:
-        """Write a line through to the disk."""
+    def append(self, suggestion: Suggestion) -> None:
+        """Write a line and flush it to the disk."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        whole = self._read()[1]
+        valid_bytes = self._read()[1]
         with self.path.open("ab") as file:
-            file.truncate(whole)
-            file.write(ask.model_dump_json(exclude_defaults=True).encode() + b"\n")
+            file.truncate(valid_bytes)  # an incomplete final line would damage the one that follows it
+            file.write(suggestion.model_dump_json(exclude_defaults=True).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
-    def _read(self) -> tuple[list[Ask], int]:
-        """The asks and the bytes that hold them."""
-        asks: list[Ask] = []
-        whole = 0
+    def _read(self) -> tuple[list[Suggestion], int]:
+        """Return the suggestions and the number of bytes that hold them."""
+        suggestions: list[Suggestion] = []
+        valid_bytes = 0
         lines = self.path.read_bytes().splitlines(keepends=True) if self.path.is_file() else []
-        for number, line in enumerate(lines):
-            ask = _parse(line)
-            if ask is None and number < len(lines) - 1:
+        for number, line in enumerate(lines, start=1):
+            suggestion = _parse(line)
+            if suggestion is not None:
+                suggestions.append(suggestion)
+                valid_bytes += len(line)
+            elif number < len(lines):
                 raise RecordError(
-                    f"{self.path}: each line must be what a search asked for, line {number + 1} is not; remove the "
-                    "file and the search begins anew, its trials are kept"
+                    f"{self.path}: line {number} is not a suggestion of a search; remove the file to start the search "
+                    "anew, its trials are kept"
                 )
-            if ask is not None:
-                asks.append(ask)
-                whole += len(line)
-        return asks, whole
+        return suggestions, valid_bytes
 
 
-def _parse(line: bytes) -> Ask | None:
+def _parse(line: bytes) -> Suggestion | None:
     if not line.endswith(b"\n"):
         return None
     try:
-        return Ask.model_validate_json(line)
+        return Suggestion.model_validate_json(line)
     except ValidationError:
         return None

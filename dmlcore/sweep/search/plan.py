@@ -1,87 +1,89 @@
-"""A search as a plan: the trials that its logs name, the chosen settings at every seed, and what is still to ask."""
+"""The plan of a search: the trials that its logs name, the chosen settings at every seed, and what is still to try."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from dmlcore.config.sweep import SearchConfig, SweepConfig
 from dmlcore.records import RecordFolder, TrialRecord
 from dmlcore.sweep.grid import check_distinct
-from dmlcore.sweep.plan import Plan, PlannedTrial, SearchState
-from dmlcore.sweep.planning import Planner
-from dmlcore.sweep.search.groups import Group, check_groups, search_groups
-from dmlcore.sweep.search.log import Ask, SearchLog
-from dmlcore.sweep.search.sampling import Records, front
-from dmlcore.sweep.search.space import ends
+from dmlcore.sweep.plan import Plan, PlannedTrial, Planner, SearchState
+from dmlcore.sweep.search.groups import Group, check_groups, corners, search_groups
+from dmlcore.sweep.search.log import SearchLog, Suggestion
+from dmlcore.sweep.search.sampling import Records, pareto_front
 from dmlcore.sweep.validate import check_cells
 
 
 class GroupPlan:
-    """One group's asks as trials.
+    """The suggestions of one group as trials.
 
     Args:
         group: the data set x backbone x loss x variant.
         search: the section of params.yaml.
-        planner: gives keys.
-        log: of its asks.
+        planner: gives keys and paths.
+        log: of the suggestions.
     """
 
     def __init__(self, group: Group, search: SearchConfig, planner: Planner, log: SearchLog) -> None:
         self.group, self.search, self.planner, self.log = group, search, planner, log
-        self.asks = log.asks()
-        self._first: dict[str, PlannedTrial] = {}
-        for ask in self.asks:
-            self._add(ask)
+        self.suggestions = log.suggestions()
+        self._tried: dict[str, PlannedTrial] = {}
+        for suggestion in self.suggestions:
+            self._add(suggestion)
 
-    def append(self, ask: Ask) -> None:
-        """Log an ask before anything comes of it."""
-        self.log.append(ask)
-        self.asks.append(ask)
-        self._add(ask)
+    def append(self, suggestion: Suggestion) -> None:
+        """Log a suggestion, before its trial may start."""
+        self.log.append(suggestion)
+        self.suggestions.append(suggestion)
+        self._add(suggestion)
 
-    def _add(self, ask: Ask) -> None:
-        if ask.refused is None:
-            trial = self.planner(self.group.cell(ask.params, "searched", ask.number))
-            self._first.setdefault(trial.key, trial)
+    def _add(self, suggestion: Suggestion) -> None:
+        if suggestion.refused is None:
+            trial = self.planner(self.group.cell(suggestion.params, "searched", suggestion.number))
+            self._tried.setdefault(trial.key, trial)
 
     @property
-    def to_ask(self) -> int:
-        """How many settings are still to try; without a space there is one."""
-        return max(0, (self.search.trials if self.group.space else 1) - len(self.asks))
+    def remaining_trials(self) -> int:
+        """Return how many settings are still to try; without a space there is one in all."""
+        return max(0, (self.search.trials if self.group.space else 1) - len(self.suggestions))
 
     @property
     def tried(self) -> list[PlannedTrial]:
-        """A trial for each distinct setting, in the order of the asks."""
-        return list(self._first.values())
+        """Return a trial for each distinct setting, in the order of the suggestions."""
+        return list(self._tried.values())
 
     def trials(self, records: Records) -> list[PlannedTrial]:
-        """Those tried, each with its role, and once all have ended the chosen setting at the other seeds.
+        """Return the trials tried and, once all have ended, the chosen setting at the other seeds.
 
         Args:
-            records: trial key -> record, of those that have ended.
+            records: of the trials that have ended.
         """
-        if self.to_ask or any(trial.key not in records for trial in self.tried):
+        if self.remaining_trials or any(trial.key not in records for trial in self.tried):
             return self.tried
-        best = front(self.group.space, self.search, self.asks, records)
-        roles = {ask.trial_key: "front" for ask in best[1:]} | {ask.trial_key: "chosen" for ask in best[:1]}
-        shown = [_with_role(trial, roles.get(trial.key, "searched")) for trial in self.tried]
-        others = [seed for seed in self.group.seeds if seed != self.group.config.seed]
+        front = pareto_front(self.group.space, self.search, self.suggestions, records)
+        roles = {best.trial_key: "front" for best in front[1:]} | {
+            best.trial_key: "chosen" for best in front[:1]
+        }
+        labelled = [_with_role(trial, roles.get(trial.key, "searched")) for trial in self.tried]
         cells = [
-            self.group.cell(ask.params, "chosen", ask.number, seed) for ask in best[:1] for seed in others
+            self.group.cell(best.params, "chosen", best.number, seed)
+            for best in front[:1]
+            for seed in self.group.seeds
+            if seed != self.group.config.seed
         ]
-        return shown + [self.planner(cell) for cell in cells]
+        return labelled + [self.planner(cell) for cell in cells]
 
-    def state(self, trials: Sequence[PlannedTrial]) -> SearchState:
-        """What `dmlcore plan` tells of it; `trials` are its own."""
+    def state(self, trials: Iterable[PlannedTrial]) -> SearchState:
+        """Return how far the search has come; `trials` are its own."""
         return SearchState(
             self.group.name,
-            asked=len(self.asks),
-            to_ask=self.to_ask,
+            suggested=len(self.suggestions),
+            remaining=self.remaining_trials,
             seeds=len(self.group.seeds),
             chosen=any(trial.cell.labels["role"] == "chosen" for trial in trials),
-            example=self.planner(self.group.cell(ends(self.group.space)[0], "searched", 0)),
+            example=self.planner(self.group.cell(corners(self.group.space)[0], "searched", 0)),
         )
 
 
@@ -90,39 +92,39 @@ def _with_role(trial: PlannedTrial, role: str) -> PlannedTrial:
 
 
 def group_plans(sweep: SweepConfig, search: SearchConfig, *, study: Path, prepared: Path) -> list[GroupPlan]:
-    """The searches of a sweep with what their logs hold.
+    """Return the searches of a sweep with what their logs hold.
 
     Raises:
-        ConfigError: a trial at an end of the space cannot be built, two searches look at the same trials.
-        RecordError: a log is broken.
+        ConfigError: a trial at a corner of the space cannot be built, or two searches try the same trials.
+        RecordError: a log is damaged.
     """
     planner = Planner(sweep, study, prepared)
     groups = search_groups(sweep, search)
     check_groups(groups, check_cells, lambda cell: planner(cell).key)
-    folder = study / "state" / "search"
     plans = []
     for group in groups:
         identity = group.identity(search, planner.data_hash(group.config.dataset))
-        plans.append(GroupPlan(group, search, planner, SearchLog(folder / f"{identity}.jsonl")))
+        log = SearchLog(study / "state" / "search" / f"{identity}.jsonl")
+        plans.append(GroupPlan(group, search, planner, log))
     return plans
 
 
 def search_plan(sweep: SweepConfig, search: SearchConfig, *, study: Path, prepared: Path) -> Plan:
-    """As `make_plan`, of a sweep with a search."""
+    """Plan a sweep with a search, as `make_plan`, without looking up its records."""
     folder = RecordFolder(study / "state" / "records")
     plans = group_plans(sweep, search, study=study, prepared=prepared)
-    of_each = [plan.trials(settled(plan.tried, folder)) for plan in plans]
-    trials = [trial for found in of_each for trial in found]
+    trials_of = [plan.trials(ended_records(plan.tried, folder)) for plan in plans]
+    trials = [trial for found in trials_of for trial in found]
     check_distinct([trial.key for trial in trials], [trial.cell for trial in trials])
-    states = [plan.state(found) for plan, found in zip(plans, of_each, strict=True)]
+    states = [plan.state(found) for plan, found in zip(plans, trials_of, strict=True)]
     return Plan(trials, searches=states)
 
 
-def settled(trials: Sequence[PlannedTrial], folder: RecordFolder) -> dict[str, TrialRecord]:
-    """The records of those trials that have ended: finished, failed, or stopped where that is allowed."""
-    found = {trial.key: folder.read_or_set_aside(trial.key) for trial in trials}
+def ended_records(trials: Iterable[PlannedTrial], folder: RecordFolder) -> dict[str, TrialRecord]:
+    """Return the records of trials that have ended: finished, failed, or stopped if they may be."""
     return {
         trial.key: record
         for trial in trials
-        if (record := found[trial.key]) is not None and (trial.is_complete(record) or not record.done)
+        if (record := folder.read_or_set_aside(trial.key)) is not None
+        and (trial.is_complete(record) or not record.done)
     }

@@ -1,12 +1,12 @@
-"""Optuna: the next setting of a search, and the best ones, from what was asked and recorded so far.
+"""Sampling with Optuna: the next setting of a search, and the best ones.
 
-The Optuna study is built anew for each question, from the log and the records alone: a search that goes on after a kill
+The Optuna study is built anew for each question, from the log and the records alone. A search that resumes after a kill
 runs through the same code, and so through the same settings, as one that was never interrupted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -22,73 +22,84 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from dmlcore.config.sweep import OBJECTIVES, ParameterConfig, SearchConfig
 from dmlcore.core.hashing import json_sha256
 from dmlcore.records import TrialRecord
-from dmlcore.sweep.search.log import Ask
-from dmlcore.sweep.search.space import Space
+from dmlcore.sweep.search.log import Suggestion
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-
 DIGITS = 4
-"""Significant digits of a value that is asked for: what a person can copy into a params.yaml."""
+"""Significant digits of a suggested value, so that a person can copy it into a params.yaml."""
+SAMPLERS: dict[str, Callable[[SearchConfig, int], BaseSampler]] = {
+    "tpe": lambda search, seed: TPESampler(n_startup_trials=search.startup, seed=seed),
+    "nsga2": lambda search, seed: NSGAIISampler(population_size=search.startup, seed=seed),
+    "random": lambda search, seed: RandomSampler(seed=seed),
+}
+"""Name in `sweep.search.sampler` -> sampler of a search with a seed."""
 
-
+Space = Mapping[str, ParameterConfig]
+"""Dotted config path -> where to look."""
 Records = Mapping[str, TrialRecord]
+"""Trial key -> record."""
 
 
 def next_setting(
-    space: Space, search: SearchConfig, asks: Sequence[Ask], records: Records
+    space: Space, search: SearchConfig, suggestions: Sequence[Suggestion], records: Records
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What to try next.
+    """Sample the next setting to try.
 
     Args:
-        space: dotted path -> where to look.
+        space: where to look.
         search: objectives, sampler and its seed.
-        asks: all so far, by number.
-        records: trial key -> record; an ask whose trial has none is still running.
+        suggestions: all so far, by number.
+        records: of the trials that have ended; a suggestion whose trial has none is still running.
 
     Returns:
-        Dotted path -> value, and what the sampler noted.
+        Dotted path -> value, and the sampler's attributes to keep with it.
     """
-    study = _study(space, search, asks, records)
+    study = _study(space, search, suggestions, records)
     trial = study.ask({path: _distribution(parameter) for path, parameter in space.items()})
-    noted = study.get_trials(deepcopy=False)[-1].system_attrs
-    return {path: _rounded(value, space[path]) for path, value in trial.params.items()}, dict(noted)
+    attributes = study.get_trials(deepcopy=False)[-1].system_attrs
+    return {path: _rounded(value, space[path]) for path, value in trial.params.items()}, dict(attributes)
 
 
-def front(space: Space, search: SearchConfig, asks: Sequence[Ask], records: Records) -> list[Ask]:
-    """The finished asks that none beats in every objective, the one to choose first; of equals the earliest alone."""
-    best = {trial.number: trial for trial in _study(space, search, asks, records).best_trials}
-    chooses = search.objectives.index(search.choose or search.objectives[0])
-    sign = 1 if OBJECTIVES[search.objectives[chooses]] == "minimize" else -1
-    order = sorted(best, key=lambda number: (sign * best[number].values[chooses], number))
+def pareto_front(
+    space: Space, search: SearchConfig, suggestions: Sequence[Suggestion], records: Records
+) -> list[Suggestion]:
+    """Return the finished suggestions that none beats in every objective, the one to choose first.
+
+    Of several with equal values the earliest is returned alone.
+    """
+    best = {trial.number: trial for trial in _study(space, search, suggestions, records).best_trials}
+    by = search.objectives.index(search.choose or search.objectives[0])
+    sign = 1 if OBJECTIVES[search.objectives[by]] == "minimize" else -1
+    order = sorted(best, key=lambda number: (sign * best[number].values[by], number))
     earliest = {tuple(best[number].values): number for number in reversed(order)}
-    return [asks[number] for number in order if number in earliest.values()]
+    return [suggestions[number] for number in order if number in earliest.values()]
 
 
-def _study(space: Space, search: SearchConfig, asks: Sequence[Ask], records: Records) -> optuna.study.Study:
+def _study(
+    space: Space, search: SearchConfig, suggestions: Sequence[Suggestion], records: Records
+) -> optuna.study.Study:
+    # Seeded by (seed, number) alone: the searches of a study try the same settings as far as they share a space, and a
+    # sampler that is built anew continues as the one before it would have.
+    seed = int(json_sha256([search.seed, "ask", len(suggestions)])[:8], 16)
     study = optuna.create_study(
         directions=[OBJECTIVES[metric] for metric in search.objectives],
-        sampler=_sampler(search, number=len(asks)),
+        sampler=SAMPLERS[search.sampler](search, seed),
     )
-    for ask in asks:
-        study.add_trial(_told(ask, space, search, records.get(ask.trial_key or "")))
+    for suggestion in suggestions:
+        record = records.get(suggestion.trial_key or "")
+        study.add_trial(_optuna_trial(suggestion, space, search, record))
     return study
 
 
-def _sampler(search: SearchConfig, number: int) -> BaseSampler:
-    """Drawn from (seed, number) alone: searches of one study try the same settings where they have the same space."""
-    seed = int(json_sha256([search.seed, "ask", number])[:8], 16)
-    if search.sampler == "random":
-        return RandomSampler(seed=seed)
-    if search.sampler == "nsga2":
-        return NSGAIISampler(population_size=search.startup, seed=seed)
-    return TPESampler(n_startup_trials=search.startup, seed=seed)
-
-
-def _told(ask: Ask, space: Space, search: SearchConfig, record: TrialRecord | None) -> FrozenTrial:
-    """An ask as Optuna's trial: running, complete with its values, pruned with its curve, or failed."""
+def _optuna_trial(
+    suggestion: Suggestion, space: Space, search: SearchConfig, record: TrialRecord | None
+) -> FrozenTrial:
+    """Convert a suggestion: running, complete with its values, pruned with its curve, or failed."""
+    # Failed is also a trial that reported no value for an objective, and a setting that cannot be built: Optuna leaves
+    # both out of its model.
     outcome: dict[str, Any] = {"state": TrialState.FAIL}
-    if ask.refused is None and record is None:
+    if suggestion.refused is None and record is None:
         outcome = {"state": TrialState.RUNNING}
     elif record is not None and record.status == "stopped":
         outcome = {"state": TrialState.PRUNED, "intermediate_values": _curve(record, search)}
@@ -97,15 +108,15 @@ def _told(ask: Ask, space: Space, search: SearchConfig, record: TrialRecord | No
         if None not in values:
             outcome = {"state": TrialState.COMPLETE, "values": values}
     return create_trial(
-        params=dict(ask.params),
+        params=dict(suggestion.params),
         distributions={path: _distribution(parameter) for path, parameter in space.items()},
-        system_attrs=ask.attributes,
+        system_attrs=suggestion.attributes,
         **outcome,
     )
 
 
 def _curve(record: TrialRecord, search: SearchConfig) -> dict[int, float]:
-    """Epoch -> the one objective; Optuna has no use for a curve where there are two."""
+    """Return epoch -> objective; empty for two objectives, of which Optuna takes no intermediate values."""
     if len(search.objectives) > 1:
         return {}
     values = [epoch.get(search.objectives[0]) for epoch in record.curve]
@@ -113,14 +124,16 @@ def _curve(record: TrialRecord, search: SearchConfig) -> dict[int, float]:
 
 
 def _distribution(parameter: ParameterConfig) -> BaseDistribution:
-    if parameter.values or parameter.low is None or parameter.high is None:
+    low, high = parameter.low, parameter.high
+    if parameter.values or low is None or high is None:
         return CategoricalDistribution(parameter.values)
-    if isinstance(parameter.low, int) and isinstance(parameter.high, int):
-        return IntDistribution(parameter.low, parameter.high, log=parameter.log)
-    return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
+    if isinstance(low, int) and isinstance(high, int):
+        return IntDistribution(low, high, log=parameter.log)
+    return FloatDistribution(low, high, log=parameter.log)
 
 
 def _rounded(value: Any, parameter: ParameterConfig) -> Any:
-    if parameter.values or parameter.low is None or parameter.high is None or not isinstance(value, float):
+    low, high = parameter.low, parameter.high
+    if parameter.values or low is None or high is None or not isinstance(value, float):
         return value
-    return min(max(float(f"{value:.{DIGITS}g}"), float(parameter.low)), float(parameter.high))
+    return min(max(float(f"{value:.{DIGITS}g}"), float(low)), float(high))  # rounding may leave the range

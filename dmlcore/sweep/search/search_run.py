@@ -1,4 +1,4 @@
-"""The course of a search: which trial comes next, and what came of it. Knows no Ray."""
+"""The run of a search: which trial comes next, and what the ended ones mean for it. Knows no Ray."""
 
 from __future__ import annotations
 
@@ -6,161 +6,167 @@ from collections.abc import Callable, Iterable, Sequence
 
 from dmlcore.config.base import ConfigError
 from dmlcore.records import RecordFolder, TrialRecord
-from dmlcore.sweep.execution.limits import pop_kill_reason
+from dmlcore.sweep.execution.guards import pop_kill_reason
 from dmlcore.sweep.execution.outcomes import record_lost, reevaluate
 from dmlcore.sweep.execution.worker import WorkerContext, make_record
 from dmlcore.sweep.plan import PlannedTrial
-from dmlcore.sweep.search.log import Ask
-from dmlcore.sweep.search.plan import GroupPlan, settled
+from dmlcore.sweep.search.log import Suggestion
+from dmlcore.sweep.search.plan import GroupPlan, ended_records
 from dmlcore.sweep.search.sampling import next_setting
 from dmlcore.sweep.validate import check_cells
 from dmlcore.tracking.base import Tracker
 from dmlcore.training.store import TrialStore
 
 
-class GroupCourse:
-    """The trials of one group in their order: those a killed run left, new asks, then the chosen setting's seeds.
+class GroupSearch:
+    """The trials of one group in their order.
 
-    A trial that failed is tried once in each run of the stage. A setting whose trial is recorded is not run again: its
-    record answers, and the next setting is asked for.
+    First those that a killed run left, then new suggestions, then the chosen setting at the other seeds. A trial is in
+    one of three states, told by two attributes:
+
+        waiting   not in `started`, and without a record in `records` that completes it
+        running   in `started`, not in `records`
+        ended     in `records`; a failed trial of an earlier run is still waiting, one of this run is not tried again
+
+    `next_trial` moves a trial from waiting to running, `record_result` from running to ended.
     """
 
-    def __init__(self, plan: GroupPlan, records: RecordFolder) -> None:
-        self.plan, self.folder = plan, records
-        self.records = settled(plan.tried, records)
+    def __init__(self, plan: GroupPlan, folder: RecordFolder) -> None:
+        self.plan, self.folder = plan, folder
         self.started: set[str] = set()
-        self.running: set[str] = set()
-        self._trials: list[PlannedTrial] | None = None
+        self.records: dict[str, TrialRecord] = {}
+        self.trials: list[PlannedTrial] = []
+        self._update()
 
-    def next(self) -> PlannedTrial | None:
-        """What to run next; None: nothing, until a running trial has ended."""
-        while True:
-            for trial in self._current():
-                if trial.key not in self.started and not self._settled(trial):
-                    self.started.add(trial.key)
-                    self.running.add(trial.key)
-                    return trial
-            if not self.plan.to_ask:
-                return None
-            self._ask()
+    def _update(self) -> None:
+        """Derive `trials` again, since a suggestion or a result was added; look up records of trials new to it."""
+        self._look_up(self.plan.tried)
+        self.trials = self.plan.trials(self.records)
+        self._look_up(self.trials)
 
-    @property
-    def tried(self) -> int:
-        """How many asks have been answered or are being run: those that a killed run left are not."""
-        left = [t for t in self.plan.tried if t.key not in self.started and not self._settled(t)]
-        return len(self.plan.asks) - len(left)
+    def _look_up(self, trials: Iterable[PlannedTrial]) -> None:
+        # Not those started: the file may hold the failure of an earlier run, which the trial that runs replaces.
+        known = self.started | self.records.keys()
+        self.records |= ended_records([trial for trial in trials if trial.key not in known], self.folder)
 
-    @property
-    def left(self) -> int:
-        """How many trials are still to come; fewer where settings repeat."""
-        waiting = sum(not self._settled(trial) for trial in self._current())
-        searching = self.plan.to_ask or any(not self._settled(trial) for trial in self.plan.tried)
-        return waiting + self.plan.to_ask + (len(self.plan.group.seeds) - 1 if searching else 0)
+    def next_trial(self) -> PlannedTrial | None:
+        """Start the next trial; None: nothing to start until a running trial has ended."""
+        while not (waiting := self._waiting(self.trials)) and self.plan.remaining_trials:
+            self._suggest()
+        if not waiting:
+            return None
+        self.started.add(waiting[0].key)
+        if self.records.pop(waiting[0].key, None) is not None:
+            self._update()  # the setting that failed before may yet be the one to choose
+        return waiting[0]
 
-    def tell(self, trial: PlannedTrial) -> None:
-        """A trial that `next` gave has ended; its record says how, and without one its process died."""
+    def record_result(self, trial: PlannedTrial) -> None:
+        """Take in the record of a started trial that has ended; without a record its process died."""
         record = self.folder.read_or_set_aside(trial.key)
         self.records[trial.key] = record or make_record(trial, status="failed", error="process died")
-        self.running.discard(trial.key)
-        self._trials = None
+        self._update()
 
-    def _current(self) -> list[PlannedTrial]:
-        if self._trials is None:
-            self._trials = self.plan.trials(self._ended)
-            self._look_up(self._trials)
-        return self._trials
-
-    @property
-    def _ended(self) -> dict[str, TrialRecord]:
-        """Without the records of failed trials that run again."""
-        return {key: record for key, record in self.records.items() if key not in self.running}
-
-    def _look_up(self, trials: Sequence[PlannedTrial]) -> None:
-        """Records that were there before this search came to their trials."""
-        self.records |= settled([trial for trial in trials if trial.key not in self.records], self.folder)
-
-    def _settled(self, trial: PlannedTrial) -> bool:
-        return trial.key in self.records and trial.is_complete(self.records[trial.key])
-
-    def _ask(self) -> None:
-        plan, number = self.plan, len(self.plan.asks)
-        params, noted = next_setting(plan.group.space, plan.search, plan.asks, self._ended)
+    def _suggest(self) -> None:
+        """Log the next setting; one whose trial is recorded already is not run again, its record is the result."""
+        plan, number = self.plan, len(self.plan.suggestions)
+        params, attributes = next_setting(plan.group.space, plan.search, plan.suggestions, self.records)
+        key = refused = None
         try:
             cell = plan.group.cell(params, "searched", number)
-            check_cells([cell])
-        except ConfigError as error:
-            plan.append(Ask(number=number, params=params, refused=str(error), attributes=noted))
-        else:
+            check_cells([cell])  # values may each be valid and contradict each other
             key = plan.planner(cell).key
-            plan.append(Ask(number=number, params=params, trial_key=key, attributes=noted))
-        self._look_up(plan.tried)
-        self._trials = None
+        except ConfigError as error:
+            refused = str(error)
+        suggestion = Suggestion(
+            number=number, params=params, trial_key=key, refused=refused, attributes=attributes
+        )
+        plan.append(suggestion)
+        self._update()
+
+    @property
+    def is_running(self) -> bool:
+        return bool(self.started - self.records.keys())
+
+    @property
+    def suggestions_used(self) -> int:
+        """Return how many suggestions have a result or run: those that a killed run left do not count."""
+        return len(self.plan.suggestions) - len(self._waiting(self.plan.tried))
+
+    @property
+    def remaining(self) -> int:
+        """Return how many trials are still to end; it may be fewer, since settings repeat."""
+        unfinished = [trial for trial in self.trials if not self._is_complete(trial)]
+        choosing = self.plan.remaining_trials or any(
+            not self._is_complete(trial) for trial in self.plan.tried
+        )
+        other_seeds = len(self.plan.group.seeds) - 1 if choosing else 0
+        return len(unfinished) + self.plan.remaining_trials + other_seeds
+
+    def _waiting(self, trials: Iterable[PlannedTrial]) -> list[PlannedTrial]:
+        return [t for t in trials if t.key not in self.started and not self._is_complete(t)]
+
+    def _is_complete(self, trial: PlannedTrial) -> bool:
+        return trial.key in self.records and trial.is_complete(self.records[trial.key])
 
 
-class Search:
-    """All groups side by side, the one that has tried least first, so that each learns from as much as it can.
+class SearchRun:
+    """All groups of a study at once.
 
     Args:
-        groups: their courses.
-        admit: whether a trial may be handed out; where it says no, it has left the trial's record.
+        plans: of the groups.
+        recorded: every record of the study: a trial trained before is evaluated again, not trained.
+        context: of the workers.
+        tracker: is told of trials that need not run or must not.
+        over_budget: trial key -> why it must not start, of the trials whose files would not fit.
     """
 
-    def __init__(self, groups: Sequence[GroupCourse], admit: Callable[[PlannedTrial], bool]) -> None:
-        self.groups, self.admit = groups, admit
-        self.given: list[PlannedTrial] = []
-        self._of: dict[str, GroupCourse] = {}
+    def __init__(
+        self,
+        plans: Sequence[GroupPlan],
+        recorded: Iterable[TrialRecord],
+        context: WorkerContext,
+        tracker: Tracker,
+        over_budget: Callable[[list[PlannedTrial]], dict[str, str]],
+    ) -> None:
+        self.groups = [GroupSearch(plan, RecordFolder(context.records)) for plan in plans]
+        self.context, self.tracker, self.over_budget = context, tracker, over_budget
+        self.started: list[PlannedTrial] = []
+        self._trained = {record.train_key: record for record in recorded if record.status == "finished"}
+        self._group_of: dict[str, GroupSearch] = {}
+
+    def next_trial(self) -> PlannedTrial | None:
+        """Return the next trial to run; None: nothing until a running trial has ended."""
+        # The group with the fewest results first, so that each suggestion can learn from as much as possible.
+        for group in sorted(self.groups, key=lambda group: group.suggestions_used):
+            while (trial := group.next_trial()) is not None:
+                if self._must_run(trial):
+                    self._group_of[trial.key] = group
+                    self.started.append(trial)
+                    return trial
+                group.record_result(trial)
+        return None
+
+    def record_result(self, trial: PlannedTrial) -> None:
+        """Take in the record of a trial from `next_trial` that has ended."""
+        self._group_of.pop(trial.key).record_result(trial)
 
     @property
     def finished(self) -> bool:
-        """Nothing runs; asked after `next` has given None, nothing is left to run either."""
-        return not any(group.running for group in self.groups)
+        """Whether nothing runs: if `next_trial` has returned None, the search is at its end."""
+        return not any(group.is_running for group in self.groups)
 
-    def next(self) -> PlannedTrial | None:
-        """What to run next; None: nothing, until a running trial has ended."""
-        for group in sorted(self.groups, key=lambda group: group.tried):
-            while (trial := group.next()) is not None:
-                if self.admit(trial):
-                    self._of[trial.key] = group
-                    self.given.append(trial)
-                    return trial
-                group.tell(trial)
-        return None
+    @property
+    def remaining(self) -> int:
+        """Return how many trials are still to end; it may be fewer, since settings repeat."""
+        return sum(group.remaining for group in self.groups)
 
-    def tell(self, trial: PlannedTrial) -> None:
-        """A trial that `next` gave has ended."""
-        self._of.pop(trial.key).tell(trial)
-
-    def left(self) -> int:
-        """How many trials are still to come; fewer where settings repeat."""
-        return sum(group.left for group in self.groups)
-
-
-def open_search_run(
-    plans: Sequence[GroupPlan],
-    recorded: Iterable[TrialRecord],
-    place: WorkerContext,
-    tracker: Tracker,
-    over_budget: Callable[[list[PlannedTrial]], dict[str, str]],
-) -> Search:
-    """The search of a study, as far as it has come.
-
-    Args:
-        plans: its groups.
-        recorded: every record of the study: what was trained before is evaluated, not trained again.
-        place: the workers'.
-        tracker: told of trials that need not run or must not.
-        over_budget: trial key -> why it must not start, of the trials whose files would not fit.
-    """
-    trained = {record.train_key: record for record in recorded if record.status == "finished"}
-
-    def admit(trial: PlannedTrial) -> bool:
-        earlier = trained.get(trial.keys.train)
+    def _must_run(self, trial: PlannedTrial) -> bool:
+        """Return whether a trial must run; else write its record: evaluated again, or over the disk budget."""
+        earlier = self._trained.get(trial.keys.train)
         if earlier is not None and TrialStore(trial.store_folder).matches(earlier.files):
-            reevaluate(trial, earlier, place, tracker)
+            reevaluate(trial, earlier, self.context, self.tracker)
             return False
-        pop_kill_reason(place.kill_reason_file(trial.key))  # of an earlier run of the stage
-        reasons = over_budget([trial])
-        record_lost([trial], reasons, place, tracker)
+        pop_kill_reason(self.context.kill_reason_file(trial.key))  # of an earlier run of the stage
+        reasons = self.over_budget([trial])
+        record_lost([trial], reasons, self.context, self.tracker)
         return not reasons
-
-    return Search([GroupCourse(plan, RecordFolder(place.records)) for plan in plans], admit)

@@ -10,12 +10,12 @@ from dmlcore.config.sweep import OBJECTIVES, SearchConfig, SweepConfig
 from dmlcore.records import RecordFolder, TrialRecord
 from dmlcore.sweep.execution.worker import StoppedEarlyError, WorkerContext, execute, make_record
 from dmlcore.sweep.run import SweepFolders
-from dmlcore.sweep.search.asha import ASHAPruner
-from dmlcore.sweep.search.log import Ask
+from dmlcore.sweep.search.early_stopping import ASHAPruner
+from dmlcore.sweep.search.log import Suggestion
 from dmlcore.sweep.search.plan import group_plans
-from dmlcore.sweep.search.search_run import Search, open_search_run
+from dmlcore.sweep.search.search_run import SearchRun
 from tests.memory_tracker import MemoryTracker
-from tests.sweep.sweeps import plan_of, sweep_config, workplace
+from tests.sweep.sweeps import plan_of, sweep_config, worker_context
 
 RATE = "train.optimizer.learning_rate"
 MARGIN = "regularizers.tcm.params.positive_margin"
@@ -32,44 +32,43 @@ def searching(search: dict[str, Any] | None = None, **changes: Any) -> SweepConf
     return sweep_config(**{"search": SEARCH | (search or {}), "seeds": [0, 1], **changes})
 
 
-def opened(config: SweepConfig, folders: SweepFolders, place: WorkerContext) -> Search:
+def opened(config: SweepConfig, folders: SweepFolders, context: WorkerContext) -> SearchRun:
     assert config.search is not None
     plans = group_plans(config, config.search, study=folders.study, prepared=folders.prepared)
-    return open_search_run(
-        plans, plan_of(config, folders).recorded, place, MemoryTracker(), lambda trials: {}
-    )
+    recorded = plan_of(config, folders).recorded
+    return SearchRun(plans, recorded, context, MemoryTracker(), lambda trials: {})
 
 
 def search_here(config: SweepConfig, folders: SweepFolders, most: int = 1000) -> list[TrialRecord]:
     """The search without Ray, one trial at a time in this process, given up after `most` trials."""
-    place = workplace(folders)
-    course, records = opened(config, folders, place), []
-    halving = ASHAPruner(config.stop_early) if config.stop_early else None
+    context = worker_context(folders)
+    search, records = opened(config, folders, context), []
+    pruner = ASHAPruner(config.stop_early) if config.stop_early else None
     plan = plan_of(config, folders)
-    if halving:
-        halving.recall((t, plan.records[t.key]) for t in plan.trials if t.key in plan.records)
-    while len(records) < most and (trial := course.next()):
+    if pruner:
+        pruner.replay((t, plan.records[t.key]) for t in plan.trials if t.key in plan.records)
+    while len(records) < most and (trial := search.next_trial()):
 
         def report(epoch, trial=trial):
-            reason = halving and halving.judge(trial, epoch.epoch, epoch.metrics.get(MAP))
+            reason = pruner and pruner.should_stop(trial, epoch.epoch, epoch.metrics.get(MAP))
             if reason:
                 raise StoppedEarlyError(reason)
 
-        records.append(execute(trial, place, report))
-        course.tell(trial)
+        records.append(execute(trial, context, report))
+        search.record_result(trial)
     return records
 
 
 def search_untrained(config: SweepConfig, folders: SweepFolders, most: int = 1000) -> list[TrialRecord]:
     """As `search_here`, but no trial is trained: its metrics are drawn from its config."""
-    place = workplace(folders)
-    course, records = opened(config, folders, place), []
-    while len(records) < most and (trial := course.next()):
+    context = worker_context(folders)
+    search, records = opened(config, folders, context), []
+    while len(records) < most and (trial := search.next_trial()):
         values = np.random.default_rng(int(trial.keys.train[:8], 16)).uniform(0, 1, 2)
         metrics = dict(zip((MAP, OPIS), values.tolist(), strict=True))
         records.append(make_record(trial, status="finished", metrics=metrics))
         RecordFolder(folders.records).write(records[-1])
-        course.tell(trial)
+        search.record_result(trial)
     return records
 
 
@@ -90,5 +89,5 @@ def record_of(key: str, status: str = "finished", **metrics: float | None) -> Tr
     )
 
 
-def ask_of(number: int, **params: Any) -> Ask:
-    return Ask(number=number, params=params, trial_key=f"k{number}")
+def suggestion_of(number: int, **params: Any) -> Suggestion:
+    return Suggestion(number=number, params=params, trial_key=f"k{number}")

@@ -1,4 +1,4 @@
-"""Search and early stopping through Ray: what runs, what MLflow shows, and a kill in mid-search."""
+"""SearchRun and early stopping through Ray: what runs, what MLflow shows, and a kill in mid-search."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def folders(tmp_path, small_data):
     return SweepFolders(tmp_path / "study", small_data.folder.parent)
 
 
-def asks(folders):
+def suggestions(folders):
     return {
-        path.name: [ask.trial_key for ask in SearchLog(path).asks()]
+        path.name: [suggestion.trial_key for suggestion in SearchLog(path).suggestions()]
         for path in sorted((folders.state / "search").glob("*.jsonl"))
     }
 
@@ -45,9 +45,9 @@ def test_a_search_through_ray(folders):
     tracker = MlflowTracker.for_study("search", folders.state, None)
     plan = run_sweep(config_of(), folders, tracker)
     assert not plan.missing
-    assert [len(keys) for keys in asks(folders).values()] == [4, 4]
+    assert [len(keys) for keys in suggestions(folders).values()] == [4, 4]
     records = plan.records
-    assert len(records) == len({key for keys in asks(folders).values() for key in keys}) + 2
+    assert len(records) == len({key for keys in suggestions(folders).values() for key in keys}) + 2
     stopped = {key for key, record in records.items() if record.status == "stopped"}
     assert stopped
     assert all(len(records[key].curve) == 2 for key in stopped)
@@ -96,11 +96,11 @@ def test_settings_whose_process_dies_are_failed_and_tried_again(folders):
     plan = run_sweep(searching(rate, **few, resources=strict, attempts=1), folders, MemoryTracker())
     assert [plan.records[trial.key].status for trial in plan.trials] == ["failed", "failed"]
     assert all(record.error.startswith("time limit") for record in plan.records.values())
-    before = asks(folders)
+    before = suggestions(folders)
     again = search_here(searching(rate, **few), folders)
     assert [record.status for record in again] == ["finished", "finished"]
     assert [record.trial_key for record in again] == [trial.key for trial in plan.trials]
-    assert asks(folders) == before
+    assert suggestions(folders) == before
 
 
 def sweep(study: str, prepared: str) -> None:
@@ -113,7 +113,7 @@ def told(records):
     }
 
 
-def test_a_search_that_is_killed_goes_on_to_the_same_trials(folders, tmp_path):
+def test_a_search_that_is_killed_resumes_to_the_same_trials(folders, tmp_path):
     """SIGKILL of the driver while the search's fourth trial runs; the other search is run in this process."""
     whole = SweepFolders(tmp_path / "whole", folders.prepared)
     expected = search_here(config_of(), whole)
@@ -123,12 +123,12 @@ def test_a_search_that_is_killed_goes_on_to_the_same_trials(folders, tmp_path):
     )
     driver.start()
     deadline = time.monotonic() + 120
-    while sum(map(len, asks(folders).values())) < 4 and time.monotonic() < deadline:
+    while sum(map(len, suggestions(folders).values())) < 4 and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(driver.pid, signal.SIGKILL)
     driver.join()
     assert 0 < len(RecordFolder(folders.records).all()) < len(expected)
 
     sweep(str(folders.study), str(folders.prepared))
-    assert asks(folders) == asks(whole)
+    assert suggestions(folders) == suggestions(whole)
     assert told(RecordFolder(folders.records).all()) == told(expected)

@@ -1,4 +1,4 @@
-"""The course of a search without Ray: what runs, what a restart changes (nothing), what is published."""
+"""The run of a search without Ray: what runs, what a restart changes (nothing), what is published."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.sweep.search.searches import (
     search_untrained,
     searching,
 )
-from tests.sweep.sweeps import plan_of, run_here, sweep_config, workplace
+from tests.sweep.sweeps import plan_of, run_here, sweep_config, worker_context
 
 RATE_ALONE = {"space": {RATE: SEARCH["space"][RATE]}}
 
@@ -55,16 +55,19 @@ def stopping(**search):
 
 
 def logs(folders):
-    return {path.name: SearchLog(path).asks() for path in sorted((folders.state / "search").glob("*.jsonl"))}
+    return {
+        path.name: SearchLog(path).suggestions()
+        for path in sorted((folders.state / "search").glob("*.jsonl"))
+    }
 
 
 def test_each_variant_searches_and_its_best_setting_runs_at_all_seeds(whole):
     folders, records = whole
     plan = plan_of(stopping(), folders)
     assert not plan.missing
-    assert not plan.to_ask
+    assert not plan.remaining_trials
     assert len(records) == len(plan.trials) == 2 * 4 + 2
-    assert [len(asks) for asks in logs(folders).values()] == [4, 4]
+    assert [len(suggestions) for suggestions in logs(folders).values()] == [4, 4]
     for variant in ("baseline", "tcm"):
         here = [trial for trial in plan.trials if trial.cell.labels["variant"] == variant]
         chosen = [trial for trial in here if trial.cell.labels["role"] == "chosen"]
@@ -90,7 +93,7 @@ def test_weak_settings_are_stopped_and_leave_nothing_but_their_record(whole):
 
 
 @pytest.mark.parametrize("cut", [5, 8])
-def test_a_search_that_was_cut_goes_on_to_the_same_trials(whole, folders, cut):
+def test_an_interrupted_search_resumes_to_the_same_trials(whole, folders, cut):
     """As a process leaves it that is killed while it runs the trial after `cut` trials."""
     finished, records = whole
     shutil.copytree(finished.state, folders.state)
@@ -107,74 +110,86 @@ def test_a_search_that_was_cut_goes_on_to_the_same_trials(whole, folders, cut):
     assert logs(folders) == logs(finished)
 
 
-def test_an_ask_whose_trial_never_ended_is_run_first(folders):
-    asked = opened(searching(), folders, workplace(folders)).next()
+def test_a_suggestion_whose_trial_never_ended_is_run_first(folders):
+    asked = opened(searching(), folders, worker_context(folders)).next_trial()
     assert not folders.records.exists()
     assert plan_of(searching(), folders).missing[0].key == asked.key
     assert search_untrained(searching(), folders, most=1)[0].trial_key == asked.key
-    assert [len(asks) for asks in logs(folders).values()] == [1]
+    assert [len(suggestions) for suggestions in logs(folders).values()] == [1]
 
 
-def test_more_trials_go_on_in_the_same_log(folders):
+def test_more_trials_continue_the_same_log(folders):
     search_untrained(searching({"trials": 2}), folders)
     before = logs(folders)
     plan = plan_of(searching({"trials": 5}), folders)
-    assert [(state.asked, state.to_ask) for state in plan.searches] == [(2, 3), (2, 3)]
+    assert [(state.suggested, state.remaining) for state in plan.searches] == [(2, 3), (2, 3)]
     search_untrained(searching({"trials": 5}), folders)
     after = logs(folders)
-    assert {name: asks[:2] for name, asks in after.items()} == before
-    assert [len(asks) for asks in after.values()] == [5, 5]
+    assert {name: suggestions[:2] for name, suggestions in after.items()} == before
+    assert [len(suggestions) for suggestions in after.values()] == [5, 5]
     assert not plan_of(searching({"trials": 5}), folders).missing
 
 
 def test_several_at_a_time_lose_and_double_nothing(folders):
-    config, place = searching(), workplace(folders)
-    course = opened(config, folders, place)
+    config, context = searching(), worker_context(folders)
+    search = opened(config, folders, context)
     running, ended = [], []
-    while len(running) < 4 and (trial := course.next()):
+    while len(running) < 4 and (trial := search.next_trial()):
         running.append(trial)
     while running:
         trial = running.pop(len(running) // 2)
-        record_lost([trial], {trial.key: "not run"}, place, MemoryTracker())
+        record_lost([trial], {trial.key: "not run"}, context, MemoryTracker())
         ended.append(trial.key)
-        course.tell(trial)
-        while len(running) < 4 and (found := course.next()):
+        search.record_result(trial)
+        while len(running) < 4 and (found := search.next_trial()):
             running.append(found)
-    assert course.finished
+    assert search.finished
     assert len(ended) == len(set(ended)) == 6
-    assert sorted(ask.trial_key for asks in logs(folders).values() for ask in asks) == sorted(ended)
+    assert sorted(
+        suggestion.trial_key for suggestions in logs(folders).values() for suggestion in suggestions
+    ) == sorted(ended)
 
 
 def test_several_that_a_kill_cut_are_run_first_and_once(folders):
     config = searching()
-    course = opened(config, folders, workplace(folders))
-    cut = [course.next().key for _ in range(4)]
+    search = opened(config, folders, worker_context(folders))
+    cut = [search.next_trial().key for _ in range(4)]
     before = logs(folders)
     records = search_untrained(config, folders)
     assert sorted(record.trial_key for record in records[:4]) == sorted(cut)
     assert len({record.trial_key for record in records}) == len(records) == 2 * (3 + 1)
     after = logs(folders)
-    assert [len(asks) for asks in after.values()] == [3, 3]
-    assert all(after[name][: len(asks)] == asks for name, asks in before.items())
+    assert [len(suggestions) for suggestions in after.values()] == [3, 3]
+    assert all(after[name][: len(suggestions)] == suggestions for name, suggestions in before.items())
 
 
 def test_a_failed_trial_is_tried_again_by_the_next_run_alone(folders):
-    config, place = searching({"trials": 2} | RATE_ALONE, regularizers=[[]]), workplace(folders)
-    course = opened(config, folders, place)
+    config, context = searching({"trials": 2} | RATE_ALONE, regularizers=[[]]), worker_context(folders)
+    search = opened(config, folders, context)
     died = []
-    while trial := course.next():
-        record_lost([trial], {trial.key: "it died"}, place, MemoryTracker())
-        course.tell(trial)
+    while trial := search.next_trial():
+        record_lost([trial], {trial.key: "it died"}, context, MemoryTracker())
+        search.record_result(trial)
         died.append(trial.key)
     assert len(died) == 2
     assert [trial.key for trial in plan_of(config, folders).missing] == died
     records = search_untrained(config, folders)
     assert [record.trial_key for record in records[:2]] == died
     assert [record.labels["role"] for record in records[2:]] == ["chosen"]
-    assert [len(asks) for asks in logs(folders).values()] == [2]
+    assert [len(suggestions) for suggestions in logs(folders).values()] == [2]
 
 
-def test_a_setting_that_diverges_has_answered(folders):
+def test_nothing_is_chosen_while_a_failed_setting_runs_again(folders):
+    config = searching({"trials": 2} | RATE_ALONE, regularizers=[[]])
+    _, second = search_untrained(config, folders, most=2)
+    failed = second.model_copy(update={"status": "failed", "error": "it died", "metrics": {}})
+    RecordFolder(folders.records).write(failed)
+    search = opened(config, folders, worker_context(folders))
+    assert search.next_trial().key == second.trial_key
+    assert search.next_trial() is None
+
+
+def test_a_setting_that_diverges_is_complete(folders):
     trial = sweep_config().trial
     trial = trial | {"train": trial["train"] | {"optimizer": {"name": "sgd"}}}
     losses = {"contrastive": {"loss": {"name": "contrastive"}}}
@@ -201,7 +216,7 @@ def test_settings_that_repeat_are_not_run_again(folders):
     config = searching({"space": space, "trials": 6}, regularizers=[[]], seeds=[0])
     records = search_untrained(config, folders)
     assert len(records) == 2
-    assert [len(asks) for asks in logs(folders).values()] == [6]
+    assert [len(suggestions) for suggestions in logs(folders).values()] == [6]
 
 
 def test_values_that_do_not_go_together_are_logged_and_not_run(folders):
@@ -212,23 +227,23 @@ def test_values_that_do_not_go_together_are_logged_and_not_run(folders):
     }
     config = searching({"space": space, "trials": 8}, regularizers=[[]], seeds=[0])
     records = search_untrained(config, folders)
-    (asks,) = logs(folders).values()
-    refused = [ask for ask in asks if ask.refused]
+    (suggestions,) = logs(folders).values()
+    refused = [suggestion for suggestion in suggestions if suggestion.refused]
     assert refused
-    assert all("multiple of images_per_class" in ask.refused for ask in refused)
-    assert len(records) == len({ask.trial_key for ask in asks if not ask.refused})
+    assert all("multiple of images_per_class" in suggestion.refused for suggestion in refused)
+    assert len(records) == len({suggestion.trial_key for suggestion in suggestions if not suggestion.refused})
     assert not plan_of(config, folders).missing
 
 
-def test_a_search_of_which_no_setting_can_run_is_told(folders):
+def test_a_search_of_which_no_setting_can_run_is_reported(folders):
     space = {
         "train.images_per_class": {"low": 4, "high": 16}
     }  # 4 and 16 divide the batch, little between them does
     config = searching({"space": space, "trials": 1}, regularizers=[[]], seeds=[0])
     assert search_untrained(config, folders) == []
     plan = plan_of(config, folders)
-    assert (plan.trials, plan.missing, plan.to_ask) == ([], [], 0)
-    assert plan.searches_without_result == ["small resnet ms off"]
+    assert (plan.trials, plan.missing, plan.remaining_trials) == ([], [], 0)
+    assert plan.searches_without_result == ["small resnet ms baseline"]
 
 
 def test_a_variant_without_a_space_has_one_setting(folders):
@@ -290,8 +305,8 @@ def test_stopped_and_searched_trials_are_out_of_the_comparisons(whole):
     assert study.searched["status"].to_list().count("stopped") > 0
 
 
-def test_a_search_that_is_not_at_its_end_is_told_apart(folders):
-    """`dmlcore check` of a study whose search has settings to ask."""
+def test_an_unfinished_search_is_reported(folders):
+    """`dmlcore check` of a study whose search has settings left to try."""
     data = folders.study.parent / "data"
     data.mkdir()
     (data / "dvc.yaml").touch()
@@ -315,7 +330,7 @@ def test_a_grid_has_no_such_columns(folders):
     assert not [name for name in table.columns if name in ("role", "ask") or name.startswith("search/")]
 
 
-def test_without_early_stopping_a_stopped_trial_is_run_whole(whole, folders):
+def test_without_early_stopping_a_stopped_trial_runs_to_its_end(whole, folders):
     config, (finished, _) = stopping(), whole
     shutil.copytree(finished.state, folders.state)
     stopped = {key for key, record in plan_of(config, folders).records.items() if record.status == "stopped"}
@@ -330,12 +345,17 @@ def test_the_plan_tells_what_a_search_has_still_to_ask(folders):
     config = searching()
     search_untrained(config, folders, most=1)
     said = list(preview(plan_of(config, folders), config, folders.study / config.storage))
-    assert "search of [small resnet ms off]: 1 asked, 2 to ask, then the chosen setting at 2 seeds" in said
-    assert "search of [small resnet ms tcm]: 0 asked, 3 to ask, then the chosen setting at 2 seeds" in said
+    assert (
+        "search of [small resnet ms baseline]: 1 tried, 2 still to try, then the chosen setting at 2 seeds"
+        in said
+    )
+    assert (
+        "search of [small resnet ms tcm]: 0 tried, 3 still to try, then the chosen setting at 2 seeds" in said
+    )
     assert any(line.startswith("time of the searches: ") for line in said)
     search_untrained(config, folders)
     done = list(preview(plan_of(config, folders), config, folders.study / config.storage))
-    assert "search of [small resnet ms off]: 3 asked, 0 to ask" in done
+    assert "search of [small resnet ms baseline]: 3 tried, 0 still to try" in done
     assert not any(line.startswith("time") for line in done)
 
 

@@ -6,8 +6,13 @@ import pytest
 
 from dmlcore.config.base import ConfigError, parse
 from dmlcore.config.sweep import ParameterConfig, SearchConfig
-from dmlcore.sweep.search.groups import check_groups, search_groups
-from dmlcore.sweep.search.space import applicable, ends, put
+from dmlcore.sweep.search.groups import (
+    applicable_space,
+    check_groups,
+    corners,
+    search_groups,
+    with_values,
+)
 from tests.sweep.search.searches import MARGIN, RATE, SEARCH, searching
 
 TCM = {"name": "tcm", "params": {"negative_margin": 0.5}}
@@ -16,20 +21,20 @@ RANGE = ParameterConfig(low=0.0, high=1.0)
 
 def test_a_path_of_a_regulariser_belongs_to_the_variants_that_have_it():
     space = dict.fromkeys([MARGIN, RATE, "regularizers.0.params.negative_margin"], RANGE)
-    assert list(applicable(space, {"regularizers": [TCM]})) == [
+    assert list(applicable_space(space, {"regularizers": [TCM]})) == [
         RATE,
         MARGIN,
         "regularizers.0.params.negative_margin",
     ]
-    assert list(applicable(space, {"regularizers": []})) == [RATE]
+    assert list(applicable_space(space, {"regularizers": []})) == [RATE]
     other = {"name": "unified_threshold", "params": {}}
-    assert MARGIN not in applicable(space, {"regularizers": [other]})
-    assert MARGIN in applicable(space, {"regularizers": [other, TCM]})
+    assert MARGIN not in applicable_space(space, {"regularizers": [other]})
+    assert MARGIN in applicable_space(space, {"regularizers": [other, TCM]})
 
 
 def test_values_are_put_at_their_paths_and_nothing_else_changes():
     values = {"train": {"epochs": 3}, "regularizers": [{"name": "a"}, TCM]}
-    found = put(values, {RATE: 0.1, MARGIN: 0.8, "regularizers.0.params.weight": 2})
+    found = with_values(values, {RATE: 0.1, MARGIN: 0.8, "regularizers.0.params.weight": 2})
     assert found == {
         "train": {"epochs": 3, "optimizer": {"learning_rate": 0.1}},
         "regularizers": [
@@ -43,12 +48,12 @@ def test_values_are_put_at_their_paths_and_nothing_else_changes():
 @pytest.mark.parametrize("path", ["train.epochs.x", "regularizers.7.params.x"])
 def test_a_path_to_nowhere_is_refused(path):
     with pytest.raises(ConfigError, match="must lead to a setting"):
-        put({"train": {"epochs": 3}, "regularizers": [TCM]}, {path: 1})
+        with_values({"train": {"epochs": 3}, "regularizers": [TCM]}, {path: 1})
 
 
 def test_the_ends_of_a_space():
     space = {"x": RANGE, "y": ParameterConfig(values=("a", "b", "c"))}
-    assert ends(space) == ({"x": 0.0, "y": "a"}, {"x": 1.0, "y": "c"})
+    assert corners(space) == ({"x": 0.0, "y": "a"}, {"x": 1.0, "y": "c"})
 
 
 def test_a_group_is_a_cell_without_its_seed():
@@ -128,7 +133,7 @@ def test_a_search_that_makes_no_sense_is_refused(change, words):
 
 def test_whole_numbers_stay_whole():
     found = parse(SearchConfig, SEARCH | {"space": {"train.epochs": {"low": 2, "high": 9}}}, "params.yaml")
-    assert [type(end) for point in ends(found.space) for end in point.values()] == [int, int]
+    assert [type(end) for point in corners(found.space) for end in point.values()] == [int, int]
 
 
 def test_a_path_of_no_variant_is_refused():

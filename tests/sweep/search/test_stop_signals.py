@@ -1,4 +1,4 @@
-"""The driver's word to end a trial, on a shared disk and through an exchange."""
+"""The driver's signal to end a trial, on a shared disk and through an object store."""
 
 from __future__ import annotations
 
@@ -8,42 +8,43 @@ import pytest
 
 from dmlcore.records import RecordFolder
 from dmlcore.sweep.execution.worker import StoppedEarlyError
-from dmlcore.sweep.ray.remote_worker import download_results, offer, run_remote
+from dmlcore.sweep.ray.callbacks import StopSignals
+from dmlcore.sweep.ray.remote_worker import download_results, run_remote, upload_inputs
 from dmlcore.sweep.ray.shared_storage import SharedStorage
-from dmlcore.sweep.ray.stop_signals import StopSignals
 from dmlcore.sweep.run import SweepFolders
-from tests.sweep.search.searches import workplace
-from tests.sweep.search.test_asha import trial
+from tests.sweep.search.searches import worker_context
+from tests.sweep.search.test_early_stopping import trial
 from tests.sweep.sweeps import plan_of, sweep_config
 
 
-@pytest.fixture(params=["disk", "exchange"])
-def verdicts(request, tmp_path):
-    return StopSignals(tmp_path, SharedStorage(tmp_path.as_uri()) if request.param == "exchange" else None)
+@pytest.fixture(params=["disk", "object store"])
+def stop_signals(request, tmp_path):
+    address = tmp_path.as_uri() if request.param == "disk" else f"memory://{tmp_path.name}"
+    return StopSignals(SharedStorage(address))
 
 
-def test_a_word_ends_its_trial_once(verdicts):
-    verdicts.obey(trial(0))
-    verdicts.leave(trial(0), "rung 1")
-    verdicts.obey(trial(1))
+def test_a_signal_ends_its_trial_once(stop_signals):
+    stop_signals.check(trial(0))
+    stop_signals.request(trial(0), "rung 1")
+    stop_signals.check(trial(1))
     with pytest.raises(StoppedEarlyError, match="rung 1"):
-        verdicts.obey(trial(0))
-    verdicts.obey(trial(0))
+        stop_signals.check(trial(0))
+    stop_signals.check(trial(0))
 
 
-def test_a_word_to_an_earlier_attempt_is_forgotten(verdicts):
-    verdicts.leave(trial(0), "rung 1")
-    verdicts.clear(trial(0))
-    verdicts.obey(trial(0))
+def test_a_signal_to_an_earlier_attempt_is_dropped(stop_signals):
+    stop_signals.request(trial(0), "rung 1")
+    stop_signals.reset(trial(0))
+    stop_signals.check(trial(0))
 
 
-def test_a_trial_that_runs_whole_does_not_ask(verdicts):
-    whole = trial(0, rivals=None)
-    verdicts.leave(whole, "rung 1")
-    verdicts.obey(whole)
+def test_a_trial_without_a_comparison_group_does_not_check(stop_signals):
+    whole = trial(0, comparison_group=None)
+    stop_signals.request(whole, "rung 1")
+    stop_signals.check(whole)
     assert replace(whole, cell=trial(0).cell).key == whole.key
     with pytest.raises(StoppedEarlyError):
-        verdicts.obey(trial(0))
+        stop_signals.check(trial(0))
 
 
 def test_a_trial_without_the_drivers_disk_is_stopped_too(tmp_path, small_data, monkeypatch):
@@ -51,17 +52,17 @@ def test_a_trial_without_the_drivers_disk_is_stopped_too(tmp_path, small_data, m
     folders = SweepFolders(tmp_path / "study", small_data.folder.parent)
     config = sweep_config(regularizers=[[]], stop_early={"grace_epochs": 1})
     (planned,) = plan_of(config, folders).trials
-    exchange = SharedStorage((tmp_path / "exchange").as_uri())
-    word = StopSignals(folders.state / "locks", exchange)
-    offer([planned], exchange)
+    storage = SharedStorage((tmp_path / "storage").as_uri())
+    signals = StopSignals(storage)
+    upload_inputs([planned], storage)
 
     def report(epoch):
         if epoch.epoch == 1:
-            word.leave(planned, "stopped early at epoch 1, rung 1")
-        word.obey(planned)
+            signals.request(planned, "stopped early at epoch 1, rung 1")
+        signals.check(planned)
 
-    assert run_remote(planned, workplace(folders), report, exchange).status == "stopped"
-    record = download_results(planned, exchange, RecordFolder(folders.records))
+    assert run_remote(planned, worker_context(folders), report, storage).status == "stopped"
+    record = download_results(planned, storage, RecordFolder(folders.records))
     assert (record.status, record.error, len(record.curve)) == (
         "stopped",
         "stopped early at epoch 1, rung 1",
@@ -69,5 +70,5 @@ def test_a_trial_without_the_drivers_disk_is_stopped_too(tmp_path, small_data, m
     )
     assert not plan_of(config, folders).missing
     assert not list(tmp_path.glob("s*/**/*.safetensors"))
-    assert not exchange.names(f"storage/{planned.keys.train[:16]}")
-    assert not exchange.names("stop")
+    assert not storage.names(f"storage/{planned.keys.train[:16]}")
+    assert not storage.names("stop")

@@ -1,4 +1,4 @@
-"""Early stopping: who goes on at which rung, against a naive ASHA; the same after a restart."""
+"""Early stopping: which trials pass which rung, against a naive ASHA; the same after a restart."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from dmlcore.config.sweep import StopEarlyConfig
 from dmlcore.sweep.grid import Cell, expand
 from dmlcore.sweep.plan import PlannedTrial
-from dmlcore.sweep.search.asha import ASHAPruner
+from dmlcore.sweep.search.early_stopping import ASHAPruner
 from dmlcore.sweep.trial_key import TrialKeys
 from tests.small import small_trial
 from tests.sweep.search.searches import MAP, record_of
@@ -17,15 +17,15 @@ from tests.sweep.sweeps import sweep_config
 EPOCHS = 20
 
 
-def trial(number, rivals="r", epochs=EPOCHS):
-    cell = Cell({"seed": number}, small_trial(train={"epochs": epochs}), rivals=rivals)
+def trial(number, comparison_group="r", epochs=EPOCHS):
+    cell = Cell({"seed": number}, small_trial(train={"epochs": epochs}), comparison_group=comparison_group)
     return PlannedTrial(cell, TrialKeys(f"{number:016}", "e" * 16, {}), data_folder=None, store_folder=None)
 
 
-def run(halving, planned, curve):
+def run(pruner, planned, curve):
     """The curve up to where the trial is stopped, and the reason."""
     for epoch, value in enumerate(curve):
-        reason = halving.judge(planned, epoch, value)
+        reason = pruner.should_stop(planned, epoch, value)
         if reason:
             return curve[: epoch + 1], reason
     return curve, None
@@ -53,10 +53,10 @@ def naive(curve, rungs, grace, factor):
 
 @pytest.mark.parametrize(("grace", "factor"), [(1, 2), (2, 3), (5, 2)])
 def test_a_trial_ends_where_a_naive_asha_ends_it(grace, factor):
-    halving, rungs = ASHAPruner(StopEarlyConfig(grace_epochs=grace, reduction_factor=factor)), {}
+    pruner, rungs = ASHAPruner(StopEarlyConfig(grace_epochs=grace, reduction_factor=factor)), {}
     ends = []
     for number, curve in enumerate(curves(30)):
-        seen, _ = run(halving, trial(number), curve)
+        seen, _ = run(pruner, trial(number), curve)
         ends.append(len(seen) - 1)
         assert ends[-1] == naive(curve, rungs, grace, factor)
     assert len(set(ends)) > 2
@@ -71,40 +71,40 @@ def test_the_rungs_are_rebuilt_from_the_records():
         record = record_of("k", "stopped" if reason else "finished")
         ended.append((trial(number), record.model_copy(update={"curve": [{MAP: value} for value in seen]})))
     for cut in (1, 9, 20):
-        halving = ASHAPruner(config)
-        halving.recall(ended[:cut])
+        pruner = ASHAPruner(config)
+        pruner.replay(ended[:cut])
         for number in range(cut, len(made)):
-            seen, _ = run(halving, trial(number), made[number])
+            seen, _ = run(pruner, trial(number), made[number])
             assert len(seen) == len(ended[number][1].curve)
 
 
 def test_epochs_that_are_reported_again_are_judged_as_they_were():
-    halving = ASHAPruner(StopEarlyConfig(grace_epochs=2, reduction_factor=2))
-    run(halving, trial(0), [0.9] * 5)
-    seen, reason = run(halving, trial(1), [0.1] * 5)
+    pruner = ASHAPruner(StopEarlyConfig(grace_epochs=2, reduction_factor=2))
+    run(pruner, trial(0), [0.9] * 5)
+    seen, reason = run(pruner, trial(1), [0.1] * 5)
     assert len(seen) == 3
     assert reason == (
         "stopped early at epoch 2, rung 1: validation MAP@R 0.1000 is not among the best 1/2 that came so far"
     )
-    assert [halving.judge(trial(1), epoch, 0.1) for epoch in range(4)] == [None, None, reason, reason]
-    assert run(halving, trial(2), [0.95] * 3) == ([0.95] * 3, None)
-    assert halving.judge(trial(2), 1, 0.0) is None
+    assert [pruner.should_stop(trial(1), epoch, 0.1) for epoch in range(4)] == [None, None, reason, reason]
+    assert run(pruner, trial(2), [0.95] * 3) == ([0.95] * 3, None)
+    assert pruner.should_stop(trial(2), 1, 0.0) is None
 
 
 def test_a_trial_is_not_stopped_at_its_last_epoch():
-    halving = ASHAPruner(StopEarlyConfig(grace_epochs=4))
-    run(halving, trial(0, epochs=4), [0.9] * 5)
-    assert run(halving, trial(1, epochs=4), [0.1] * 5)[1] is None
-    assert "rung 1" in run(halving, trial(2, epochs=5), [0.1] * 6)[1]
+    pruner = ASHAPruner(StopEarlyConfig(grace_epochs=4))
+    run(pruner, trial(0, epochs=4), [0.9] * 5)
+    assert run(pruner, trial(1, epochs=4), [0.1] * 5)[1] is None
+    assert "rung 1" in run(pruner, trial(2, epochs=5), [0.1] * 6)[1]
 
 
 def test_only_rivals_are_compared_and_some_have_none():
-    halving = ASHAPruner(StopEarlyConfig(grace_epochs=1))
-    run(halving, trial(0), [0.9] * 3)
-    assert run(halving, trial(1, rivals="other"), [0.1] * 3)[1] is None
-    assert run(halving, trial(2, rivals=None), [0.1] * 3)[1] is None
-    assert run(halving, trial(3), [0.1] * 3)[1]
-    assert halving.judge(trial(4), 1, None) is None
+    pruner = ASHAPruner(StopEarlyConfig(grace_epochs=1))
+    run(pruner, trial(0), [0.9] * 3)
+    assert run(pruner, trial(1, comparison_group="other"), [0.1] * 3)[1] is None
+    assert run(pruner, trial(2, comparison_group=None), [0.1] * 3)[1] is None
+    assert run(pruner, trial(3), [0.1] * 3)[1]
+    assert pruner.should_stop(trial(4), 1, None) is None
 
 
 def test_in_a_grid_settings_are_rivals_and_neither_variants_nor_seeds():
@@ -117,8 +117,8 @@ def test_in_a_grid_settings_are_rivals_and_neither_variants_nor_seeds():
     )
     groups = {}
     for cell in expand(config):
-        groups.setdefault(cell.rivals, []).append(cell)
+        groups.setdefault(cell.comparison_group, []).append(cell)
     assert sorted(len(cells) for cells in groups.values()) == [2, 2, 4, 4]
     for cells in groups.values():
         assert len({(cell.seed, cell.labels["variant"].split("(")[0]) for cell in cells}) == 1
-    assert {cell.rivals for cell in expand(sweep_config())} == {None}
+    assert {cell.comparison_group for cell in expand(sweep_config())} == {None}

@@ -1,0 +1,84 @@
+"""Guards of a sweep: one driver a study, and limits of seconds and memory for each attempt at a trial."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+WATCHDOG = Path(__file__).with_name("watchdog.py")
+LOCK_SECONDS = 5.0
+"""Wait this long for the lock of a sweep; that of a killed driver is free within 0.04 s."""
+
+
+class SweepBusyError(RuntimeError):
+    """Another process runs this sweep."""
+
+
+@contextmanager
+def sweep_lock(state: Path) -> Iterator[None]:
+    """Hold the lock of the study whose state folder is `state`: one process runs its sweep or delivers its records.
+
+    Raises:
+        SweepBusyError: another process holds it.
+    """
+    state.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(state / "sweep.lock", timeout=LOCK_SECONDS)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise SweepBusyError(
+            f"another process runs the sweep of {state.parent}; wait until it ends or stop it"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of one attempt at a trial; None: no limit."""
+
+    seconds: float | None = None
+    memory_bytes: int | None = None
+
+
+NO_LIMITS = Limits()
+
+
+@contextmanager
+def enforce_limits(limits: Limits, kill_reason_file: Path) -> Iterator[None]:
+    """Run the block under `limits`: if it breaks one, this process is killed and `kill_reason_file` says why.
+
+    A kill from outside, since code in C that hangs holds the interpreter: no signal handler and no exception would end
+    it. And before memory runs out, since Ray's own out-of-memory kill ends the whole sweep.
+    """
+    if limits == NO_LIMITS:
+        yield
+        return
+    numbers = [os.getpid(), limits.seconds or 0, limits.memory_bytes or 0]
+    # As a script, isolated (-I) and without site-packages (-S): importing this package would take seconds.
+    command = [sys.executable, "-I", "-S", WATCHDOG, *numbers, kill_reason_file]
+    watchdog = subprocess.Popen([str(part) for part in command], stdin=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        watchdog.terminate()
+        watchdog.wait()
+
+
+def pop_kill_reason(kill_reason_file: Path) -> str | None:
+    """Return why the watchdog ended the last attempt and remove the file; None if it did not."""
+    try:
+        reason = kill_reason_file.read_text()
+    except FileNotFoundError:
+        return None
+    kill_reason_file.unlink()
+    return reason
