@@ -1,4 +1,4 @@
-"""What mkdocs does beside its plugins: formulas become MathML, and pages show what lies in the folders of results.
+"""Hooks of mkdocs: formulas become MathML, and pages show the committed results.
 
 MathML is drawn by the browser itself, so that neither building nor viewing loads anything from a network.
 """
