@@ -98,13 +98,13 @@ def _row(data: Path, name: str, dataset: DatasetConfig) -> DatasetRow:
 
 def _acquired(data: Path, name: str, dataset: DatasetConfig, source: Source) -> str:
     """Say how far the raw files of a data set have come: downloaded, archives found, or which are missing."""
-    from dmlcore.datasets.acquire.locate import best_form, missing, places
+    from dmlcore.datasets.acquire.locate import best_form, missing_archives, search_folders
     from dmlcore.datasets.acquire.raw_tar import IMAGES_TAR
 
     if (data / "raw" / name / IMAGES_TAR).is_file():
         return "downloaded"
-    folders = [data / folder for folder in places(dataset.archives)]
-    absent = missing(best_form(source, folders), folders)
+    folders = [data / folder for folder in search_folders(dataset.archives)]
+    absent = missing_archives(best_form(source, folders), folders)
     return "missing: " + ", ".join(map(_how_to_get, absent)) if absent else "archives"
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dmlcore.config.data import PreprocessConfig
     from dmlcore.config.trial import TrialConfig
     from dmlcore.data.images import Images
-    from dmlcore.datasets.prepare.encoding import Encoded
+    from dmlcore.datasets.prepare.encoding import EncodedImage
     from dmlcore.models import Embedder
     from dmlcore.training.store import TrialStore
 
@@ -70,7 +70,7 @@ def image_files(given: list[Path]) -> Iterator[Path]:
     Raises:
         ValueError: a path is neither a file nor a folder with images.
     """
-    from dmlcore.datasets.acquire.image_decoding import SUFFIXES
+    from dmlcore.datasets.acquire.local import SUFFIXES
 
     for path in given:
         if path.is_file():
@@ -136,19 +136,19 @@ def _embed_files(
     return torch.cat(parts).numpy(), kept, broken
 
 
-def _encode(files: list[Path], model: TrainedModel) -> list[Encoded]:
+def _encode(files: list[Path], model: TrainedModel) -> list[EncodedImage]:
     """Encode each file as the stage `preprocess` would store it; a broken file gives its error instead."""
-    from dmlcore.datasets.acquire.image_decoding import decoding
     from dmlcore.datasets.prepare.catalogue import Catalogue, Item
     from dmlcore.datasets.prepare.encoding import encoder
+    from dmlcore.datasets.prepare.image_decoding import pillow_for_threads
 
     items = [Item("", "", str(path), "") for path in files]
     catalogue = Catalogue(tuple(items), lambda item: Path(item.source).read_bytes(), model.channels, "", "")
-    with decoding():
+    with pillow_for_threads():
         return list(map(encoder(catalogue, model.preprocess), items))
 
 
-def _in_memory(encoded: list[Encoded], model: TrainedModel) -> Images:
+def _in_memory(encoded: list[EncodedImage], model: TrainedModel) -> Images:
     """Wrap encoded images as a prepared data set would return them from disk."""
     import numpy as np
 

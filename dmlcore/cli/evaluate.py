@@ -33,7 +33,7 @@ def evaluate(
     Example: dmlcore evaluate --embeddings test.npy --labels test_labels.npy --json metrics.json --plot utility.png
     """
     from dmlcore.core.io import write_atomically
-    from dmlcore.metrics import evaluate as compute_metrics
+    from dmlcore.metrics.evaluation import evaluate as compute_metrics
     from dmlcore.records import finite
 
     evaluation = compute_metrics(read_npy(embeddings), read_npy(labels), bootstrap=bootstrap)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from dmlcore.cli import app
 from dmlcore.cli.app import ErrorReportingGroup
 from dmlcore.cli.options import DEFECT, WRONG_INPUT
-from dmlcore.metrics import evaluate
+from dmlcore.metrics.evaluation import evaluate
 
 runner = CliRunner()
 

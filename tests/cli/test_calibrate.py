@@ -78,7 +78,10 @@ def test_a_trial_brings_its_embeddings(tmp_path):
         assert words in refused.output
     path = tmp_path / "study" / "state" / "storage" / records[1].train_key[:16] / "test.safetensors"
     path.write_bytes(path.read_bytes() + b"0")
-    assert "gone or changed" in call("--far", 0.1, "--trial", records[1].trial_key, *arguments).output
+    assert (
+        "are missing or were changed"
+        in call("--far", 0.1, "--trial", records[1].trial_key, *arguments).output
+    )
 
 
 def test_a_trial_with_queries_and_a_gallery_is_calibrated_on_their_pairs(tmp_path):

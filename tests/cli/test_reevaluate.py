@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from dmlcore.cli import app
 from dmlcore.cli.options import INCOMPLETE, WRONG_INPUT
-from dmlcore.metrics import evaluate
+from dmlcore.metrics.evaluation import evaluate
 from tests.cli.study import drawn, write_study
 
 

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from dmlcore.analysis.convergence import RULE, curves, still_rising
-from dmlcore.analysis.metric_labels import one_line, wrapped
+from dmlcore.analysis.convergence import CONVERGENCE_RULE, still_rising, validation_curves
+from dmlcore.analysis.metric_labels import one_line, wrap_text
 from dmlcore.analysis.study import Cell, Study
-from dmlcore.analysis.tuned_settings import REGULARIZERS, family
+from dmlcore.analysis.tuned_settings import REGULARIZERS_COLUMN, regularizer_family
 from dmlcore.metrics.plot import add_footer, colours, house_style, new_figure
 
 COLUMNS, PANEL_INCHES, WIDE_INCHES, LEAST_INCHES = 4, 2.1, 2.4, 5.5
@@ -58,7 +58,7 @@ def convergence_figure(study: Study) -> Figure:
         figure.legend(
             handles=_entries(shades, strokes), loc="outside upper right", ncols=6, fontsize=7.5, frameon=False
         )
-        add_footer(figure, f"{NOTE}\n{RULE}")
+        add_footer(figure, f"{NOTE}\n{CONVERGENCE_RULE}")
     return figure
 
 
@@ -73,9 +73,9 @@ def _places(study: Study) -> dict[Place, list[Cell]]:
 
 
 def _families(study: Study) -> list[str]:
-    if REGULARIZERS not in study.trials.columns:
+    if REGULARIZERS_COLUMN not in study.trials.columns:
         return study.variants
-    names = {family(text) for text in study.trials[REGULARIZERS]}
+    names = {regularizer_family(text) for text in study.trials[REGULARIZERS_COLUMN]}
     return sorted(names, key=lambda name: (name != "baseline", name))
 
 
@@ -92,7 +92,7 @@ def _panel(
     for cell in cells:
         for variant in cell.variants:
             look = (shades[_shade(cell, variant)], strokes.get(cell.axes_text, "-"))
-            drawn.setdefault(look, []).extend(curves(cell, variant).values())
+            drawn.setdefault(look, []).extend(validation_curves(cell, variant).values())
     width = 0.8 if sum(map(len, drawn.values())) <= MANY else 0.45
     judged = [rising for look, found in drawn.items() for rising in _lines(ax, found, *look, width)]
     count = (
@@ -100,7 +100,7 @@ def _panel(
     )
     head = [
         one_line(" ".join(place[:2]), 30),
-        *(wrapped(one_line(name, 44), 30) for name in place[2:]),
+        *(wrap_text(one_line(name, 44), 30) for name in place[2:]),
         count,
     ]
     ax.set_title("\n".join(head), fontsize=7.5)
@@ -111,7 +111,11 @@ def _panel(
 
 def _shade(cell: Cell, variant: str) -> str:
     trials = cell.variants[variant]
-    return family(trials[REGULARIZERS][0]) if REGULARIZERS in trials.columns else variant
+    return (
+        regularizer_family(trials[REGULARIZERS_COLUMN][0])
+        if REGULARIZERS_COLUMN in trials.columns
+        else variant
+    )
 
 
 def _lines(
@@ -143,7 +147,7 @@ def _share_heights(axes: Sequence[Axes], places: Sequence[Place]) -> None:
 
 
 def _entries(shades: Mapping[str, str], strokes: Mapping[str, str]) -> list[Line2D]:
-    lines = [Line2D([], [], color=colour, label=wrapped(name, 40)) for name, colour in shades.items()]
+    lines = [Line2D([], [], color=colour, label=wrap_text(name, 40)) for name, colour in shades.items()]
     for name, stroke in strokes.items():
         style: dict[str, Any] = {"color": "#333333", "linestyle": stroke, "label": one_line(name, 40)}
         lines.append(Line2D([], [], **style))

@@ -13,8 +13,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dmlcore.analysis.embedding import Floats, Picture, numbers
-from dmlcore.analysis.metric_labels import short_variant, wrapped
+from dmlcore.analysis.embedding import Floats, TrialEmbeddings, metrics_text
+from dmlcore.analysis.metric_labels import variant_label, wrap_text
 from dmlcore.analysis.protocol import protocol_text
 from dmlcore.analysis.study import BASELINE, Study
 from dmlcore.metrics.plot import add_footer, house_style, new_figure
@@ -41,7 +41,7 @@ NOTE = (
 )
 
 
-def embedding_figure(study: Study, drawn: Sequence[Picture]) -> Figure:
+def embedding_figure(study: Study, drawn: Sequence[TrialEmbeddings]) -> Figure:
     """A column a variant; a pair of rows (cloud, utility) a cell."""
     cells = list({id(p.cell): p.cell for p in drawn}.values())
     variants = [variant for variant in study.variants if any(p.variant == variant for p in drawn)]
@@ -89,7 +89,7 @@ def spread(angles: Floats, apart: float) -> Floats:
     return result
 
 
-def _cloud(ax: Axes, picture: Picture) -> None:
+def _cloud(ax: Axes, picture: TrialEmbeddings) -> None:
     ax.set_visible(True)
     norms = np.linalg.norm(picture.embeddings, axis=1)
     points = picture.embeddings / np.quantile(norms, 0.95)
@@ -108,9 +108,9 @@ def _cloud(ax: Axes, picture: Picture) -> None:
     ax.grid(False)
     for side in ("left", "bottom"):
         ax.spines[side].set_visible(False)
-    variant = "baseline (no regulariser)" if picture.variant == BASELINE else short_variant(picture.variant)
+    variant = "baseline (no regulariser)" if picture.variant == BASELINE else variant_label(picture.variant)
     cell = picture.cell
-    ax.set_title(f"{cell.dataset} {cell.backbone} {cell.loss_text}\n{wrapped(variant, 48)}", fontsize=9)
+    ax.set_title(f"{cell.dataset} {cell.backbone} {cell.loss_text}\n{wrap_text(variant, 48)}", fontsize=9)
 
 
 def _write_names(ax: Axes, directions: Floats, labels: NDArray[np.int64], names: Sequence[int]) -> None:
@@ -122,15 +122,15 @@ def _write_names(ax: Axes, directions: Floats, labels: NDArray[np.int64], names:
         ax.text(NAMES * np.cos(angle), NAMES * np.sin(angle), str(name), color=shade, **style)
 
 
-def _span(drawn: Sequence[Picture]) -> tuple[float, float]:
+def _span(drawn: Sequence[TrialEmbeddings]) -> tuple[float, float]:
     """Thresholds around the calibration ranges of all variants, so that these can be compared."""
     low = min(p.row["test/distance_min"] for p in drawn)
     high = max(p.row["test/distance_max"] for p in drawn)
     return max(low - (high - low), low / 4), min(2 * high - low, 2.0)
 
 
-def _utility(ax: Axes, picture: Picture, span: tuple[float, float]) -> None:
-    from dmlcore.metrics import evaluate  # torch, which the other parts do without
+def _utility(ax: Axes, picture: TrialEmbeddings, span: tuple[float, float]) -> None:
+    from dmlcore.metrics.evaluation import evaluate  # torch, which the other parts do without
 
     ax.set_visible(True)
     row, points, labels = picture.row, picture.embeddings, picture.labels
@@ -144,7 +144,7 @@ def _utility(ax: Axes, picture: Picture, span: tuple[float, float]) -> None:
     ax.set_ylim(0.0, 1.02)
     ax.set_xlabel("distance threshold (L2)", fontsize=8)
     ax.set_ylabel("utility", fontsize=8)
-    ax.set_title(numbers(row), fontsize=8)
+    ax.set_title(metrics_text(row), fontsize=8)
 
 
 def _far_range(row: dict[str, Any]) -> tuple[float, float]:

@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from dmlcore.analysis.margins import RULE
-from dmlcore.analysis.metric_labels import label, number, one_line
+from dmlcore.analysis.margins import SELECTION_RULE
+from dmlcore.analysis.metric_labels import format_metric, metric_label, one_line
 from dmlcore.analysis.protocol import protocol_text
 from dmlcore.analysis.study import BASELINE, Study
-from dmlcore.analysis.tuned_settings import Place, Setting, chosen, selection_seeds, settings
+from dmlcore.analysis.tuned_settings import FamilyKey, Setting, best_setting, selection_seeds, tuned_settings
 from dmlcore.metrics.plot import add_footer, house_style, new_figure
 
 POSITIVE, NEGATIVE = "tcm.positive_margin", "tcm.negative_margin"
@@ -30,13 +30,13 @@ NOTE = (
 
 def heat_map_figure(study: Study) -> Figure:
     """A row a (data set, backbone, loss) whose TCM has two margins; a column a metric."""
-    found = settings(study)
+    found = tuned_settings(study)
     grids = {place: tried for place, tried in found.items() if is_grid(tried)}
     with house_style():
         figure = new_figure(PANEL_INCHES * len(PANELS) + 0.5, PANEL_INCHES * max(1, len(grids)) + 1.3)
         axes = figure.subplots(max(1, len(grids)), len(PANELS), squeeze=False)
         for row, (place, tried) in zip(axes, grids.items(), strict=False):
-            base = chosen(found.get((*place[:3], BASELINE), []))
+            base = best_setting(found.get((*place[:3], BASELINE), []))
             for ax, metric in zip(row, PANELS, strict=True):
                 _panel(ax, metric, place, tried, base)
         if not grids:
@@ -44,7 +44,7 @@ def heat_map_figure(study: Study) -> Figure:
                 ax.set_axis_off()
             axes[0, 0].text(0.0, 0.5, "no grid of two margins in the plan", transform=axes[0, 0].transAxes)
         figure.suptitle("TCM by its two margins", fontsize=11, x=0.01, ha="left")
-        add_footer(figure, f"{NOTE}\n{RULE}\n{protocol_text(study)}")
+        add_footer(figure, f"{NOTE}\n{SELECTION_RULE}\n{protocol_text(study)}")
     return figure
 
 
@@ -78,10 +78,10 @@ def _best_by_margins(tried: Sequence[Setting]) -> Mapping[tuple[float, float], S
                 setting
             )
     seeds = selection_seeds(tried)
-    return {pair: chosen(group, seeds) or group[0] for pair, group in groups.items()}
+    return {pair: best_setting(group, seeds) or group[0] for pair, group in groups.items()}
 
 
-def _panel(ax: Axes, metric: str, place: Place, tried: Sequence[Setting], base: Setting | None) -> None:
+def _panel(ax: Axes, metric: str, place: FamilyKey, tried: Sequence[Setting], base: Setting | None) -> None:
     ups, downs, values = grid_values(tried, metric)
     colours = colormaps["cividis_r" if "opis" in metric else "cividis"]
     ax.grid(False)
@@ -90,7 +90,7 @@ def _panel(ax: Axes, metric: str, place: Place, tried: Sequence[Setting], base: 
         shade = colours(image.norm(value))[:3] if np.isfinite(value) else (1.0, 1.0, 1.0)
         ink = "black" if np.dot(shade, (0.2126, 0.7152, 0.0722)) > 0.45 else "white"
         ax.text(column, row, _digits(value, metric), ha="center", va="center", fontsize=7, color=ink)
-    best = chosen(tried)
+    best = best_setting(tried)
     if best is not None and {POSITIVE, NEGATIVE} <= best.parameters.keys():
         at = (ups.index(best.parameters[POSITIVE]) - 0.5, downs.index(best.parameters[NEGATIVE]) - 0.5)
         ax.add_patch(
@@ -103,11 +103,11 @@ def _panel(ax: Axes, metric: str, place: Place, tried: Sequence[Setting], base: 
     row = f"{one_line(' '.join((*place[:2], loss)), 40)}\nnegative margin"
     ax.set_ylabel(row if metric == PANELS[0] else "", fontsize=8)
     against = "" if base is None else f"\nbase: {_digits(base.mean(metric), metric)}"
-    ax.set_title(f"{metric.split('/')[0]} {label(metric)}{against}", fontsize=9)
+    ax.set_title(f"{metric.split('/')[0]} {metric_label(metric)}{against}", fontsize=9)
 
 
 def _digits(value: float | None, metric: str) -> str:
     """As few digits as tell neighbours apart: a cell has room for five characters."""
     if value is None or not np.isfinite(value):
         return "-"
-    return number(value, metric) if "opis" in metric else f"{value:.3f}"
+    return format_metric(value, metric) if "opis" in metric else f"{value:.3f}"

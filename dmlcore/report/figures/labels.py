@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from dmlcore.analysis.metric_labels import short_variant, wrapped
+from dmlcore.analysis.metric_labels import variant_label, wrap_text
 from dmlcore.analysis.study import BASELINE, Study
 from dmlcore.metrics.plot import colours, markers
 
@@ -146,7 +146,7 @@ def draw_legend(figure: Figure, legend: Legend, bars: str, axes: Sequence[str]) 
 
 def _fills(legend: Legend) -> list[Line2D]:
     entries = [
-        _entry(short_variant(variant), marker="o", fillstyle=fill) for variant, fill in legend.fills.items()
+        _entry(variant_label(variant), marker="o", fillstyle=fill) for variant, fill in legend.fills.items()
     ]
     if len(entries) - 1 > len(FILLS):
         return [entries[0], _entry(f"on: any of {len(entries) - 1} others", marker="o", fillstyle="none")]
@@ -155,4 +155,4 @@ def _fills(legend: Legend) -> list[Line2D]:
 
 def _entry(text: str, **style: Any) -> Line2D:
     shape = {"linestyle": "", "color": "#333333", "markersize": 7, **style}
-    return Line2D([], [], label=wrapped(text, 24), **shape)
+    return Line2D([], [], label=wrap_text(text, 24), **shape)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from dmlcore.analysis.metric_labels import label, one_line, percent
+from dmlcore.analysis.metric_labels import format_percent, metric_label, one_line
 from dmlcore.analysis.protocol import protocol_text
 from dmlcore.analysis.relations import pareto_front
 from dmlcore.analysis.statistics import Estimate, t_interval
@@ -81,8 +81,8 @@ def tradeoff_figure(study: Study) -> Figure:
         beside = swept if len(legend.colours) <= len(COLOURS) else ["the loss, once"]
         draw_legend(figure, legend, bar_text(whole, study.config.confidence), beside)
         figure.suptitle(
-            f"Does one threshold serve every class? {label(study.config.accuracy)} against "
-            f"{label(study.config.inconsistency)} on the test classes",
+            f"Does one threshold serve every class? {metric_label(study.config.accuracy)} against "
+            f"{metric_label(study.config.inconsistency)} on the test classes",
             fontsize=11,
             x=0.01,
             ha="left",
@@ -124,18 +124,18 @@ def intervals_readable(found: Sequence[Mark]) -> bool:
 def bar_text(whole: bool, confidence: float) -> str:
     """What the bars are."""
     if whole:
-        return f"{percent(confidence)} t-interval over seeds"
-    return f"±1 standard error over seeds ({percent(confidence)} t-intervals, in the tables, would cover the plot)"
+        return f"{format_percent(confidence)} t-interval over seeds"
+    return f"±1 standard error over seeds ({format_percent(confidence)} t-intervals, in the tables, would cover the plot)"
 
 
 def _facet(ax: Axes, name: str, found: Sequence[Mark], legend: Legend, whole: bool, study: Study) -> None:
     ax.set_title(_heading(study, name), fontsize=10)
     ax.set_title("\N{NORTH WEST ARROW} better", loc="left", fontsize=9, color="#555555")
     ax.set_xlabel(
-        f"{label(study.config.inconsistency)}, {study.config.inconsistency} (\N{LEFTWARDS ARROW} lower is better)"
+        f"{metric_label(study.config.inconsistency)}, {study.config.inconsistency} (\N{LEFTWARDS ARROW} lower is better)"
     )
     ax.set_ylabel(
-        f"{label(study.config.accuracy)}, {study.config.accuracy} (higher is better \N{RIGHTWARDS ARROW})"
+        f"{metric_label(study.config.accuracy)}, {study.config.accuracy} (higher is better \N{RIGHTWARDS ARROW})"
     )
     ax.locator_params(nbins=6)
     ax.ticklabel_format(useOffset=False, style="plain")

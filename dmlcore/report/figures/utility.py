@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dmlcore.analysis.metric_labels import number, one_line, short_variant, wrapped
+from dmlcore.analysis.metric_labels import format_metric, one_line, variant_label, wrap_text
 from dmlcore.analysis.protocol import protocol_text
 from dmlcore.analysis.study import BASELINE, Cell, Study
 from dmlcore.core.io import write_atomically
@@ -29,7 +29,7 @@ from dmlcore.metrics.plot import (
 from dmlcore.records import CURVE
 
 if TYPE_CHECKING:
-    from dmlcore.metrics import Evaluation
+    from dmlcore.metrics.evaluation import Evaluation
 
 
 ROW_INCHES = 1.9
@@ -104,8 +104,8 @@ def utility_figure(study: Study) -> Figure:
                 ax.tick_params(labelleft=False)
         width = int(90 / len(variants))
         for variant, ax in zip(variants, grid[0], strict=True):
-            heading = "baseline (no regulariser)" if variant == BASELINE else short_variant(variant)
-            ax.set_title(wrapped(heading, width) + "\n", fontsize=10)
+            heading = "baseline (no regulariser)" if variant == BASELINE else variant_label(variant)
+            ax.set_title(wrap_text(heading, width) + "\n", fontsize=10)
         for ax in grid[-1]:
             ax.set_xlabel("distance threshold (L2)")
         figure.suptitle(f"Utility of one threshold for the test classes{cut}", fontsize=11)
@@ -154,7 +154,7 @@ def _side_by_side(study: Study) -> Figure:
             ax.tick_params(labelsize=7)
         figure.supylabel("utility", fontsize=9)
         figure.suptitle(
-            f"Utility of one threshold for the test classes, {short_variant(variant)}{cut}", fontsize=11
+            f"Utility of one threshold for the test classes, {variant_label(variant)}{cut}", fontsize=11
         )
         add_footer(figure, f"{LINES} {SEEDS} Across: distance threshold (L2).\n" + protocol_text(study))
     return figure
@@ -164,13 +164,13 @@ def save_utility_plot(evaluation: Evaluation, path: Path) -> None:
     """Write utility against threshold of one set of embeddings as PNG.
 
     Args:
-        evaluation: of `dmlcore.metrics.evaluate`; its `utility [C, T]` over its `thresholds [T]`.
+        evaluation: of `dmlcore.metrics.evaluation.evaluate`; its `utility [C, T]` over its `thresholds [T]`.
         path: where to.
     """
     low, high = np.quantile(evaluation.utility, (0.1, 0.9), axis=0)
     thresholds = evaluation.thresholds
     span = (float(thresholds[0]), float(thresholds[-1]))
-    title = f"OPIS {number(evaluation.metrics['opis'], 'opis')} over {len(evaluation.utility)} classes"
+    title = f"OPIS {format_metric(evaluation.metrics['opis'], 'opis')} over {len(evaluation.utility)} classes"
     with house_style():
         figure = curve_figure(thresholds, evaluation.utility.mean(axis=0), low, high, span=span, title=title)
         figure.set_layout_engine("constrained")  # the footer needs room
@@ -206,4 +206,4 @@ def _panel(ax: Axes, cell: Cell, variant: str) -> None:
 def _panel_title(cell: Cell, variant: str, curve: Curve) -> str:
     values = list(cell.values(variant, "test/opis").values())
     opis = float(np.mean(values)) if values else None
-    return f"OPIS {number(opis, 'opis')}, {curve.seeds} seed{'s' if curve.seeds != 1 else ''}"
+    return f"OPIS {format_metric(opis, 'opis')}, {curve.seeds} seed{'s' if curve.seeds != 1 else ''}"

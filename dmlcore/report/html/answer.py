@@ -7,11 +7,17 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from dmlcore.analysis.metric_labels import METRICS, label, number, percent, short_variant
+from dmlcore.analysis.metric_labels import (
+    METRICS,
+    format_metric,
+    format_percent,
+    metric_label,
+    round_significant,
+    variant_label,
+)
 from dmlcore.analysis.paired_tests import overall_test
 from dmlcore.analysis.study import BASELINE
 from dmlcore.analysis.verdict import judgement, verdict
-from dmlcore.report.html.text import rounded
 
 Row = Mapping[str, Any]
 
@@ -42,15 +48,15 @@ class Score:
 
     @property
     def name(self) -> str:
-        return "accuracy" if METRICS[self.metric] else "inconsistency"
+        return "accuracy" if METRICS[self.metric].higher_is_better else "inconsistency"
 
     @property
     def label(self) -> str:
-        return label(self.metric)
+        return metric_label(self.metric)
 
     @property
     def direction(self) -> str:
-        return "higher is better" if METRICS[self.metric] else "lower is better"
+        return "higher is better" if METRICS[self.metric].higher_is_better else "lower is better"
 
     @property
     def helped(self) -> bool:
@@ -66,7 +72,11 @@ class Score:
     @property
     def size(self) -> str:
         """The median change, as a share where there is one."""
-        return _share(self.relative[1]) if self.relative else number(self.change[1], self.metric, signed=True)
+        return (
+            _share(self.relative[1])
+            if self.relative
+            else format_metric(self.change[1], self.metric, signed=True)
+        )
 
     @property
     def span(self) -> str:
@@ -74,7 +84,7 @@ class Score:
         if self.relative:
             low, _, high = (_share(value) for value in self.relative)
         else:
-            low, _, high = (number(value, self.metric, signed=True) for value in self.change)
+            low, _, high = (format_metric(value, self.metric, signed=True) for value in self.change)
         return low if low == high else f"{low} to {high}"
 
 
@@ -143,8 +153,8 @@ def _score(rows: Sequence[Row], metric: str) -> Score:
     return Score(
         metric=metric,
         comparisons=len(rows),
-        better=sum((mean > 0) == METRICS[metric] for mean in means if mean != 0),
-        worse=sum((mean > 0) != METRICS[metric] for mean in means if mean != 0),
+        better=sum((mean > 0) == METRICS[metric].higher_is_better for mean in means if mean != 0),
+        worse=sum((mean > 0) != METRICS[metric].higher_is_better for mean in means if mean != 0),
         relative=_range(known) if len(known) == len(rows) else None,
         change=_range(means),
         sure_better=words.count("better"),
@@ -178,12 +188,12 @@ def _headline(name: str, even: Score, accurate: Score) -> str:
 
 
 def _sentence(score: Score, name: str, confidence: float) -> str:
-    verb = "raised" if METRICS[score.metric] == score.helped else "lowered"
+    verb = "raised" if METRICS[score.metric].higher_is_better == score.helped else "lowered"
     text = f"{_capital(name)} {verb} {score.name} ({score.label}) in {score.most}, "
     text += f"with a median change of {score.size}" + (
         f" (from {score.span})" if " to " in score.span else ""
     )
-    return f"{text}; sure, by its {percent(confidence)} interval, in {_certainty(score)}."
+    return f"{text}; sure, by its {format_percent(confidence)} interval, in {_certainty(score)}."
 
 
 def _certainty(score: Score) -> str:
@@ -202,11 +212,11 @@ def _name(variants: Sequence[str]) -> str:
     if kinds == ["tcm"]:
         return "TCM"
     return (
-        short_variant(kinds[0]).replace("_", " ")
+        variant_label(kinds[0]).replace("_", " ")
         if len(kinds) == 1
         else ("the regularisers" if kinds else "")
     )
 
 
 def _share(value: float) -> str:
-    return f"{100 * (rounded(value) or 0.0):+.0f}\N{NO-BREAK SPACE}%".replace("-", "\N{MINUS SIGN}")
+    return f"{100 * (round_significant(value) or 0.0):+.0f}\N{NO-BREAK SPACE}%".replace("-", "\N{MINUS SIGN}")

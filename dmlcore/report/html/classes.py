@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from dmlcore.analysis.metric_labels import round_significant
 from dmlcore.report.html.images import Pictures
 from dmlcore.report.html.stored import Integers, Pair
-from dmlcore.report.html.table import Row, Table, Value, text, whole
-from dmlcore.report.html.text import rounded
+from dmlcore.report.html.table import Table, TableCell, TableRow, int_cell, text_cell
 
 SHOWN = 6
 """Classes at each end."""
@@ -40,19 +40,19 @@ def class_table(pair: Pair, pictures: Pictures) -> Table:
     )
 
 
-def _row(pair: Pair, pictures: Pictures, kind: str, label: int) -> Row:
+def _row(pair: Pair, pictures: Pictures, kind: str, label: int) -> TableRow:
     members = np.flatnonzero(pair.labels == label)
     at = int(np.searchsorted(pair.on.class_labels, label))
     baseline, on = float(pair.baseline.utility[at]), float(pair.on.utility[at])
     name = pictures.name(int(pair.index[members[0]]), label)
-    return Row(
+    return TableRow(
         [
-            text(kind, kind),
-            text(name),
-            Value("", None, images=_examples(pair, pictures, members, name)),
-            whole(len(members)),
+            text_cell(kind, kind),
+            text_cell(name),
+            TableCell("", None, images=_examples(pair, pictures, members, name)),
+            int_cell(len(members)),
             *(_share(value) for value in (baseline, on)),
-            Value(f"{on - baseline:+.4f}", rounded(on - baseline)),
+            TableCell(f"{on - baseline:+.4f}", round_significant(on - baseline)),
             *(_share(float(rates[at])) for rates in (pair.on.frr, pair.on.far)),
         ]
     )
@@ -63,5 +63,5 @@ def _examples(pair: Pair, pictures: Pictures, members: Integers, name: str) -> l
     return [(address, f"{name}, image {row}") for row, address in found if address]
 
 
-def _share(value: float) -> Value:
-    return Value(f"{value:.4f}", rounded(value))
+def _share(value: float) -> TableCell:
+    return TableCell(f"{value:.4f}", round_significant(value))

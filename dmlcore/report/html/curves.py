@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from dmlcore.analysis.metric_labels import number
+from dmlcore.analysis.metric_labels import format_metric, round_significant
 from dmlcore.analysis.study import BASELINE, Cell, Study
 from dmlcore.report.figures.utility import most_accurate, utility_curve
-from dmlcore.report.html.text import plot_text, rounded
+from dmlcore.report.html.escaping import plot_text
 from dmlcore.report.html.tradeoff import variant_text
 
 MOST_CELLS = 100
@@ -42,7 +42,7 @@ def _variant(cell: Cell, variant: str) -> dict[str, Any]:
     if curve is None:
         return {"heading": heading, "baseline": variant == BASELINE, "missing": "no finished trial"}
     values = list(cell.values(variant, "test/opis").values())
-    opis = number(sum(values) / len(values) if values else None, "opis")
+    opis = format_metric(sum(values) / len(values) if values else None, "opis")
     seeds = f"{curve.seeds} seed{'s' if curve.seeds != 1 else ''}"
     return {
         "heading": heading,
@@ -52,7 +52,7 @@ def _variant(cell: Cell, variant: str) -> dict[str, Any]:
         "mean": _short(curve.mean),
         "low": _short(curve.low),
         "high": _short(curve.high),
-        "span": [rounded(end) for end in curve.span],
+        "span": [round_significant(end) for end in curve.span],
     }
 
 

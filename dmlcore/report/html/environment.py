@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dmlcore.analysis.study import NOT_AXES, Study
+from dmlcore.analysis.study import NON_AXIS_COLUMNS, Study
 from dmlcore.records import RecordError, RecordFolder, TrialRecord
 
 MOST_RECORDS = 1_000
@@ -13,7 +13,9 @@ MOST_RECORDS = 1_000
 
 def shared_settings(study: Study) -> list[tuple[str, str]]:
     """(config path, value) of every setting that all trials have in common."""
-    columns = [c for c in study.trials.columns if c.startswith("config/") and not c.startswith(NOT_AXES)]
+    columns = [
+        c for c in study.trials.columns if c.startswith("config/") and not c.startswith(NON_AXIS_COLUMNS)
+    ]
     values = {column: study.trials[column].unique(maintain_order=True).to_list() for column in columns}
     return [
         (column.removeprefix("config/"), _short(found[0]))

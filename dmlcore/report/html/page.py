@@ -11,23 +11,23 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from dmlcore.analysis.comparisons import comparisons
-from dmlcore.analysis.convergence import curves, still_rising
-from dmlcore.analysis.metric_labels import LEGEND, METRICS, label
+from dmlcore.analysis.convergence import still_rising, validation_curves
+from dmlcore.analysis.metric_labels import LEGEND, METRICS, metric_label
 from dmlcore.analysis.protocol import protocol_text
-from dmlcore.analysis.study import CELL, Study
+from dmlcore.analysis.study import CELL_COLUMNS, Study
 from dmlcore.analysis.verdict import caveats
-from dmlcore.report.extra_analyses import displayed_study, part_sentences
+from dmlcore.report.extra_analyses import analysis_sentences, displayed_study
 from dmlcore.report.html.answer import answers, inconsistency, no_answer, question
 from dmlcore.report.html.classes import class_table
 from dmlcore.report.html.curves import utility_cut, utility_data
 from dmlcore.report.html.environment import environment, shared_settings
+from dmlcore.report.html.escaping import content_policy, script_json
 from dmlcore.report.html.grids import heat_map_data
 from dmlcore.report.html.images import open_pictures
 from dmlcore.report.html.projection import map_data
 from dmlcore.report.html.queries import query_table
 from dmlcore.report.html.searches import search_table
 from dmlcore.report.html.stored import stored_pair
-from dmlcore.report.html.text import content_policy, script_json
 from dmlcore.report.html.tradeoff import legend_entries, tradeoff_data
 from dmlcore.report.html.trials import comparison_table, trial_table
 
@@ -66,13 +66,13 @@ def _sections(study: Study) -> dict[str, Any]:
         "bars": data["tradeoff"]["bars"],
         "linked": link is not None,
         "datasets": sorted(set(shown.trials["dataset"])),
-        "filters": {name: sorted(set(shown.trials[name])) for name in CELL},
-        "metrics": {metric: label(metric) for metric in METRICS},
+        "filters": {name: sorted(set(shown.trials[name])) for name in CELL_COLUMNS},
+        "metrics": {metric: metric_label(metric) for metric in METRICS},
         "comparisons": comparison_table(rows, confidence),
         "trials": trial_table(study, link),
         "searches": search_table(study, link),
         "caveats": caveats(shown, rows),
-        "findings": part_sentences(study),
+        "findings": analysis_sentences(study),
         "reading": LEGEND,
         "grids": data["grids"],
         "closer": closer,
@@ -104,7 +104,10 @@ def _counts(study: Study) -> list[tuple[str, int]]:
 def _converged(study: Study) -> tuple[int, int] | None:
     """Finished trials that were no longer rising, and all whose curve is known; None where none is."""
     found = [
-        curve for cell in study.cells for variant in cell.variants for curve in curves(cell, variant).values()
+        curve
+        for cell in study.cells
+        for variant in cell.variants
+        for curve in validation_curves(cell, variant).values()
     ]
     known = [rising for curve in found if (rising := still_rising(curve)) is not None]
     return (known.count(False), len(known)) if known else None

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from dmlcore.report.html.classes import extreme_classes
+from dmlcore.report.html.escaping import plot_text
 from dmlcore.report.html.images import Pictures
 from dmlcore.report.html.stored import Floats, Pair, Side
-from dmlcore.report.html.text import plot_text
 from dmlcore.report.html.tradeoff import variant_text
 
 BACKGROUND = 1_000

@@ -12,7 +12,7 @@ import numpy as np
 
 from dmlcore.report.html.images import Pictures
 from dmlcore.report.html.stored import Floats, Integers, Pair, Side
-from dmlcore.report.html.table import Row, Table, Value, text, whole
+from dmlcore.report.html.table import Table, TableCell, TableRow, int_cell, text_cell
 
 SHOWN, NEIGHBOURS = 8, 5
 
@@ -91,27 +91,27 @@ def _query(pair: Pair, place: int, rank: int, rank_off: int) -> Query:
     return Query(place, rank, rank_off, nearest.tolist())
 
 
-def _row(pair: Pair, pictures: Pictures, query: Query) -> Row:
+def _row(pair: Pair, pictures: Pictures, query: Query) -> TableRow:
     names = [_name(pair, pictures, place) for place in query.wrong]
-    return Row(
+    return TableRow(
         [
             _shown(pair, pictures, [query.place]),
-            text(_name(pair, pictures, query.place)),
-            whole(query.first_right_off),
-            whole(query.first_right),
+            text_cell(_name(pair, pictures, query.place)),
+            int_cell(query.first_right_off),
+            int_cell(query.first_right),
             _shown(pair, pictures, query.wrong),
-            text("; ".join(names)),
+            text_cell("; ".join(names)),
         ]
     )
 
 
-def _shown(pair: Pair, pictures: Pictures, places: list[int]) -> Value:
+def _shown(pair: Pair, pictures: Pictures, places: list[int]) -> TableCell:
     """The images, or their rows of the manifest where there are none."""
     rows = [int(pair.index[place]) for place in places]
     found = zip(places, (pictures.picture(row) for row in rows), strict=True)
     images = [(address, _name(pair, pictures, place)) for place, address in found if address]
     value = ",".join(map(str, rows))
-    return Value("" if images else f"image {value}", value, images=images)
+    return TableCell("" if images else f"image {value}", value, images=images)
 
 
 def _name(pair: Pair, pictures: Pictures, place: int) -> str:

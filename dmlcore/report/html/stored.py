@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from dmlcore.analysis.embedding import stored_file
+from dmlcore.analysis.embedding import embeddings_path
 from dmlcore.analysis.study import BASELINE, Cell, Study
 
 if TYPE_CHECKING:
-    from dmlcore.metrics import Evaluation
+    from dmlcore.metrics.evaluation import Evaluation
 
 
 Floats = NDArray[np.float64]
@@ -97,7 +97,7 @@ def _stored(study: Study, cell: Cell, variant: str) -> tuple[Cell, str, int, Pat
         return None
     keys = {name: _finished(cell, name) for name in (BASELINE, variant)}
     for seed in sorted(keys[BASELINE].keys() & keys[variant].keys()):
-        baseline, on = (stored_file(study, keys[name][seed]) for name in (BASELINE, variant))
+        baseline, on = (embeddings_path(study, keys[name][seed]) for name in (BASELINE, variant))
         if baseline and on:
             return cell, variant, seed, baseline, on
     return None
@@ -133,7 +133,7 @@ def _side(
     variant: str, embeddings: Any, labels: Integers, is_query: NDArray[np.bool_] | None, trial: dict[str, Any]
 ) -> Side:
     # here, not above: the page of a study without stored embeddings does without torch
-    from dmlcore.metrics import evaluate
+    from dmlcore.metrics.evaluation import evaluate
 
     far_range = tuple(json.loads(trial.get(FAR_RANGE) or "[0.01, 0.1]"))
     found = evaluate(

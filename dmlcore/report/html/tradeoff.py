@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from dmlcore.analysis.metric_labels import METRICS, label, number, percent, short_variant
+from dmlcore.analysis.metric_labels import (
+    METRICS,
+    format_metric,
+    format_percent,
+    metric_label,
+    round_significant,
+    variant_label,
+)
 from dmlcore.analysis.relations import pareto_front
 from dmlcore.analysis.statistics import Estimate, t_interval
 from dmlcore.analysis.study import BASELINE, Study
 from dmlcore.report.figures.labels import legend_of
 from dmlcore.report.figures.tradeoff import Mark, bar_text, intervals_readable, marks
-from dmlcore.report.html.text import plot_text, rounded
+from dmlcore.report.html.escaping import plot_text
 
 SYMBOLS = {
     "o": ("circle", "\N{BLACK CIRCLE}"),
@@ -50,7 +57,10 @@ def tradeoff_data(study: Study, metric: str, run_link: str | None) -> dict[str, 
         drawn.append(
             _mark(study, mark, whole) | style | {"cell": places[id(mark.cell)], "runs": _runs(mark, run_link)}
         )
-    axes = {"x": plot_text(label(f"test/{metric}")), "y": plot_text(label(study.config.accuracy))}
+    axes = {
+        "x": plot_text(metric_label(f"test/{metric}")),
+        "y": plot_text(metric_label(study.config.accuracy)),
+    }
     return {"marks": drawn, "bars": bar_text(whole, study.config.confidence), "axes": axes}
 
 
@@ -67,7 +77,7 @@ def legend_entries(study: Study) -> dict[str, list[tuple[str, str, str]]]:
 
 
 def variant_text(variant: str) -> str:
-    return "baseline (no regulariser)" if variant == BASELINE else short_variant(variant)
+    return "baseline (no regulariser)" if variant == BASELINE else variant_label(variant)
 
 
 def _front(found: Sequence[Mark]) -> set[int]:
@@ -88,10 +98,10 @@ def _mark(study: Study, mark: Mark, whole: bool) -> dict[str, Any]:
         "loss": cell.loss,
         "variant": mark.variant,
         "baseline": mark.variant == BASELINE,
-        "x": rounded(mark.x.mean),
-        "y": rounded(mark.y.mean),
-        "dx": rounded(_bar(mark.x, whole)),
-        "dy": rounded(_bar(mark.y, whole)),
+        "x": round_significant(mark.x.mean),
+        "y": round_significant(mark.y.mean),
+        "dx": round_significant(_bar(mark.x, whole)),
+        "dy": round_significant(_bar(mark.y, whole)),
         "lines": _lines(study, mark),
     }
 
@@ -110,13 +120,17 @@ def _lines(study: Study, mark: Mark) -> list[str]:
     ]
     for metric in METRICS:
         values = cell.values(mark.variant, f"test/{metric}")
-        lines.append(f"{label(metric)} {_interval(t_interval(list(values.values()), level), metric)}")
-    return [*lines, f"{mark.y.seeds} of {planned} seeds; {percent(level)} intervals"]
+        lines.append(f"{metric_label(metric)} {_interval(t_interval(list(values.values()), level), metric)}")
+    return [*lines, f"{mark.y.seeds} of {planned} seeds; {format_percent(level)} intervals"]
 
 
 def _interval(found: Estimate, metric: str) -> str:
-    ends = "" if found.low is None else f" ({number(found.low, metric)} to {number(found.high, metric)})"
-    return number(found.mean, metric) + ends
+    ends = (
+        ""
+        if found.low is None
+        else f" ({format_metric(found.low, metric)} to {format_metric(found.high, metric)})"
+    )
+    return format_metric(found.mean, metric) + ends
 
 
 def _runs(mark: Mark, run_link: str | None) -> list[tuple[str, str]]:
