@@ -79,8 +79,8 @@ def sweep_part(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         run = Sleeper(settings["sleep"]) if "sleep" in settings else run_trial
         with Watch(folders.records, settings["trials"]) as watch:
             started = time.time()
-            with BackgroundTracker(tracker, folders.state) as aside:
-                plan = run_sweep(config, folders, aside, run)
+            with BackgroundTracker(tracker, folders.state) as background:
+                plan = run_sweep(config, folders, background, run)
             ended = time.time()
         if plan.missing:
             raise RuntimeError(f"{len(plan.missing)} trials failed")
