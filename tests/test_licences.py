@@ -1,4 +1,4 @@
-"""Every data set and every package of weights that the project knows stands in docs/licences.md."""
+"""docs/licences.md lists every data set and every package of weights that the project knows."""
 
 from __future__ import annotations
 
