@@ -1,4 +1,4 @@
-"""docs/licences.md lists every data set and every package of weights that the project knows."""
+"""Every data set and every package of weights that the project knows stands in docs/licences.md."""
 
 from __future__ import annotations
 
