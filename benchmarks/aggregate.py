@@ -3,7 +3,7 @@
 python -m benchmarks.aggregate [--trials 100 1000 10000]
 
 The records are made up in the size of real ones (8 epochs of 27 metrics, 83 metrics at the end, utility at 101
-thresholds), without and with TCM, 10 seeds each. Each count runs in a process of its own.
+thresholds), without and with TCM, 10 seeds each. Each count runs in a fresh process.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def figures(root: Path) -> dict[str, str]:
             f"(`{longest_file.relative_to(root / 'dmlcore')}`)"
         ),
         "files that exactly one other imports": f"{single} of {len(texts)}: {single / len(texts):.0%}",
-        "highest fan-in": f"{importers[top]} (`{top.relative_to(root)}`)",
+        "highest fan-in": f"{importers[top]} (`{top.relative_to(root / 'dmlcore')}`)",
         "dependency lines in all dvc.yaml": f"{_dependency_lines(root)}",
         "comments per 100 lines": f"{100 * comments / lines:.1f}",
     }

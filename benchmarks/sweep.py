@@ -1,16 +1,16 @@
-"""What the sweep stage costs beside its trials, against plain loops of the same `run_trial` calls.
+"""What the sweep stage costs in addition to its trials, against plain loops of the same `run_trial` calls.
 
 python -m benchmarks.sweep [--seconds 0 5 30] [--workers 1 2] [--trials 12]    overhead by the length of a trial
 python -m benchmarks.sweep --asleep [--seconds 30] [--workers 2]               the same with trials that sleep
 python -m benchmarks.sweep --counts 10 100 1000                                time and memory by the number of trials
 
-Workers of one thread each against as many plain loops side by side, `--trials` for each of them, in fresh processes.
+Workers of one thread each against as many concurrent plain loops, `--trials` for each of them, in fresh processes.
 `loops` runs from the first call to the last one's end; `sweep` is all of `run_sweep`: plan, Ray's start, the workers'
 imports, MLflow on SQLite, records, table. `start` is the part of it before the first trial and after the last.
 Loops and sweep run in turns of a second, the other one stopped meanwhile; only the seconds of its own turns
 count for each. With as many workers as cores what the driver, Ray and MLflow compute is taken from the trials, and what
 a trial takes drifts with the machine. Trials that sleep need no turns and show what is added to them to the second;
-`beside` is what all processes of the sweep compute meanwhile, in per cent of a core.
+`extra CPU` is what all processes of the sweep compute meanwhile, in per cent of a core.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def by_length(folder: Path, lengths: list[float], counts: list[int], trials: int
 
 
 def row(workers: str, loops: float, found: dict[str, Any], trials: int) -> None:
-    """Print a row; the overhead of a trial is what its worker spent beside it, start and end of the sweep included."""
+    """Print a row; the overhead of a trial is its worker's other time, start and end of the sweep included."""
     spent, start = found["seconds"], found["seconds"] - found["busy"]
     print(
         f"{loops / trials:>9.2f}  {workers:<14} {loops:>9.1f} {spent:>8.1f} {start:>6.1f} "
@@ -76,7 +76,9 @@ def row(workers: str, loops: float, found: dict[str, Any], trials: int) -> None:
 def asleep(folder: Path, lengths: list[float], counts: list[int], trials: int) -> None:
     """Print a row a length and number of workers, reused."""
     print(f"{trials} trials a worker that sleep; seconds")
-    print("  a trial  workers     loops    sweep  start  overhead a trial  sweep / loops  beside", flush=True)
+    print(
+        "  a trial  workers     loops    sweep  start  overhead a trial  sweep / loops  extra CPU", flush=True
+    )
     for length in lengths:
         for workers in counts:
             settings = {"workers": workers, "trials": workers * trials, "reuse": True}
@@ -86,7 +88,7 @@ def asleep(folder: Path, lengths: list[float], counts: list[int], trials: int) -
             start = spent - (found["last"] - found["first"])
             print(
                 f"{length:>9.2f} {workers:>8} {loops:>9.1f} {spent:>8.1f} {start:>6.1f} "
-                f"{(spent - loops) / trials:>17.2f} {spent / loops:>14.3f} {found['beside']:>6.1f}%",
+                f"{(spent - loops) / trials:>17.2f} {spent / loops:>14.3f} {found['extra_cpu']:>9.1f}%",
                 flush=True,
             )
 

@@ -1,4 +1,4 @@
-"""What `benchmarks.sweep` measures, each in a process of its own: a plain loop of `run_trial`, and a sweep.
+"""What `benchmarks.sweep` measures, each in a fresh process: a plain loop of `run_trial`, and a sweep.
 
 python -m benchmarks.sweep_parts loop|sweep FOLDER SETTINGS     the settings as JSON; prints what was found as JSON
 """
@@ -79,8 +79,8 @@ def sweep_part(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         run = Sleeper(settings["sleep"]) if "sleep" in settings else run_trial
         with Watch(folders.records, settings["trials"]) as watch:
             started = time.time()
-            with BackgroundTracker(tracker, folders.state) as aside:
-                plan = run_sweep(config, folders, aside, run)
+            with BackgroundTracker(tracker, folders.state) as background:
+                plan = run_sweep(config, folders, background, run)
             ended = time.time()
         if plan.missing:
             raise RuntimeError(f"{len(plan.missing)} trials failed")
@@ -93,7 +93,7 @@ def sweep_part(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         "ended": ended,
         "seconds": ended - started,
         "mib": [value / 2**20 for pair in zip(watch.early, watch.largest, strict=True) for value in pair],
-        "beside": watch.beside,
+        "extra_cpu": watch.extra_cpu,
     }
 
 
@@ -121,7 +121,7 @@ class Watch:
         self.records, self.trials = records, trials
         self.early = self.largest = (0, 0)
         """Bytes: of this process, of the one that writes to MLflow."""
-        self.beside = float("nan")
+        self.extra_cpu = float("nan")
         """Per cent of a core, from the first record on; known after two looks."""
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look)
@@ -144,7 +144,7 @@ class Watch:
             if 0 < done < self.trials and now - asked > RARELY:
                 asked, spent = now, computed(process)
                 began = began or (now, spent)
-                self.beside = 100 * (spent - began[1]) / max(now - began[0], 1.0)
+                self.extra_cpu = 100 * (spent - began[1]) / max(now - began[0], 1.0)
             if done <= max(1, self.trials // 10):
                 self.early = resident
             elif done < self.trials:  # what the table of all trials takes afterwards is not the sweep's

@@ -93,7 +93,7 @@ TRUE_OPIS = opis(np.array([[-0.1], [0.1]]) * np.linspace(0.9, 1.1, 11))
 
 
 def over_pairs(simulations: int) -> Iterator[Row]:
-    """Pooled FAR and FRR at a fixed threshold; Wilson's interval beside them, which takes pairs as independent."""
+    """Pooled FAR and FRR at a fixed threshold; for comparison Wilson's interval, which takes pairs as independent."""
     distance = 0.2
     truth = {"far": true_far(distance), "frr": true_frr(distance)}
     for classes in (10, 27, 50, 100, 200, 400):

@@ -1,4 +1,4 @@
-"""What mkdocs does beside its plugins: formulas become MathML, and pages show what lies in the folders of results.
+"""Hooks of mkdocs: formulas become MathML, and pages show the committed results.
 
 MathML is drawn by the browser itself, so that neither building nor viewing loads anything from a network.
 """
@@ -30,12 +30,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **context: Any) -> str:
-    """Pages name such a file by its path in the repository, `../results/...`; marks of run blocks go."""
+    """Link results as the site has them, not by their path in the repository; remove the marks of run blocks."""
     return OUTSIDE.sub(r"](\1/", RUN.sub("```bash", markdown))
 
 
 def on_page_content(content: str, **context: Any) -> str:
-    """Each formula as MathML."""
+    """Convert each formula to MathML."""
     return FORMULA.sub(lambda found: _mathml(found[3], display=found[2] == "["), content)
 
 

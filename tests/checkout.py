@@ -1,4 +1,4 @@
-"""A checkout of its own for a test: the project's files, a small image folder in place of glyphs, DVC initialised."""
+"""A checkout for a test: the project's files, a small image folder in place of glyphs, DVC initialised."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SWEEP: dict[str, Any] = {
 
 
 class Checkout:
-    """The project in a folder of its own, and the commands that a user would type there."""
+    """The project in a separate folder, and the commands that a user would type there."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -70,7 +70,7 @@ class Checkout:
         )
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """`dvc ...` in the background, its output in dvc.log."""
+        """Start `dvc ...` in the background, its output in dvc.log."""
         with (self.folder / "dvc.log").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "dvc", *arguments],
@@ -88,7 +88,7 @@ class Checkout:
 
 
 def stage_process(process: subprocess.Popen[bytes], script: str) -> psutil.Process:
-    """The process of a stage below a running `dvc repro`."""
+    """Find the process of a stage below a running `dvc repro`."""
     for child in psutil.Process(process.pid).children(recursive=True):
         command = child.cmdline()
         if any(part.endswith(script) for part in command) and "python" in command[0]:

@@ -32,9 +32,9 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 FENCE = re.compile(r"^( *)```(\w+)([^\n]*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 NEW_STUDY = "studies/mine"
-"""The study that a page tells its reader to make."""
+"""The study that a page tells its reader to create."""
 NOT_HERE = (NEW_STUDY, "studies/NAME", "dmlcore/STUDY", "dmlcore/default")
-"""Patterns, what a reader makes, and names of MLflow experiments."""
+"""Patterns, what a reader creates, and names of MLflow experiments."""
 
 
 class Block(NamedTuple):
@@ -94,7 +94,7 @@ def test_a_yaml_block_fits_the_file_that_its_title_names(block):
 
 
 @pytest.mark.parametrize(("page", "line"), LINES)
-def test_a_command_is_one_that_there_is(page, line):
+def test_a_command_exists(page, line):
     program, *rest = shlex.split(line)
     CHECKS[program](rest)
 
@@ -148,7 +148,7 @@ def make_targets() -> set[str]:
 
 
 def inline(pattern: str) -> set[str]:
-    """What stands in backticks, outside of blocks, and matches."""
+    """Find what is in backticks, outside of blocks, and matches."""
     text = "\n".join(FENCE.sub("", page.read_text(encoding="utf-8")) for page in PAGES)
     return {found for code in re.findall(r"`([^`\n]+)`", text) for found in re.findall(pattern, code)}
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dmlcore.config.data import DatasetConfig
     from dmlcore.datasets.acquire.sources import Archive, Counts, Source
 
-LOCAL = {
+LOCAL_SOURCES = {
     "glyphs": ("Bitstream Vera / DejaVu and STIX font licences", "the fonts inside matplotlib"),
     "image_folder": ("the user's own", "the user's own folder"),
 }
@@ -80,11 +80,13 @@ def _row(data: Path, name: str, dataset: DatasetConfig) -> DatasetRow:
 
     summary = data / "prepared" / name / SUMMARY
     prepared = summary.is_file()
-    if dataset.kind in LOCAL:
+    if dataset.kind in LOCAL_SOURCES:
         counts = (
             Counts(**json.loads(summary.read_text(encoding="utf-8"))["counts"]["all"]) if prepared else None
         )
-        return DatasetRow(name, counts, *LOCAL[dataset.kind], "prepared" if prepared else MADE_BY_REPRO)
+        return DatasetRow(
+            name, counts, *LOCAL_SOURCES[dataset.kind], "prepared" if prepared else MADE_BY_REPRO
+        )
     if not (data / dataset.source).exists():
         if dataset.source.startswith(STUDIES):
             return DatasetRow(name, None, GENERATED, GENERATED, MADE_BY_REPRO)

@@ -1,7 +1,7 @@
-"""A packed data set against a folder of files under DVC, and packing against its decoder and encoder alone.
+"""A prepared data set against a folder of files under DVC, and preparing it against its decoder and encoder alone.
 
-`python -m benchmarks.packed` prints two tables of one run: seconds of `dvc add`, `status` and `checkout`, for the same
-20,000 images packed and as files; images a second of packing on one thread and on all cores.
+`python -m benchmarks.prepared` prints two tables: seconds of `dvc add`, `status` and `checkout`, for the same
+20,000 images in one file and as files; images per second on one thread and on all cores.
 """
 
 from __future__ import annotations
@@ -60,19 +60,19 @@ def photographs(count: int, size: tuple[int, int]) -> Catalogue:
 
 
 def dvc_table(count: int) -> list[tuple[str, float, float]]:
-    """`dvc` command, seconds for the packed form, seconds for the folder."""
+    """`dvc` command, seconds for the prepared data set, seconds for the folder."""
     catalogue = photographs(count, SMALL)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         config = PreprocessConfig(encoding="jpeg", image_size=SMALL[0])
-        prepare("packed", catalogue, config, root / "packed")
+        prepare("prepared", catalogue, config, root / "prepared")
         for item in catalogue.items:
             path = root / "files" / item.source
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(bytes(catalogue.read(item)))
         dvc(root, "init", "--no-scm", "--quiet")
-        packed, files = dvc_seconds(root, "packed"), dvc_seconds(root, "files")
-    return [(command, packed[command], files[command]) for command in packed]
+        prepared, files = dvc_seconds(root, "prepared"), dvc_seconds(root, "files")
+    return [(command, prepared[command], files[command]) for command in prepared]
 
 
 def dvc_seconds(root: Path, name: str) -> dict[str, float]:
@@ -93,17 +93,17 @@ def dvc(root: Path, *arguments: str) -> float:
     return time.perf_counter() - start
 
 
-# --------------------------------------------------------------------------------------------- packing
+# --------------------------------------------------------------------------------------------- preparing
 
 
-def packing_table(count: int, repeats: int) -> list[tuple[str, float]]:
+def preparing_table(count: int, repeats: int) -> list[tuple[str, float]]:
     """What is timed, images a second: the median of the repeats, taken in turn."""
     catalogue = photographs(count, PHOTOGRAPH)
     config = PreprocessConfig(encoding="jpeg", image_size=256)
     whats: dict[str, Callable[[], None]] = {
         "decode, resize, encode alone": lambda: alone(catalogue, config),
-        "packing, 1 thread": lambda: packing(catalogue, config, 1),
-        f"packing, {all_cores()} threads": lambda: packing(catalogue, config, all_cores()),
+        "prepare, 1 thread": lambda: prepare_images(catalogue, config, 1),
+        f"prepare, {all_cores()} threads": lambda: prepare_images(catalogue, config, all_cores()),
     }
     rates: dict[str, list[float]] = {what: [] for what in whats}
     for _ in range(repeats):
@@ -124,7 +124,7 @@ def alone(catalogue: Catalogue, config: PreprocessConfig) -> None:
         small.save(io.BytesIO(), **JPEG_OPTIONS)
 
 
-def packing(catalogue: Catalogue, config: PreprocessConfig, workers: int) -> None:
+def prepare_images(catalogue: Catalogue, config: PreprocessConfig, workers: int) -> None:
     """What preprocessing does with each image, its file and journal included."""
     with tempfile.TemporaryDirectory() as folder, pillow_for_threads():
         journal = Journal(Path(folder), "images.bin", "benchmark")
@@ -135,20 +135,20 @@ def packing(catalogue: Catalogue, config: PreprocessConfig, workers: int) -> Non
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=20_000, help="images under DVC")
-    parser.add_argument("--images", type=int, default=1000, help="images packed")
+    parser.add_argument("--images", type=int, default=1000, help="images prepared")
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     print(f"{args.images:,} photographs of {PHOTOGRAPH[0]} x {PHOTOGRAPH[1]} to short side 256")
     print(f"{'':32}{'images/s':>9}{'ratio':>7}")
-    table = packing_table(args.images, args.repeats)
+    table = preparing_table(args.images, args.repeats)
     for what, rate in table:
         print(f"{what:32}{rate:9.0f}{rate / table[0][1]:7.2f}")
     print(
-        f"\n{args.files:,} images under DVC, seconds\n{'':12}{'packed':>8}{'files':>8}{'ratio':>7}",
+        f"\n{args.files:,} images under DVC, seconds\n{'':12}{'prepared':>9}{'files':>8}{'ratio':>7}",
         flush=True,
     )
-    for command, packed, files in dvc_table(args.files):
-        print(f"dvc {command:8}{packed:8.1f}{files:8.1f}{files / packed:7.1f}", flush=True)
+    for command, prepared, files in dvc_table(args.files):
+        print(f"dvc {command:8}{prepared:9.1f}{files:8.1f}{files / prepared:7.1f}", flush=True)
 
 
 if __name__ == "__main__":
