@@ -108,7 +108,7 @@ def test_the_grid_has_each_value_in_its_cell_and_frames_the_choice() -> None:
         assert frame.get_xy() == (0.5, 0.5)
     shown = [float(text.get_text()) for text in panels[6].texts]
     assert shown == pytest.approx(expected.ravel(), abs=6e-4)
-    assert panels[6].get_title() == "test MAP@R\nbase: 0.303"
+    assert panels[6].get_title() == "test MAP@R\nbaseline: 0.303"
 
 
 def test_a_lost_cell_of_the_grid_is_a_dash() -> None:

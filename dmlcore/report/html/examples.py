@@ -65,12 +65,8 @@ def examples_section(study: Study) -> ExamplesSection:
     if isinstance(pair, str):
         return ExamplesSection(pair)
     images = dataset_images(study, pair)
-    introduction = (
-        f"Of one pair of trials, the most accurate configuration: {pair.text}. {images.missing or ''}"
-    )
-    return ExamplesSection(
-        introduction.strip(), class_table(pair, images), query_table(pair, images), map_data(pair, images)
-    )
+    text = f"Of one pair of trials, the most accurate configuration: {pair.text}. {images.missing or ''}".strip()
+    return ExamplesSection(text, class_table(pair, images), query_table(pair, images), map_data(pair, images))
 
 
 def extreme_classes(pair: PairedEmbeddings) -> list[tuple[str, int]]:
