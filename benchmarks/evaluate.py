@@ -41,7 +41,7 @@ def product(x: torch.Tensor, labels: torch.Tensor) -> None:
 
 def ours(x: torch.Tensor, labels: torch.Tensor) -> None:
     """Every metric."""
-    from dmlcore.metrics import evaluate
+    from dmlcore.metrics.evaluation import evaluate
 
     evaluate(x, labels)
 

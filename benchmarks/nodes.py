@@ -25,9 +25,9 @@ from dmlcore.records import RecordFolder
 from dmlcore.sweep.execution.worker import WorkerContext
 from dmlcore.sweep.planning import make_plan
 from dmlcore.sweep.ray.tune import run_trials
-from dmlcore.tracking import MemoryTracker
 from dmlcore.training.evaluation import UtilityCurve
 from dmlcore.training.run import EpochReport, TrialResult
+from tests.memory_tracker import MemoryTracker
 from tests.small import small_dataset
 from tests.sweep.sweeps import sweep_config
 

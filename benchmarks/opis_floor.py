@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from dmlcore.metrics import evaluate
+from dmlcore.metrics.evaluation import evaluate
 from tests.metrics.samples import draw
 
 IMAGES = (2, 3, 4, 5, 8, 12, 20, 30, 60)

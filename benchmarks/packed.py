@@ -23,10 +23,10 @@ from PIL import Image
 
 from dmlcore.config.data import PreprocessConfig
 from dmlcore.data.images import JPEG_OPTIONS
-from dmlcore.datasets.acquire.image_decoding import decoding
 from dmlcore.datasets.prepare.build import prepare
 from dmlcore.datasets.prepare.catalogue import Catalogue, Item
 from dmlcore.datasets.prepare.encoding import encoder
+from dmlcore.datasets.prepare.image_decoding import pillow_for_threads
 from dmlcore.datasets.prepare.journal import Journal
 from dmlcore.datasets.prepare.parallel import all_cores, ordered_map
 
@@ -126,7 +126,7 @@ def alone(catalogue: Catalogue, config: PreprocessConfig) -> None:
 
 def packing(catalogue: Catalogue, config: PreprocessConfig, workers: int) -> None:
     """What preprocessing does with each image, its file and journal included."""
-    with tempfile.TemporaryDirectory() as folder, decoding():
+    with tempfile.TemporaryDirectory() as folder, pillow_for_threads():
         journal = Journal(Path(folder), "images.bin", "benchmark")
         for _ in journal.append(ordered_map(encoder(catalogue, config), catalogue.items, workers)):
             pass

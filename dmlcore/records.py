@@ -38,6 +38,9 @@ class TrialRecord(BaseModel):
     error: str | None = None
     """Why it failed: the type and message of the exception; `details` has the traceback. Or at which epoch and rung it
     was stopped."""
+    error_type: str | None = None
+    """Class name of the exception that failed it, e.g. `TrainingError`. None for a trial whose process died or was
+    ended, and in records from before 0.2."""
     details: str | None = None
     config: dict[str, Any]
     """The canonical TrialConfig."""

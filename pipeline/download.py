@@ -10,11 +10,7 @@ from dmlcore.config.base import ConfigError
 from dmlcore.config.data import load_datasets
 from dmlcore.core.errors import DataError
 from dmlcore.datasets.acquire.acquire import acquire
-from dmlcore.datasets.acquire.class_folders import acquire_class_folders
-from dmlcore.datasets.acquire.fonts import copy_fonts
-
-LOCAL = {"glyphs": copy_fonts, "image_folder": acquire_class_folders}
-"""Kinds that are made from what lies on this machine; every other kind is published as archives."""
+from dmlcore.datasets.acquire.local import LOCAL
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from dmlcore.data.dataset import PreparedDataset
 from tests.small import small_dataset
+from tests.source_copy import source_copy  # noqa: F401 (a fixture)
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -10,9 +10,9 @@ import pytest
 from dmlcore.config.data import PreprocessConfig, load_datasets
 from dmlcore.core.errors import DataError
 from dmlcore.datasets.acquire.acquire import acquire
-from dmlcore.datasets.acquire.image_decoding import square_rgb
 from dmlcore.datasets.acquire.sources import SOURCE, read_source
 from dmlcore.datasets.importers import load_catalogue
+from dmlcore.datasets.prepare.image_decoding import decode_center_crop
 from tests.datasets.published import SOURCES
 from tests.synthetic.archives import LAYOUTS, expected_counts, write_archives
 from tests.synthetic.config import SyntheticConfig
@@ -63,7 +63,7 @@ def test_images_of_a_class_share_its_colours(layout, tmp_path):
     catalogue = imported(layout, tmp_path / "archives")
     means: dict[str, list[np.ndarray]] = {}
     for item in catalogue.items:
-        pixels = square_rgb(catalogue.read(item), 8, name=item.source)
+        pixels = decode_center_crop(catalogue.read(item), 8, name=item.source)
         means.setdefault(item.class_name, []).append(pixels.mean(axis=(0, 1)))
     within = np.mean([np.std(values, axis=0).mean() for values in means.values()])
     between = np.std([np.mean(values, axis=0) for values in means.values()], axis=0).mean()

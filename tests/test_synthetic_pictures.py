@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from dmlcore.datasets.acquire.image_decoding import square_rgb
+from dmlcore.datasets.prepare.image_decoding import decode_center_crop
 from tests.synthetic.config import SyntheticConfig
 from tests.synthetic.containers import tar_gz, zip_file
 from tests.synthetic.pictures import encoded_picture, encoded_pictures, picture
@@ -54,7 +54,7 @@ def test_one_lies_down_and_its_exif_tag_turns_it_upright():
 
 def test_nearest_pixels_are_often_of_the_same_class():
     pixels = np.stack(
-        [square_rgb(data, 16, name="").ravel() for _, _, data in encoded_pictures(CONFIG)]
+        [decode_center_crop(data, 16, name="").ravel() for _, _, data in encoded_pictures(CONFIG)]
     ).astype(float)
     distances = np.linalg.norm(pixels[:, None] - pixels[None], axis=2)
     np.fill_diagonal(distances, np.inf)

@@ -12,14 +12,14 @@ from scipy import stats
 Floats = NDArray[np.float64]
 
 
-LEAST = 5
+MIN_SEGMENT_POINTS = 5
 """Points that each of the two segments must have."""
 
 
 RESAMPLES = 999
 
 
-LEAST_GROUPS = 4
+MIN_GROUPS = 4
 """Groups below which a rank correlation gets no interval: too few to resample."""
 
 
@@ -47,7 +47,7 @@ class Breakpoint:
 
 
 def find_breakpoint(
-    x: Floats, y: Floats, groups: Sequence[str], least: int = LEAST, seed: int = 0
+    x: Floats, y: Floats, groups: Sequence[str], least: int = MIN_SEGMENT_POINTS, seed: int = 0
 ) -> Breakpoint | None:
     """Fit a line with one bend by least squares and test it against a straight one.
 
@@ -97,11 +97,11 @@ def rank_correlation(
         seed: of the resamples.
 
     Returns:
-        No rho below 3 points or with constant x or y, no interval below LEAST_GROUPS groups.
+        No rho below 3 points or with constant x or y, no interval below MIN_GROUPS groups.
     """
     names = sorted(set(groups))
     rho = _spearman(x, y)
-    if rho is None or len(names) < LEAST_GROUPS:
+    if rho is None or len(names) < MIN_GROUPS:
         return RankCorrelation(rho, None, None, len(x))
     members = [np.flatnonzero(np.array(groups) == name) for name in names]
     draws = np.random.default_rng(seed).integers(len(names), size=(RESAMPLES, len(names)))

@@ -6,12 +6,12 @@ from typing import Any
 
 import polars as pl
 
-from dmlcore.analysis.convergence import converged
+from dmlcore.analysis.convergence import count_converged
 from dmlcore.analysis.metric_labels import METRICS, one_line
 from dmlcore.analysis.paired_tests import add_holm, add_seeds_needed, paired_columns
 from dmlcore.analysis.protocol import protocol_line
 from dmlcore.analysis.statistics import Estimate, paired_difference, t_interval
-from dmlcore.analysis.study import BASELINE, CELL, Cell, Study, cached_per_study
+from dmlcore.analysis.study import BASELINE, CELL_COLUMNS, Cell, Study, cached_per_study
 
 JUDGED = ("map_at_r", "recall_at_1")
 """What a configuration must raise above raw pixels and its own untrained network, to count as having learned."""
@@ -38,7 +38,7 @@ def comparisons(study: Study) -> pl.DataFrame:
     """
     rows = [comparison(study, cell, variant) for cell in study.cells for variant in compared_variants(cell)]
     rows = add_seeds_needed(add_holm(rows, tuple(METRICS)), tuple(METRICS))
-    texts = dict.fromkeys((*CELL, "variant", "status", "protocol"), pl.String)
+    texts = dict.fromkeys((*CELL_COLUMNS, "variant", "status", "protocol"), pl.String)
     counts = dict.fromkeys(("baseline/converged", "variant/converged"), pl.Int64)
     return pl.DataFrame(rows, infer_schema_length=None, schema_overrides={**texts, **counts})
 
@@ -63,7 +63,7 @@ def comparison(study: Study, cell: Cell, variant: str) -> dict[str, Any]:
     row |= _baseline_columns(study, cell)
     row |= {f"{side}/beats_untrained": _beats(row, side) for side in ("baseline", "variant")}
     row |= {
-        f"{side}/converged": converged(cell, name)
+        f"{side}/converged": count_converged(cell, name)
         for side, name in (("baseline", BASELINE), ("variant", variant))
     }
     return row | {"status": status_note(cell, variant), "protocol": protocol_line(study, cell.dataset)}

@@ -6,16 +6,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dmlcore.analysis.metric_labels import percent
+from dmlcore.analysis.metric_labels import format_percent
 from dmlcore.analysis.study import BASELINE, Cell, Study
 from dmlcore.records import CURVE
 
-COLUMN = f"curve/{CURVE}"
+CURVE_COLUMN = f"curve/{CURVE}"
 RISE = 0.05
 TAIL = 0.2
-RULE = (
-    f"\N{DAGGER} not converged: validation MAP@R of the last epoch more than {percent(RISE)} above the best of the "
-    f"first {percent(1 - TAIL)} of the epochs (a flat end may also be that of a falling learning rate)."
+CONVERGENCE_RULE = (
+    f"\N{DAGGER} not converged: validation MAP@R of the last epoch more than {format_percent(RISE)} above the best of the "
+    f"first {format_percent(1 - TAIL)} of the epochs (a flat end may also be that of a falling learning rate)."
 )
 
 
@@ -40,33 +40,40 @@ def still_rising(curve: Sequence[float | None]) -> bool | None:
     return bool(earlier) and last > (1 + RISE) * max(earlier)
 
 
-def curves(cell: Cell, variant: str) -> dict[int, list[float | None]]:
+def validation_curves(cell: Cell, variant: str) -> dict[int, list[float | None]]:
     """Seed -> validation MAP@R by epoch, of the finished trials of `variant` that have it."""
     done = cell.finished.get(variant)
-    if done is None or COLUMN not in done.columns:
+    if done is None or CURVE_COLUMN not in done.columns:
         return {}
-    found = zip(done["seed"].to_list(), done[COLUMN].to_list(), strict=True)
+    found = zip(done["seed"].to_list(), done[CURVE_COLUMN].to_list(), strict=True)
     return {seed: curve for seed, curve in found if curve is not None}
 
 
-def converged(cell: Cell, variant: str) -> int | None:
+def count_converged(cell: Cell, variant: str) -> int | None:
     """How many trials of `variant` were no longer rising; None where no trial has a curve."""
     known = [
-        rising for curve in curves(cell, variant).values() if (rising := still_rising(curve)) is not None
+        rising
+        for curve in validation_curves(cell, variant).values()
+        if (rising := still_rising(curve)) is not None
     ]
     return known.count(False) if known else None
 
 
 def convergence_note(study: Study) -> str | None:
     """How many trials of the study have converged, with the rule; None where no trial has a curve."""
-    found = [c for cell in study.cells for variant in cell.variants for c in curves(cell, variant).values()]
+    found = [
+        c
+        for cell in study.cells
+        for variant in cell.variants
+        for c in validation_curves(cell, variant).values()
+    ]
     known = [rising for curve in found if (rising := still_rising(curve)) is not None]
     if not known:
         return None
-    return f"{known.count(False)} of {len(known)} trials have converged. {RULE}"
+    return f"{known.count(False)} of {len(known)} trials have converged. {CONVERGENCE_RULE}"
 
 
-def mark(row: Mapping[str, Any]) -> str:
+def convergence_mark(row: Mapping[str, Any]) -> str:
     """What stands beside the seeds of a row of `comparisons`: its converged trials where not all have, else nothing."""
     sides = ["baseline"] if row["variant"] == BASELINE else ["baseline", "variant"]
     known = [(row[f"{side}/converged"], row[f"seeds/{side}"]) for side in sides]

@@ -11,15 +11,15 @@ import polars as pl
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from dmlcore.analysis.metric_labels import label, number
+from dmlcore.analysis.metric_labels import format_metric, metric_label
 from dmlcore.analysis.study import Cell, Study
 
 Floats = NDArray[np.float64]
-METRICS_SHOWN = ("opis", "opis_corrected", "map_at_r", "recall_at_1")
+TITLE_METRICS = ("opis", "opis_corrected", "map_at_r", "recall_at_1")
 
 
 @dataclass(frozen=True)
-class Picture:
+class TrialEmbeddings:
     """A trial with its stored test embeddings."""
 
     cell: Cell
@@ -30,7 +30,7 @@ class Picture:
     labels: NDArray[np.int64]
 
 
-def stored_file(study: Study, trial_key: str) -> Path | None:
+def embeddings_path(study: Study, trial_key: str) -> Path | None:
     """The test embeddings of a trial (`TRAIN-EVAL`), where they are on this machine."""
     if study.storage is None:
         return None
@@ -54,7 +54,7 @@ def first_trials(study: Study) -> list[tuple[Cell, str, dict[str, Any]]]:
     return found
 
 
-def pictures(study: Study) -> list[Picture] | None:
+def load_trial_embeddings(study: Study) -> list[TrialEmbeddings] | None:
     """The trials to draw; None unless the embeddings of all of them are here.
 
     Raises:
@@ -62,7 +62,7 @@ def pictures(study: Study) -> list[Picture] | None:
     """
     found = []
     for cell, variant, row in first_trials(study):
-        path = stored_file(study, row["trial_key"])
+        path = embeddings_path(study, row["trial_key"])
         if path is None:
             return None
         tensors = load_file(path)
@@ -72,18 +72,20 @@ def pictures(study: Study) -> list[Picture] | None:
                 f"`aggregate.parts: [embedding]` draws embeddings of width 2, {row['trial_key']} has shape "
                 f"{embeddings.shape}; set `model.embedding_dim: 2` or leave the part out"
             )
-        found.append(Picture(cell, variant, row, embeddings, np.asarray(tensors["labels"], dtype=np.int64)))
+        found.append(
+            TrialEmbeddings(cell, variant, row, embeddings, np.asarray(tensors["labels"], dtype=np.int64))
+        )
     return found or None
 
 
 def embedding_sentences(study: Study) -> list[str]:
     """The numbers of the trials that the picture shows."""
     return [
-        f"{row['dataset']} {row['backbone']} {cell.loss_text} {variant}, seed {row['seed']}: {numbers(row)}."
+        f"{row['dataset']} {row['backbone']} {cell.loss_text} {variant}, seed {row['seed']}: {metrics_text(row)}."
         for cell, variant, row in first_trials(study)
     ]
 
 
-def numbers(row: dict[str, Any]) -> str:
+def metrics_text(row: dict[str, Any]) -> str:
     """OPIS and accuracy of a trial, for a title."""
-    return ", ".join(f"{label(m)} {number(row.get(f'test/{m}'), m)}" for m in METRICS_SHOWN)
+    return ", ".join(f"{metric_label(m)} {format_metric(row.get(f'test/{m}'), m)}" for m in TITLE_METRICS)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dmlcore.analysis.breakpoint import LEAST, RankCorrelation
-from dmlcore.analysis.metric_labels import label, number, percent
+from dmlcore.analysis.breakpoint import MIN_SEGMENT_POINTS, RankCorrelation
+from dmlcore.analysis.metric_labels import format_metric, format_percent, metric_label
 from dmlcore.analysis.relations import Relation, relations
 from dmlcore.analysis.study import Study
 
@@ -12,20 +12,20 @@ FALLS, RISES, UNCLEAR = "OPIS falls as accuracy rises", "OPIS rises with accurac
 
 def pareto_sentences(study: Study) -> list[str]:
     """What was found about "past a bend accuracy is bought with inconsistency", with the numbers."""
-    return [sentence(r, study.config.accuracy) for r in relations(study)]
+    return [relation_sentence(r, study.config.accuracy) for r in relations(study)]
 
 
-def sentence(r: Relation, accuracy: str) -> str:
+def relation_sentence(r: Relation, accuracy: str) -> str:
     """The front, the bend and the correlations of a relation in words; what the intervals leave open stays open."""
-    who = f"{' '.join(r.place)}, {label(r.metric)} against {label(accuracy)} over {len(r.points)} configurations"
+    who = f"{' '.join(r.group)}, {metric_label(r.metric)} against {metric_label(accuracy)} over {len(r.points)} configurations"
     text = f"{who}: Spearman's rho {_rho(r.overall, r.confidence)}. "
     text += f"Pareto front: {len(r.front)} ({'; '.join(p.name for p in r.front)}). "
-    if r.bend is None or r.below is None or r.above is None:
-        return text + f"Too few for a bend (it needs {LEAST} on each side)."
-    test = f"two segments against one line: p = {r.bend.p:.3g}"
+    if r.breakpoint is None or r.below is None or r.above is None:
+        return text + f"Too few for a bend (it needs {MIN_SEGMENT_POINTS} on each side)."
+    test = f"two segments against one line: p = {r.breakpoint.p:.3g}"
     sides = f"rho {_rho(r.below, r.confidence)} below it and {_rho(r.above, r.confidence)} above"
-    at = f"{label(accuracy)} {number(r.bend.at, accuracy)}"
-    if not r.bends:
+    at = f"{metric_label(accuracy)} {format_metric(r.breakpoint.at, accuracy)}"
+    if not r.has_breakpoint:
         return text + f"No bend found ({test}); the best candidate, {at}, would have {sides}."
     claim = f"That past a bend accuracy is bought with inconsistency {_outcome(r.below, r.above)} here."
     return (
@@ -53,5 +53,5 @@ def _rho(found: RankCorrelation, confidence: float) -> str:
         return f"unknown ({found.points} points)"
     if found.low is None or found.high is None:
         return f"{found.rho:+.2f} ({found.points} points, too few losses for an interval)"
-    interval = f"{percent(confidence)} interval {found.low:+.2f} to {found.high:+.2f}"
+    interval = f"{format_percent(confidence)} interval {found.low:+.2f} to {found.high:+.2f}"
     return f"{found.rho:+.2f} ({interval}, {found.points} points)"

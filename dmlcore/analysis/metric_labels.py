@@ -1,29 +1,37 @@
-"""The metrics that every table shows, and how names are written for people."""
+"""The metrics of the reports: their labels, directions and decimals; and how names and numbers are written."""
 
 from __future__ import annotations
 
 import math
 import textwrap
+from typing import NamedTuple
 
-METRICS: dict[str, bool] = {
-    "map_at_r": True,
-    "recall_at_1": True,
-    "opis": False,
-    "opis_corrected": False,
-    "opis_validation_range": False,
+
+class Metric(NamedTuple):
+    """How reports name, judge and round a metric."""
+
+    label: str
+    higher_is_better: bool = True
+    decimals: int = 4
+
+
+METRICS = {
+    "map_at_r": Metric("MAP@R"),
+    "recall_at_1": Metric("R@1"),
+    "opis": Metric("OPIS", higher_is_better=False, decimals=5),
+    "opis_corrected": Metric("OPIS corr.", higher_is_better=False, decimals=5),
+    "opis_validation_range": Metric("OPIS val.", higher_is_better=False, decimals=5),
 }
-"""Metric -> whether higher is better."""
+"""The metrics of every table. One line here adds one to the terminal, Markdown, LaTeX, HTML and CSV tables."""
 
-
-LABELS = {
-    "map_at_r": "MAP@R",
-    "recall_at_1": "R@1",
-    "r_precision": "R-precision",
-    "opis": "OPIS",
-    "opis_corrected": "OPIS corr.",
-    "opis_validation_range": "OPIS val.",
-    "epsilon_opis": "epsilon-OPIS",
+OTHER_METRICS = {
+    "r_precision": Metric("R-precision"),
+    "epsilon_opis": Metric("epsilon-OPIS", higher_is_better=False, decimals=5),
 }
+"""Metrics in no table, which `aggregate.accuracy` and `aggregate.inconsistency` may choose as axes of the plots."""
+
+SIGNIFICANT_DIGITS = 6
+"""Of numbers in the files: far below the spread over seeds, above what the order of a sum can change."""
 
 LEGEND = (
     "OPIS: spread of utility over classes, range of thresholds from the test negatives (raw); OPIS corr.: less its "
@@ -31,35 +39,47 @@ LEGEND = (
 )
 
 
-def label(metric: str) -> str:
-    """What people call `metric` (with or without its `test/`): `test/map_at_r` -> `MAP@R`."""
+def describe_metric(metric: str) -> Metric:
+    """Return the entry of `metric`, with or without its split (`test/`); an unlisted metric is labelled by its key."""
     stem = metric.rsplit("/", 1)[-1]
-    return LABELS.get(stem, stem)
+    return METRICS.get(stem) or OTHER_METRICS.get(stem) or Metric(stem, decimals=5 if "opis" in stem else 4)
+
+
+def metric_label(metric: str) -> str:
+    """Return what people call `metric`: `test/map_at_r` -> `MAP@R`."""
+    return describe_metric(metric).label
+
+
+def format_metric(value: float | None, metric: str, signed: bool = False) -> str:
+    """Return `value` with the decimals of `metric`; `-` for a missing or infinite value."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:{'+' if signed else ''}.{describe_metric(metric).decimals}f}"
+
+
+def round_significant(value: float | None) -> float | None:
+    """Round `value` to SIGNIFICANT_DIGITS; None where it is missing or not finite."""
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+
+
+def format_percent(share: float) -> str:
+    """Return `share` in percent: 0.95 -> `95 %`."""
+    return f"{100 * share:g} %"
 
 
 def one_line(text: object, width: int = 100) -> str:
-    """`text` on one line, cut to `width` characters."""
+    """Return `text` on one line, cut to `width` characters."""
     line = " ".join(str(text).split())
     return line if len(line) <= width else line[: width - 3] + "..."
 
 
-def short_variant(variant: str) -> str:
-    """`variant` with room to break after its commas: `tcm(a=1,b=2)` -> `tcm(a=1, b=2)`."""
+def variant_label(variant: str) -> str:
+    """Return `variant` with room to break after its commas: `tcm(a=1,b=2)` -> `tcm(a=1, b=2)`."""
     return one_line(variant.replace(",", ", "), 200)
 
 
-def wrapped(text: str, width: int) -> str:
-    """`text` broken into lines of at most `width` characters."""
+def wrap_text(text: str, width: int) -> str:
+    """Break `text` into lines of at most `width` characters."""
     return textwrap.fill(text, max(width, 8), break_on_hyphens=False)
-
-
-def number(value: float | None, metric: str, signed: bool = False) -> str:
-    """`value` with the decimals that suit `metric`: 4 for accuracies, 5 for OPIS; `-` for no value."""
-    if value is None or not math.isfinite(value):
-        return "-"
-    decimals = 5 if "opis" in metric else 4
-    return f"{value:{'+' if signed else ''}.{decimals}f}"
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:g} %"

@@ -6,7 +6,7 @@ import json
 
 import polars as pl
 
-from dmlcore.analysis.metric_labels import one_line, percent
+from dmlcore.analysis.metric_labels import format_percent, one_line
 from dmlcore.analysis.study import Study, cached_per_study
 
 FAR_RANGE = "config/evaluation.far_range"
@@ -31,7 +31,7 @@ def _line(study: Study, dataset: str) -> str:
             "epoch chosen by validation MAP@R",
             f"seeds {_seeds(sorted(set(trials['seed'])))}",
             f"calibration range {_far_range(trials)}",
-            f"mean and {percent(study.config.confidence)} t-interval over seeds",
+            f"mean and {format_percent(study.config.confidence)} t-interval over seeds",
         ]
     )
 

@@ -11,12 +11,12 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from dmlcore.analysis.breakpoint import Breakpoint, RankCorrelation, find_breakpoint, rank_correlation
-from dmlcore.analysis.convergence import converged
+from dmlcore.analysis.convergence import count_converged
 from dmlcore.analysis.protocol import protocol_line
 from dmlcore.analysis.statistics import Estimate, t_interval
 from dmlcore.analysis.study import BASELINE, Cell, Study
 
-OPIS = ("test/opis_corrected", "test/opis")
+OPIS_METRICS = ("test/opis_corrected", "test/opis")
 """The two inconsistencies that are shown side by side."""
 
 
@@ -48,28 +48,28 @@ class Point:
 class Relation:
     """How one inconsistency goes with accuracy over the points of a (data set, backbone)."""
 
-    place: tuple[str, str]
+    group: tuple[str, str]
     metric: str
     points: Sequence[Point]
     front: Sequence[Point]
     """The points that no other beats in both, by accuracy."""
     overall: RankCorrelation
-    bend: Breakpoint | None
+    breakpoint: Breakpoint | None
     below: RankCorrelation | None
     above: RankCorrelation | None
     confidence: float
 
     @property
-    def bends(self) -> bool:
-        return self.bend is not None and self.bend.p <= 1 - self.confidence
+    def has_breakpoint(self) -> bool:
+        return self.breakpoint is not None and self.breakpoint.p <= 1 - self.confidence
 
 
-def points(study: Study) -> dict[tuple[str, str], list[Point]]:
+def configuration_points(study: Study) -> dict[tuple[str, str], list[Point]]:
     """(data set, backbone) -> every configuration with a value of accuracy and of both inconsistencies."""
     found: dict[tuple[str, str], list[Point]] = {}
     for cell in study.cells:
         for variant in cell.variants:
-            names = (study.config.accuracy, *OPIS)
+            names = (study.config.accuracy, *OPIS_METRICS)
             values = {name: list(cell.values(variant, name).values()) for name in names}
             if all(values.values()):
                 metrics = {name: t_interval(values[name], study.config.confidence) for name in names}
@@ -81,13 +81,13 @@ def relations(study: Study) -> list[Relation]:
     """One a (data set, backbone) and inconsistency."""
     return [
         relation(place, metric, mine, study.config.accuracy, study.config.confidence)
-        for place, mine in points(study).items()
-        for metric in OPIS
+        for place, mine in configuration_points(study).items()
+        for metric in OPIS_METRICS
     ]
 
 
 def relation(
-    place: tuple[str, str], metric: str, mine: Sequence[Point], accuracy: str, confidence: float
+    group: tuple[str, str], metric: str, mine: Sequence[Point], accuracy: str, confidence: float
 ) -> Relation:
     """The front, the bend and the rank correlations of `metric` over accuracy."""
     x, y = np.array([p.mean(accuracy) for p in mine]), np.array([p.mean(metric) for p in mine])
@@ -101,7 +101,7 @@ def relation(
         (p for p, on in zip(mine, pareto_front(y, x), strict=True) if on), key=lambda p: p.mean(accuracy)
     )
     overall = rank_correlation(x, y, groups, confidence)
-    return Relation(place, metric, mine, front, overall, bend, sides[0], sides[1], confidence)
+    return Relation(group, metric, mine, front, overall, bend, sides[0], sides[1], confidence)
 
 
 def pareto_table(study: Study, found: Sequence[Relation]) -> pl.DataFrame:
@@ -111,11 +111,12 @@ def pareto_table(study: Study, found: Sequence[Relation]) -> pl.DataFrame:
     and both OPIS; `front/M` whether no other configuration beats it in accuracy and in M; `protocol`.
     """
     accuracy, rows = study.config.accuracy, []
-    fronts = {(r.place, r.metric): {id(p) for p in r.front} for r in found}
-    for mine in {r.place: r.points for r in found}.values():
+    fronts = {(r.group, r.metric): {id(p) for p in r.front} for r in found}
+    for mine in {r.group: r.points for r in found}.values():
         for point in sorted(mine, key=lambda p: -p.mean(accuracy)):
             rows.append(
-                _row(study, point) | {f"front/{m}": id(point) in fronts[_place(point), m] for m in OPIS}
+                _row(study, point)
+                | {f"front/{m}": id(point) in fronts[_place(point), m] for m in OPIS_METRICS}
             )
     return pl.DataFrame(rows, infer_schema_length=None, schema=None if rows else {"dataset": pl.String})
 
@@ -145,7 +146,7 @@ def _row(study: Study, point: Point) -> dict[str, Any]:
     row: dict[str, Any] = {"dataset": cell.dataset, "backbone": cell.backbone, "loss": cell.loss}
     row |= {f"axis/{path}": None if value is None else str(value) for path, value in cell.axes.items()}
     row |= {"variant": point.variant, "seeds": point.metrics[study.config.accuracy].seeds}
-    row["converged"] = converged(cell, point.variant)
+    row["converged"] = count_converged(cell, point.variant)
     for metric, found in point.metrics.items():
         row |= {f"{metric}/mean": found.mean, f"{metric}/low": found.low, f"{metric}/high": found.high}
     return row | {"protocol": protocol_line(study, cell.dataset)}
@@ -153,16 +154,23 @@ def _row(study: Study, point: Point) -> dict[str, Any]:
 
 def _bend_row(r: Relation) -> dict[str, Any]:
     losses = len({p.cell.loss for p in r.points})
-    row: dict[str, Any] = {"dataset": r.place[0], "backbone": r.place[1], "metric": r.metric}
+    row: dict[str, Any] = {"dataset": r.group[0], "backbone": r.group[1], "metric": r.metric}
     row |= {
         "points": len(r.points),
         "losses": losses,
         "front": len(r.front),
         **_correlation("spearman", r.overall),
     }
-    row |= {"bend": r.bend and r.bend.at, "bend/p": r.bend and r.bend.p, "bend/found": r.bends}
+    row |= {
+        "bend": r.breakpoint and r.breakpoint.at,
+        "bend/p": r.breakpoint and r.breakpoint.p,
+        "bend/found": r.has_breakpoint,
+    }
     for i, (side, found) in enumerate((("below", r.below), ("above", r.above))):
-        row |= {f"{side}/slope": r.bend and r.bend.slopes[i], f"{side}/points": found and found.points}
+        row |= {
+            f"{side}/slope": r.breakpoint and r.breakpoint.slopes[i],
+            f"{side}/points": found and found.points,
+        }
         row |= _correlation(f"{side}/spearman", found)
     return row
 

@@ -6,19 +6,19 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from dmlcore.analysis.metric_labels import label, number
-from dmlcore.analysis.study import CELL, SEARCH, Study
+from dmlcore.analysis.metric_labels import format_metric, metric_label
+from dmlcore.analysis.study import CELL_COLUMNS, SEARCH_PREFIX, Study
 
-SHOWN = ("map_at_r", "opis")
+SEARCH_METRICS = ("map_at_r", "opis")
 Row = Mapping[str, Any]
 
 
 def search_sentences(study: Study) -> list[str]:
     """One a search: how many settings were tried, the chosen one, and those that it does not beat in everything."""
-    return [_sentence(place, rows) for place, rows in searches(study).items()]
+    return [_sentence(place, rows) for place, rows in search_trials(study).items()]
 
 
-def searches(study: Study) -> dict[tuple[str, ...], list[Row]]:
+def search_trials(study: Study) -> dict[tuple[str, ...], list[Row]]:
     """(data set, backbone, loss, variant) -> its trials at the seed of the search, in the order of the asks."""
     if study.searched is None:
         return {}
@@ -33,12 +33,16 @@ def searches(study: Study) -> dict[tuple[str, ...], list[Row]]:
 
 
 def _place(row: Row) -> tuple[str, ...]:
-    return tuple(row[name] for name in (*CELL, "variant"))
+    return tuple(row[name] for name in (*CELL_COLUMNS, "variant"))
 
 
-def setting(row: Row) -> str:
+def setting_text(row: Row) -> str:
     """The values that the search gave, by the last part of their path."""
-    values = {name.removeprefix(SEARCH): value for name, value in row.items() if name.startswith(SEARCH)}
+    values = {
+        name.removeprefix(SEARCH_PREFIX): value
+        for name, value in row.items()
+        if name.startswith(SEARCH_PREFIX)
+    }
     return ", ".join(
         f"{path.rsplit('.', 1)[-1]}={_text(value)}" for path, value in values.items() if value is not None
     )
@@ -58,8 +62,11 @@ WORDS = {"stopped": "stopped early", "failed": "failed", "missing": "missing"}
 
 
 def _scored(row: Row) -> str:
-    scores = [f"{label(metric)} {number(row.get(f'validation/{metric}'), metric)}" for metric in SHOWN]
-    return f"{setting(row) or 'the only one'} ({', '.join(scores)})"
+    scores = [
+        f"{metric_label(metric)} {format_metric(row.get(f'validation/{metric}'), metric)}"
+        for metric in SEARCH_METRICS
+    ]
+    return f"{setting_text(row) or 'the only one'} ({', '.join(scores)})"
 
 
 def _text(value: Any) -> str:

@@ -16,12 +16,12 @@ from dmlcore.config.report import AggregateConfig
 
 T = TypeVar("T")
 BASELINE = "baseline"
-CELL = ("dataset", "backbone", "loss")
-REQUIRED = ("trial_key", "status", "error", *CELL, "variant", "seed")
-NOT_AXES = ("config/seed", "config/regularizers")
+CELL_COLUMNS = ("dataset", "backbone", "loss")
+REQUIRED_COLUMNS = ("trial_key", "status", "error", *CELL_COLUMNS, "variant", "seed")
+NON_AXIS_COLUMNS = ("config/seed", "config/regularizers")
 
 
-SEARCH = "search/"
+SEARCH_PREFIX = "search/"
 """Columns of what a search varied: dotted config path -> value."""
 
 
@@ -101,7 +101,7 @@ class Study:
     def cells(self) -> list[Cell]:
         """Every cell of the plan, sorted by its names and axes."""
         axes = swept_axes(self.trials)
-        keys = [*CELL, *axes]
+        keys = [*CELL_COLUMNS, *axes]
         parts = self.trials.sort([*keys, "variant", "seed"], nulls_last=True).partition_by(
             [*keys, "variant"], maintain_order=True
         )
@@ -173,23 +173,25 @@ def _without_searched(trials: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame 
 
 def swept_axes(trials: pl.DataFrame) -> dict[str, str]:
     """Config column -> dotted path, of what varies within a (data set, backbone, loss) besides variant, seed and search."""
-    searched = {f"config/{c.removeprefix(SEARCH)}" for c in trials.columns if c.startswith(SEARCH)}
-    columns = [c for c in trials.columns if c.startswith("config/") and not c.startswith(NOT_AXES)]
+    searched = {
+        f"config/{c.removeprefix(SEARCH_PREFIX)}" for c in trials.columns if c.startswith(SEARCH_PREFIX)
+    }
+    columns = [c for c in trials.columns if c.startswith("config/") and not c.startswith(NON_AXIS_COLUMNS)]
     columns = [c for c in columns if c not in searched]
-    counts = trials.group_by(CELL).agg(pl.col(columns).n_unique()) if columns else trials
+    counts = trials.group_by(CELL_COLUMNS).agg(pl.col(columns).n_unique()) if columns else trials
     return {c: c.removeprefix("config/") for c in columns if (counts[c] > 1).any()}
 
 
 def _cell(parts: list[pl.DataFrame], axes: Mapping[str, str]) -> Cell:
     """The cell of the trials of each of its variants."""
-    first = {name: parts[0][name][0] for name in (*CELL, *axes)}
+    first = {name: parts[0][name][0] for name in (*CELL_COLUMNS, *axes)}
     by_variant = {part["variant"][0]: part for part in parts}
     variants = {variant: by_variant[variant] for variant in _baseline_first(list(by_variant))}
     for variant, rows in variants.items():
         if rows["seed"].n_unique() < rows.height:
             raise ValueError(
                 f"a (data set, backbone, loss, axes, variant) must have each seed once, got {rows['seed'].to_list()} "
-                f"for {[first[c] for c in CELL]}, variant {variant!r}: {rows['trial_key'].to_list()}"
+                f"for {[first[c] for c in CELL_COLUMNS]}, variant {variant!r}: {rows['trial_key'].to_list()}"
             )
     values = {path: first[c] for c, path in axes.items()}
     return Cell(first["dataset"], first["backbone"], first["loss"], values, variants)
@@ -205,9 +207,9 @@ def _baseline_first(variants: list[str]) -> list[str]:
 
 
 def _check_columns(trials: pl.DataFrame, config: AggregateConfig) -> None:
-    missing = [c for c in REQUIRED if c not in trials.columns]
+    missing = [c for c in REQUIRED_COLUMNS if c not in trials.columns]
     if missing:
-        raise ValueError(f"trials.parquet must have the columns {list(REQUIRED)}, lacks {missing}")
+        raise ValueError(f"trials.parquet must have the columns {list(REQUIRED_COLUMNS)}, lacks {missing}")
     finished = (trials["status"] == "finished").any()
     for key, column in (("accuracy", config.accuracy), ("inconsistency", config.inconsistency)):
         if finished and column not in trials.columns:

@@ -12,13 +12,13 @@ import numpy as np
 import polars as pl
 
 from dmlcore.analysis.statistics import t_interval
-from dmlcore.analysis.study import BASELINE, CELL, Study, swept_axes
+from dmlcore.analysis.study import BASELINE, CELL_COLUMNS, Study, swept_axes
 
-REGULARIZERS = "config/regularizers"
-SELECTION = "validation/map_at_r"
+REGULARIZERS_COLUMN = "config/regularizers"
+SELECTION_METRIC = "validation/map_at_r"
 
 
-Place = tuple[str, str, str, str]
+FamilyKey = tuple[str, str, str, str]
 """Data set, backbone, loss, family."""
 
 
@@ -26,7 +26,7 @@ Place = tuple[str, str, str, str]
 class Setting:
     """One setting of a (data set, backbone, loss, family), with its planned trials."""
 
-    place: Place
+    place: FamilyKey
     parameters: Mapping[str, Any]
     """What was varied: dotted config path -> value, `NAME.PARAMETER` for a regulariser's."""
     trials: pl.DataFrame
@@ -56,7 +56,7 @@ class Setting:
         ]
 
 
-def family(regularizers: str | None) -> str:
+def regularizer_family(regularizers: str | None) -> str:
     """The names of the regularisers without their parameters: `tcm`, `a+b`, `baseline` for none.
 
     Args:
@@ -65,26 +65,28 @@ def family(regularizers: str | None) -> str:
     return "+".join(part["name"] for part in json.loads(regularizers or "[]")) or BASELINE
 
 
-def settings(study: Study) -> dict[Place, list[Setting]]:
+def tuned_settings(study: Study) -> dict[FamilyKey, list[Setting]]:
     """Every setting of the plan by place, in the order of its parameters."""
     axes = swept_axes(study.trials)
-    keys = [*CELL, REGULARIZERS, *axes]
-    found: dict[Place, list[Setting]] = {}
+    keys = [*CELL_COLUMNS, REGULARIZERS_COLUMN, *axes]
+    found: dict[FamilyKey, list[Setting]] = {}
     for part in study.trials.sort([*keys, "seed"], nulls_last=True).partition_by(keys, maintain_order=True):
         first = part.row(0, named=True)
         values = {path: first[column] for column, path in axes.items() if first[column] is not None}
-        place = (*(first[name] for name in CELL), family(first[REGULARIZERS]))
-        found.setdefault(place, []).append(Setting(place, values | _parameters(first[REGULARIZERS]), part))
+        place = (*(first[name] for name in CELL_COLUMNS), regularizer_family(first[REGULARIZERS_COLUMN]))
+        found.setdefault(place, []).append(
+            Setting(place, values | _parameters(first[REGULARIZERS_COLUMN]), part)
+        )
     return {
         place: _varied(found[place])
         for place in sorted(found, key=lambda p: (*p[:3], p[3] != BASELINE, p[3]))
     }
 
 
-def eligible(tried: Sequence[Setting], seeds: Iterable[int]) -> list[Setting]:
+def eligible_settings(tried: Sequence[Setting], seeds: Iterable[int]) -> list[Setting]:
     """The settings that have a validation MAP@R for each of `seeds`: a diverged one cannot be chosen."""
     wanted = set(seeds)
-    return [s for s in tried if wanted <= set(s.finished.drop_nulls(SELECTION)["seed"]) and wanted]
+    return [s for s in tried if wanted <= set(s.finished.drop_nulls(SELECTION_METRIC)["seed"]) and wanted]
 
 
 def selection_seeds(tried: Sequence[Setting]) -> list[int]:
@@ -92,20 +94,24 @@ def selection_seeds(tried: Sequence[Setting]) -> list[int]:
     return sorted(set.intersection(*(set(s.trials["seed"]) for s in tried)))
 
 
-def chosen(tried: Sequence[Setting], seeds: Iterable[int] | None = None) -> Setting | None:
+def best_setting(tried: Sequence[Setting], seeds: Iterable[int] | None = None) -> Setting | None:
     """The setting with the highest mean validation MAP@R over `seeds` (by default `selection_seeds`).
 
     The first of equals; None where none is eligible.
     """
-    if not tried or SELECTION not in tried[0].trials.columns:
+    if not tried or SELECTION_METRIC not in tried[0].trials.columns:
         return None
     shared = selection_seeds(tried) if seeds is None else sorted(seeds)
-    return max(eligible(tried, shared), key=lambda s: s.mean(SELECTION, shared) or 0.0, default=None)
+    return max(
+        eligible_settings(tried, shared), key=lambda s: s.mean(SELECTION_METRIC, shared) or 0.0, default=None
+    )
 
 
 def chosen_study(study: Study) -> Study:
     """The study as if each (loss, family) had only its chosen setting: variants are families, no axes are swept."""
-    picked = [setting for tried in settings(study).values() if (setting := chosen(tried)) is not None]
+    picked = [
+        setting for tried in tuned_settings(study).values() if (setting := best_setting(tried)) is not None
+    ]
     if not picked:
         return study
     axes = swept_axes(study.trials)

@@ -8,8 +8,8 @@ from typing import Any
 import polars as pl
 
 from dmlcore.analysis.convergence import convergence_note
-from dmlcore.analysis.metric_labels import METRICS, label, number, one_line, percent
-from dmlcore.analysis.study import BASELINE, CELL, Study
+from dmlcore.analysis.metric_labels import METRICS, format_metric, format_percent, metric_label, one_line
+from dmlcore.analysis.study import BASELINE, CELL_COLUMNS, Study
 
 Row = Mapping[str, Any]
 FEW_SEEDS = 2
@@ -26,7 +26,7 @@ def judgement(row: Row, metric: str) -> str:
         return "-"
     if low <= 0 <= high:
         return "unclear"
-    return "better" if (low > 0) == METRICS[metric] else "worse"
+    return "better" if (low > 0) == METRICS[metric].higher_is_better else "worse"
 
 
 def verdict(rows: Sequence[Row], confidence: float) -> str:
@@ -44,7 +44,7 @@ def verdict(rows: Sequence[Row], confidence: float) -> str:
     name = "TCM" if all(row["variant"].startswith("tcm") for row in compared) else "The regularisers"
     first = (
         f"{name} lowered OPIS in {_fell(compared, 'opis')} comparison{'s' if len(compared) > 1 else ''} "
-        f"({percent(confidence)} interval of the paired difference {_signs(compared, 'opis')})"
+        f"({format_percent(confidence)} interval of the paired difference {_signs(compared, 'opis')})"
     )
     corrected = [row for row in compared if row["test/opis_corrected/difference/mean"] is not None]
     if corrected:
@@ -88,19 +88,19 @@ def _signs(rows: Sequence[Row], metric: str) -> str:
 def _change(rows: Sequence[Row], metric: str) -> str:
     found = [row for row in rows if row[f"test/{metric}/difference/mean"] is not None]
     if not found:
-        return f"{label(metric)} was not measured"
+        return f"{metric_label(metric)} was not measured"
     means = [row[f"test/{metric}/difference/mean"] for row in found]
-    ends = list(dict.fromkeys(number(end, metric, signed=True) for end in (min(means), max(means))))
-    return f"{label(metric)} changed by {' to '.join(ends)} (interval {_signs(found, metric)})"
+    ends = list(dict.fromkeys(format_metric(end, metric, signed=True) for end in (min(means), max(means))))
+    return f"{metric_label(metric)} changed by {' to '.join(ends)} (interval {_signs(found, metric)})"
 
 
 def _unfinished(study: Study) -> list[str]:
-    lost = study.trials.filter(pl.col("status") != "finished").sort(*CELL, "variant", "seed")
+    lost = study.trials.filter(pl.col("status") != "finished").sort(*CELL_COLUMNS, "variant", "seed")
     if lost.is_empty():
         return []
     groups: dict[tuple[str, str], list[str]] = {}
     for row in lost.iter_rows(named=True):
-        who = " ".join([row["status"], *(row[name] for name in (*CELL, "variant"))])
+        who = " ".join([row["status"], *(row[name] for name in (*CELL_COLUMNS, "variant"))])
         groups.setdefault((who, one_line(row["error"] or "", 120)), []).append(str(row["seed"]))
     head = f"{lost.height} of {study.trials.height} trials are not finished and not in the means:"
     return [head, *(_group(who, error, seeds) for (who, error), seeds in groups.items())]

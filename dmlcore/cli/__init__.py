@@ -1,4 +1,4 @@
-"""The `dmlcore` command, one subcommand a file; heavy libraries are imported by the subcommand that needs them."""
+"""The `dmlcore` command. Each subcommand imports the heavy libraries that it needs, so that `--help` stays fast."""
 
 from dmlcore.cli.app import app
 

@@ -1,4 +1,4 @@
-"""`dmlcore calibrate`: one threshold for a target rate, and whom it fails."""
+"""`dmlcore calibrate`: one threshold for a target rate, and the classes for which it is wrong most often."""
 
 from __future__ import annotations
 
@@ -9,25 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dmlcore.cli.options import Study, read_npy
-from dmlcore.cli.trials import class_names, finished_trial
+from dmlcore.cli.options import Study, finished_trial, read_npy, split_class_names
 
 if TYPE_CHECKING:
     from dmlcore.calibration import Calibration
     from dmlcore.metrics.inputs import Array
 
-
-EMBEDDINGS = "embeddings, NumPy file [N, D] of floats, one row an image."
+EMBEDDINGS = "embeddings, NumPy file [N, D] of floats, one row per image."
+LABELS = "labels, NumPy file [N] of integers, the class of each row."
 TWO_MODELS = (
     "the trial was trained again on validation classes too (`train.final`): validation was embedded by the model "
     "chosen on it, test by the final one, so part of the drift is between two models"
 )
-LABELS = "labels, NumPy file [N] of integers, the class of each row."
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """Both splits, and the names of the test labels where they are known."""
+class CalibrationData:
+    """Embeddings and labels of both splits, and the names of the test labels if they are known."""
 
     validation: tuple[Array, Array]
     test: tuple[Array, Array]
@@ -37,38 +35,47 @@ class Labelled:
     note: str | None = None
 
 
-def calibrate(
-    far: Annotated[
-        float | None, typer.Option(help="Target: share of the negative pairs accepted, 0 to 1.")
-    ] = None,
-    frr: Annotated[
-        float | None, typer.Option(help="Target: share of the positive pairs rejected, 0 to 1.")
-    ] = None,
-    validation: Annotated[Path | None, typer.Option(help=f"Validation {EMBEDDINGS}")] = None,
-    validation_labels: Annotated[Path | None, typer.Option(help=f"Validation {LABELS}")] = None,
-    test: Annotated[Path | None, typer.Option(help=f"Test {EMBEDDINGS}")] = None,
-    test_labels: Annotated[Path | None, typer.Option(help=f"Test {LABELS}")] = None,
-    names: Annotated[
-        Path | None, typer.Option("--class-names", help="Text file: line k + 1 is the name of test label k.")
-    ] = None,
-    trial: Annotated[
-        str | None, typer.Option(help="Key of a finished trial of the study, in place of the four files.")
-    ] = None,
-    study: Study = Path(),
-    far_limit: Annotated[
-        float | None, typer.Option(help="List the test classes with a FAR above it.")
-    ] = None,
-    frr_limit: Annotated[
-        float | None, typer.Option(help="List the test classes with an FRR above it.")
-    ] = None,
-    card: Annotated[Path, typer.Option(help="Write the card here as JSON.")] = Path("calibration.json"),
-    plot: Annotated[Path | None, typer.Option(help="Write the spread over the classes here as PNG.")] = None,
-    classes: Annotated[Path | None, typer.Option(help="Write one row a test class here as CSV.")] = None,
-) -> None:
-    """Set one distance threshold on validation embeddings for a target rate, and say whom it fails on test.
+FarTarget = Annotated[
+    float | None, typer.Option(help="Target: share of the negative pairs accepted, 0 to 1.")
+]
+FrrTarget = Annotated[
+    float | None, typer.Option(help="Target: share of the positive pairs rejected, 0 to 1.")
+]
+Validation = Annotated[Path | None, typer.Option(help=f"Validation {EMBEDDINGS}")]
+ValidationLabels = Annotated[Path | None, typer.Option(help=f"Validation {LABELS}")]
+Test = Annotated[Path | None, typer.Option(help=f"Test {EMBEDDINGS}")]
+TestLabels = Annotated[Path | None, typer.Option(help=f"Test {LABELS}")]
+ClassNames = Annotated[Path | None, typer.Option(help="Text file: line k + 1 is the name of test label k.")]
+Trial = Annotated[
+    str | None, typer.Option(help="Key of a finished trial of the study, instead of the four files.")
+]
+FarLimit = Annotated[float | None, typer.Option(help="List the test classes with a FAR above it.")]
+FrrLimit = Annotated[float | None, typer.Option(help="List the test classes with an FRR above it.")]
+Card = Annotated[Path, typer.Option(help="Write the card here as JSON.")]
+Plot = Annotated[Path | None, typer.Option(help="Write the spread over the classes here as PNG.")]
+Classes = Annotated[Path | None, typer.Option(help="Write one row per test class here as CSV.")]
 
-    The rates run over the pairs of each image with every other of its split; of a trial whose data set has queries and
-    a gallery over the pairs of a query and a gallery image. The card says which.
+
+def calibrate(
+    far: FarTarget = None,
+    frr: FrrTarget = None,
+    validation: Validation = None,
+    validation_labels: ValidationLabels = None,
+    test: Test = None,
+    test_labels: TestLabels = None,
+    class_names: ClassNames = None,
+    trial: Trial = None,
+    study: Study = Path(),
+    far_limit: FarLimit = None,
+    frr_limit: FrrLimit = None,
+    card: Card = Path("calibration.json"),
+    plot: Plot = None,
+    classes: Classes = None,
+) -> None:
+    """Set one distance threshold on validation embeddings for a target rate, and report its errors by class on test.
+
+    The rates count the pairs of each image with every other of its split; for a trial whose data set has queries and
+    a gallery, the pairs of a query and a gallery image. The card says which.
 
     Example: dmlcore calibrate --far 0.01 --validation v.npy --validation-labels vl.npy --test t.npy
     --test-labels tl.npy --frr-limit 0.2 --card card.json --plot card.png
@@ -77,10 +84,9 @@ def calibrate(
     from dmlcore.calibration import calibrate as set_threshold
     from dmlcore.core.io import write_atomically
 
-    kind, rate = _target(far, frr)
-    target = Target(kind, rate)
+    target = Target(*_target(far, frr))
     files = (validation, validation_labels, test, test_labels)
-    data = _from_trial(trial, study, files, names) if trial else _from_files(files, names)
+    data = _from_trial(trial, study, files, class_names) if trial else _from_files(files, class_names)
     found = set_threshold(data.validation, data.test, target, is_query=data.is_query)
     limits = {k: v for k, v in (("far", far_limit), ("frr", frr_limit)) if v is not None}
     content = calibration_card(found, class_names=data.names, limits=limits)
@@ -88,8 +94,14 @@ def calibrate(
     if data.trial_key:
         content = {"trial_key": data.trial_key, **content}
     write_atomically(card, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    _write_more(found, data.names, limits, plot, classes)
-    _print(content, [path for path in (card, plot, classes) if path])
+    if plot is not None:
+        from dmlcore.calibration.plot import calibration_png
+
+        write_atomically(plot, calibration_png(found, limits))
+    if classes is not None:
+        write_atomically(classes, _class_csv(found, data.names))
+    _print_card(content)
+    typer.echo("written: " + ", ".join(str(path) for path in (card, plot, classes) if path))
 
 
 def _target(far: float | None, frr: float | None) -> tuple[Any, float]:
@@ -99,7 +111,7 @@ def _target(far: float | None, frr: float | None) -> tuple[Any, float]:
     return given[0]
 
 
-def _from_files(files: tuple[Path | None, ...], names: Path | None) -> Labelled:
+def _from_files(files: tuple[Path | None, ...], names: Path | None) -> CalibrationData:
     given = [path for path in files if path is not None]
     if len(given) < len(files):
         raise ValueError(
@@ -108,10 +120,10 @@ def _from_files(files: tuple[Path | None, ...], names: Path | None) -> Labelled:
         )
     v, vl, t, tl = (read_npy(path) for path in given)
     lines = tuple(names.read_text(encoding="utf-8").splitlines()) if names else None
-    return Labelled((v, vl), (t, tl), lines)
+    return CalibrationData((v, vl), (t, tl), lines)
 
 
-def _from_trial(key: str, study: Path, files: tuple[Path | None, ...], names: Path | None) -> Labelled:
+def _from_trial(key: str, study: Path, files: tuple[Path | None, ...], names: Path | None) -> CalibrationData:
     if names or any(files):
         raise ValueError("--trial brings its own embeddings, labels and names; leave out the files")
     record, store = finished_trial(study, key)
@@ -119,32 +131,20 @@ def _from_trial(key: str, study: Path, files: tuple[Path | None, ...], names: Pa
     validation, test = ((part["embeddings"], part["labels"]) for part in (v, t))
     note = TWO_MODELS if record.config["train"].get("final") else None
     is_query = v.get("is_query"), t.get("is_query")
-    return Labelled(validation, test, class_names(study, record, "test"), is_query, record.trial_key, note)
+    return CalibrationData(
+        validation, test, split_class_names(study, record, "test"), is_query, record.trial_key, note
+    )
 
 
-def _write_more(
-    found: Calibration,
-    names: tuple[str, ...] | None,
-    limits: dict[str, float],
-    plot: Path | None,
-    classes: Path | None,
-) -> None:
-    from dmlcore.core.io import write_atomically
+def _class_csv(found: Calibration, names: tuple[str, ...] | None) -> str:
+    import polars as pl
 
-    if plot is not None:
-        from dmlcore.calibration.plot import calibration_png
+    from dmlcore.calibration import class_rows
 
-        write_atomically(plot, calibration_png(found, limits))
-    if classes is not None:
-        import polars as pl
-
-        from dmlcore.calibration import class_rows
-
-        rows = pl.DataFrame(class_rows(found.test, names), infer_schema_length=None)
-        write_atomically(classes, rows.write_csv())
+    return pl.DataFrame(class_rows(found.test, names), infer_schema_length=None).write_csv()
 
 
-def _print(card: dict[str, Any], written: list[Path]) -> None:
+def _print_card(card: dict[str, Any]) -> None:
     threshold = card["threshold"]
     typer.echo(
         f"threshold: distance {threshold['distance']:.6f}, cosine {threshold['cosine_similarity']:.6f}"
@@ -153,27 +153,21 @@ def _print(card: dict[str, Any], written: list[Path]) -> None:
         typer.echo(f"{split}: {card[split]['compared']}")
         for kind in ("far", "frr"):
             rate = card[split][kind]
-            typer.echo(
-                f"{split:10} {kind.upper()} {rate['rate']:.6f}  95 % interval {rate['low']:.6f} to {rate['high']:.6f}"
-                f"  ({rate['pairs']} pairs)"
-            )
+            interval = f"95 % interval {rate['low']:.6f} to {rate['high']:.6f}"
+            typer.echo(f"{split:10} {kind.upper()} {rate['rate']:.6f}  {interval}  ({rate['pairs']} pairs)")
     for kind in ("far", "frr"):
         _print_classes(kind, card["test"][f"class_{kind}"])
     for note in card["notes"]:
         typer.echo(f"note: {note}")
-    typer.echo("written: " + ", ".join(map(str, written)))
 
 
 def _print_classes(kind: str, found: dict[str, Any]) -> None:
-    quantiles = found["quantiles"]
+    median, high, worst = (found["quantiles"][level] for level in ("0.5", "0.95", "1"))
     typer.echo(
-        f"test classes {kind.upper()}: median {quantiles['0.5']:.6f}, 95 % of them up to {quantiles['0.95']:.6f}, "
-        f"worst {quantiles['1']:.6f}"
+        f"test classes {kind.upper()}: median {median:.6f}, 95 % of them up to {high:.6f}, worst {worst:.6f}"
     )
     if "limit" in found:
         beyond = found["beyond_limit"]
         named = ", ".join(str(row["name"] or row["label"]) for row in beyond[:5])
-        typer.echo(
-            f"  beyond {found['limit']:g}: {len(beyond)} of {found['classes']}"
-            + (f": {named}" if named else "")
-        )
+        line = f"  beyond {found['limit']:g}: {len(beyond)} of {found['classes']}"
+        typer.echo(line + (f": {named}" if named else ""))

@@ -1,4 +1,7 @@
-"""`dmlcore embed`: images to embeddings with the model of a trained trial."""
+"""`dmlcore embed`: embeddings of image files with the model of a trained trial.
+
+Shapes: N images, D embedding width.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dmlcore.cli.options import FOUND, Study, prepared_folder
-from dmlcore.cli.trials import finished_trial
+from dmlcore.cli.options import INCOMPLETE, Study, finished_trial, prepared_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,12 +21,13 @@ if TYPE_CHECKING:
     from dmlcore.config.data import PreprocessConfig
     from dmlcore.config.trial import TrialConfig
     from dmlcore.data.images import Images
-    from dmlcore.datasets.prepare.encoding import Encoded
+    from dmlcore.datasets.prepare.encoding import EncodedImage
     from dmlcore.models import Embedder
     from dmlcore.training.store import TrialStore
 
 
-AT_ONCE = 512
+CHUNK_IMAGES = 512
+"""Images decoded at once: bounds memory, and is several batches of the model."""
 
 
 def embed(
@@ -38,9 +41,9 @@ def embed(
         Path | None, typer.Option(help="Write `row,path` here as CSV; default: OUT with .csv.")
     ] = None,
 ) -> None:
-    """Embed images with a trial's model, prepared as its training images were; broken ones are named and left out.
+    """Embed images with a trial's model, prepared as its training images were.
 
-    Exits with 1 if an image was broken.
+    Broken images are named and left out; then the exit code is 1.
 
     Example: dmlcore embed photographs/ --trial 0123abcd --study . --out embeddings.npy --paths paths.csv
     """
@@ -50,7 +53,7 @@ def embed(
     files = list(image_files(images))
     record, store = finished_trial(study, trial)
     config = parse(TrialConfig, record.config, f"trial {record.trial_key}")
-    model = trained_model(config, store, prepared_folder(study.resolve()) / config.dataset)
+    model = trained_model(config, store, prepared_folder(study) / config.dataset)
     embeddings, kept, broken = _embed_files(files, config, model)
     for error in broken:
         typer.echo(f"dmlcore: left out: {error}", err=True)
@@ -58,25 +61,16 @@ def embed(
     _write(embeddings, kept, out, written)
     typer.echo(f"{len(kept)} of {len(files)} images embedded, {embeddings.shape[1]} wide: {out}, {written}")
     if broken:
-        raise typer.Exit(FOUND)
-
-
-@dataclass(frozen=True)
-class Trained:
-    """The model of a trial as it embedded its test images, and how its images were prepared."""
-
-    model: Embedder
-    preprocess: PreprocessConfig
-    channels: int
+        raise typer.Exit(INCOMPLETE)
 
 
 def image_files(given: list[Path]) -> Iterator[Path]:
-    """The files that are named, and those with an image's suffix below the folders that are named, sorted.
+    """Yield the given files, and those with an image's suffix below the given folders, sorted.
 
     Raises:
-        ValueError: a path that is neither, or a folder without images.
+        ValueError: a path is neither a file nor a folder with images.
     """
-    from dmlcore.datasets.acquire.image_decoding import SUFFIXES
+    from dmlcore.datasets.acquire.local import SUFFIXES
 
     for path in given:
         if path.is_file():
@@ -88,11 +82,20 @@ def image_files(given: list[Path]) -> Iterator[Path]:
         yield from found
 
 
-def trained_model(config: TrialConfig, store: TrialStore, prepared: Path) -> Trained:
+@dataclass(frozen=True)
+class TrainedModel:
+    """The model of a trial as it embedded its test images, and how its images were prepared."""
+
+    embedder: Embedder
+    preprocess: PreprocessConfig
+    channels: int
+
+
+def trained_model(config: TrialConfig, store: TrialStore, prepared: Path) -> TrainedModel:
     """Rebuild a trial's model from its config and stored weights.
 
     Raises:
-        ValueError: the data set is not prepared, or was prepared under other settings than data/params.yaml has now.
+        ValueError: the data set is not prepared, or was prepared with other settings than data/params.yaml has now.
     """
     from dmlcore.config.data import load_datasets
     from dmlcore.data.dataset import PreparedDataset
@@ -101,38 +104,62 @@ def trained_model(config: TrialConfig, store: TrialStore, prepared: Path) -> Tra
     dataset = PreparedDataset.open(prepared)
     preprocess = load_datasets(prepared.parents[1] / "params.yaml").datasets[config.dataset].preprocess
     for name in ("image_size", "encoding"):
-        if dataset.summary[name] != getattr(preprocess, name):
+        was, now = dataset.summary[name], getattr(preprocess, name)
+        if was != now:
             raise ValueError(
-                f"{prepared} must be prepared under the {name} of data/params.yaml, {getattr(preprocess, name)}, "
-                f"got {dataset.summary[name]}; run `dvc repro`"
+                f"{prepared} was prepared with {name} {was}, data/params.yaml has {now}; run `dvc repro`"
             )
     channels = int(dataset.summary["channels"])
-    model = trained_embedder(config, store, channels=channels)
-    return Trained(model, preprocess, channels)
+    return TrainedModel(trained_embedder(config, store, channels=channels), preprocess, channels)
 
 
 def _embed_files(
-    files: list[Path], config: TrialConfig, trained: Trained
+    files: list[Path], config: TrialConfig, model: TrainedModel
 ) -> tuple[NDArray[np.float32], list[Path], list[str]]:
-    """Embeddings [N, D] of the images that can be read, their files, and what is wrong with the others."""
+    """Return embeddings [N, D] of the readable images, their files, and the errors of the others."""
     import torch
 
     from dmlcore.training.load import embed_images
 
     parts, kept, broken = [], [], []
-    for start in range(0, len(files), AT_ONCE):
-        chunk = files[start : start + AT_ONCE]
-        encoded = _encoded(chunk, trained.preprocess, trained.channels)
-        good = [image for image in encoded if not image.error]
+    for start in range(0, len(files), CHUNK_IMAGES):
+        chunk = files[start : start + CHUNK_IMAGES]
+        encoded = _encode(chunk, model)
         kept += [path for path, image in zip(chunk, encoded, strict=True) if not image.error]
         broken += [image.error for image in encoded if image.error]
-        if good:
-            parts.append(embed_images(trained.model, config, stored_images(good, trained)))
+        if good := [image for image in encoded if not image.error]:
+            parts.append(embed_images(model.embedder, config, _in_memory(good, model)))
     if not parts:
         raise ValueError(
-            f"none of the {len(files)} images can be read, the first: {broken[0]}; nothing is written"
+            f"none of the {len(files)} images can be read, nothing is written; first: {broken[0]}"
         )
     return torch.cat(parts).numpy(), kept, broken
+
+
+def _encode(files: list[Path], model: TrainedModel) -> list[EncodedImage]:
+    """Encode each file as the stage `preprocess` would store it; a broken file gives its error instead."""
+    from dmlcore.datasets.prepare.catalogue import Catalogue, Item
+    from dmlcore.datasets.prepare.encoding import encoder
+    from dmlcore.datasets.prepare.image_decoding import pillow_for_threads
+
+    items = [Item("", "", str(path), "") for path in files]
+    catalogue = Catalogue(tuple(items), lambda item: Path(item.source).read_bytes(), model.channels, "", "")
+    with pillow_for_threads():
+        return list(map(encoder(catalogue, model.preprocess), items))
+
+
+def _in_memory(encoded: list[EncodedImage], model: TrainedModel) -> Images:
+    """Wrap encoded images as a prepared data set would return them from disk."""
+    import numpy as np
+
+    from dmlcore.data.images import JpegImages, RawImages
+
+    data = np.frombuffer(b"".join(image.data for image in encoded), dtype=np.uint8)
+    if model.preprocess.encoding == "raw":
+        size = model.preprocess.image_size
+        return RawImages(data.reshape(len(encoded), size, size, model.channels))
+    lengths = np.array([len(image.data) for image in encoded], dtype=np.int64)
+    return JpegImages(data, np.cumsum(lengths) - lengths, lengths)
 
 
 def _write(embeddings: NDArray[np.float32], kept: list[Path], out: Path, paths: Path) -> None:
@@ -145,29 +172,3 @@ def _write(embeddings: NDArray[np.float32], kept: list[Path], out: Path, paths: 
         np.save(stream, embeddings, allow_pickle=False)
     table = pl.DataFrame({"row": range(len(kept)), "path": [str(path) for path in kept]})
     write_atomically(paths, table.write_csv())
-
-
-def _encoded(files: list[Path], preprocess: PreprocessConfig, channels: int) -> list[Encoded]:
-    """Each file as `preprocess` would store it, or its error."""
-    from dmlcore.datasets.acquire.image_decoding import decoding
-    from dmlcore.datasets.prepare.catalogue import Catalogue, Item
-    from dmlcore.datasets.prepare.encoding import encoder
-
-    items = [Item("", "", str(path), "") for path in files]
-    catalogue = Catalogue(tuple(items), lambda item: Path(item.source).read_bytes(), channels, "", "")
-    with decoding():
-        return list(map(encoder(catalogue, preprocess), items))
-
-
-def stored_images(encoded: list[Encoded], trained: Trained) -> Images:
-    """Encoded images in memory behind the face of those on disk."""
-    import numpy as np
-
-    from dmlcore.data.images import JpegImages, RawImages
-
-    data = np.frombuffer(b"".join(image.data for image in encoded), dtype=np.uint8)
-    if trained.preprocess.encoding == "raw":
-        size = trained.preprocess.image_size
-        return RawImages(data.reshape(len(encoded), size, size, trained.channels))
-    lengths = np.array([len(image.data) for image in encoded], dtype=np.int64)
-    return JpegImages(data, np.cumsum(lengths) - lengths, lengths)

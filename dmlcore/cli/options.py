@@ -1,37 +1,40 @@
-"""Options that several subcommands share, and where they find their files."""
+"""What several subcommands share: exit codes, the option `--study`, and the files of a study and its trials."""
 
 from __future__ import annotations
 
-import sys
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from dmlcore.records import TrialRecord
+    from dmlcore.training.store import TrialStore
 
-Study = Annotated[Path, typer.Option(help="Folder of the study: the one with params.yaml.")]
+INCOMPLETE, WRONG_INPUT, DEFECT = 1, 2, 3
+"""Exit codes: done except for what is named; a wrong argument or file; a defect of dmlcore."""
+
+Study = Annotated[Path, typer.Option(help="Folder of the study, with params.yaml in it.", resolve_path=True)]
+"""Absolute: trials find their files from any working directory."""
 
 
 def prepared_folder(study: Path) -> Path:
-    """The folder of prepared data: `data/prepared` beside or above the study.
+    """Return `data/prepared` of the checkout that holds the study.
 
     Raises:
-        FileNotFoundError: there is no data/dvc.yaml there or above.
+        FileNotFoundError: neither the study nor a folder above it has a data/dvc.yaml.
     """
     for folder in (study, *study.parents):
         if (folder / "data" / "dvc.yaml").is_file():
             return folder / "data" / "prepared"
-    raise FileNotFoundError(f"{study} must lie in a checkout with data/dvc.yaml, none found there or above")
+    raise FileNotFoundError(f"no data/dvc.yaml in {study} or above it; move the study into a checkout")
 
 
 def read_npy(path: Path) -> NDArray[np.generic]:
-    """The array of a .npy file; nothing in it is unpickled.
+    """Read the array of a .npy file without unpickling anything.
 
     Raises:
         ValueError: the file is not a .npy file of plain numbers.
@@ -39,42 +42,46 @@ def read_npy(path: Path) -> NDArray[np.generic]:
     import numpy as np
 
     try:
-        found: Any = np.load(path, allow_pickle=False)
+        array: Any = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path} must be a .npy file of numbers: {error}") from None
-    if not isinstance(found, np.ndarray):
+    if not isinstance(array, np.ndarray):
         raise ValueError(
-            f"{path} must be a .npy file of one array, it is an archive of several; save each alone"
+            f"{path} must be a .npy file of one array, got an .npz archive; save each array alone"
         )
-    return found
+    return array
 
 
-FOUND, WRONG_INPUT, DEFECT = 1, 2, 3
-EXPECTED = (ValueError, OSError)
+def finished_trial(study: Path, key: str) -> tuple[TrialRecord, TrialStore]:
+    """Find the finished trial whose key starts with `key`, and its files.
+
+    Raises:
+        ValueError: no such trial, several, an unfinished one, or its files are gone.
+    """
+    from dmlcore.records import RecordFolder
+    from dmlcore.training.load import store_of
+
+    records = RecordFolder(study / "state" / "records")
+    keys = sorted(path.stem for path in records.folder.glob("[!.]*.json") if path.stem.startswith(key))
+    if not keys:
+        raise ValueError(f"no trial key in {records.folder} starts with {key!r}; `dmlcore plan` lists them")
+    if len(keys) > 1:
+        listed = ", ".join(keys[:5])
+        raise ValueError(
+            f"{len(keys)} trial keys in {records.folder} start with {key!r}: {listed}; give more of it"
+        )
+    record = records.read(keys[0])
+    if record is None or record.status != "finished":
+        raise ValueError(f"trial {keys[0]} must be finished, it is {record.status if record else 'missing'}")
+    return record, store_of(study, record)
 
 
-class Commands(TyperGroup):
-    """A group whose subcommands end in a line on stderr where they raise."""
+def split_class_names(study: Path, record: TrialRecord, split: str) -> tuple[str, ...] | None:
+    """Return the class names of a split by label; None if the trial's data set is not prepared on this machine."""
+    from dmlcore.data.dataset import PreparedDataset
 
-    def invoke(self, ctx: Any) -> Any:
-        """Run the subcommand; an error becomes an exit code."""
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:  # `dmlcore plan | head` is no error
-            raise
-        except EXPECTED as error:
-            raise _exit(ctx, error, f"{error}", WRONG_INPUT) from None
-        except Exception as error:
-            if type(error).__module__.startswith(
-                "typer"
-            ):  # how typer ends a command, a wrong option included
-                raise
-            text = f"unexpected {type(error).__name__}: {error}; `dmlcore --traceback ...` shows where"
-            raise _exit(ctx, error, text, DEFECT) from None
-
-
-def _exit(ctx: Any, error: Exception, text: str, code: int) -> typer.Exit:
-    if ctx.params.get("traceback"):
-        traceback.print_exception(error, file=sys.stderr)
-    typer.echo(f"dmlcore: {text}", err=True)
-    return typer.Exit(code)
+    try:
+        dataset = PreparedDataset.open(prepared_folder(study) / record.config["dataset"])
+    except (ValueError, OSError):
+        return None
+    return dataset.split(split).class_names if dataset.data_hash == record.hashes.get("data") else None

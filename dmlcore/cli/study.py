@@ -1,4 +1,4 @@
-"""`dmlcore plan` and `dmlcore check`: a sweep against its records."""
+"""The subcommands of a study: plan, check, summary, sync, export."""
 
 from __future__ import annotations
 
@@ -7,59 +7,54 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dmlcore.cli.options import FOUND, Study, prepared_folder
-from dmlcore.core.io import write_atomically
+from dmlcore.cli.options import INCOMPLETE, Study, prepared_folder
 
 if TYPE_CHECKING:
     from dmlcore.sweep.plan import Plan
 
 
 def plan(study: Study = Path()) -> None:
-    """Say what a sweep would run, why, and what it would need, without running it.
+    """Print what a sweep would run, why, and the time, memory and disk that it needs; runs nothing.
 
-    Each cell is cached (done), new, stale (recorded before another input changed: which is named) or failed.
+    Each trial is cached (done), new, stale (recorded before another input changed, which is named) or failed.
 
     Example: dmlcore plan --study .
     """
     from dmlcore.config.study import load_study
     from dmlcore.sweep.dry_run.preview import preview
 
-    study = study.resolve()
     sweep = load_study(study / "params.yaml").sweep
     for line in preview(plan_of(study), sweep, study / sweep.storage):
         typer.echo(line)
 
 
 def check(study: Study = Path()) -> None:
-    """List the failed and missing trials of a study; exit with 1 if there are any, or a search is not at its end.
+    """List the failed and missing trials of a study.
+
+    Exits with 1 if there are any, or if a search is not complete.
 
     Example: dmlcore check --study .
     """
     found = plan_of(study)
     for trial in found.missing:
         record = found.records.get(trial.key)
-        reason = (
-            f"FAILED {trial.key} {trial.name}: {record.error}"
-            if record
-            else f"MISSING {trial.key} {trial.name}"
-        )
-        typer.echo(reason)
+        state, error = ("FAILED", f": {record.error}") if record else ("MISSING", "")
+        typer.echo(f"{state} {trial.key} {trial.name}{error}")
     typer.echo(f"{len(found.trials) - len(found.missing)} of {len(found.trials)} trials are finished")
     if found.to_ask:
         typer.echo(f"{found.to_ask} settings are still to be tried by the search")
     for name in found.searches_without_result:
-        typer.echo(f"FAILED search of [{name}]: none of its settings gave a value to choose by")
+        typer.echo(f"FAILED search of [{name}]: no trial reported the selection metric")
     if found.missing or found.to_ask or found.searches_without_result:
-        typer.echo("`dvc repro` runs the others again")
-        raise typer.Exit(FOUND)
+        typer.echo("`dvc repro` runs them")
+        raise typer.Exit(INCOMPLETE)
 
 
 def plan_of(study: Path) -> Plan:
-    """The sweep of `study` against its records."""
+    """Return the sweep of `study` compared with its records."""
     from dmlcore.config.study import load_study
     from dmlcore.sweep.planning import make_plan
 
-    study = study.resolve()
     sweep = load_study(study / "params.yaml").sweep
     return make_plan(sweep, study=study, prepared=prepared_folder(study))
 
@@ -68,12 +63,10 @@ def summary(
     study: Study = Path(),
     into: Annotated[
         Path | None,
-        typer.Option(
-            help="Put the table as Markdown between this file's results markers (of the study, or of any)."
-        ),
+        typer.Option(help="Write the table as Markdown between the results markers of this file."),
     ] = None,
 ) -> None:
-    """Print the trade-off table of a study and where its plot, results and MLflow store lie.
+    """Print the trade-off table of a study, and the paths of its plot, results and MLflow store.
 
     Example: dmlcore summary --study . --into README.md
     """
@@ -82,23 +75,20 @@ def summary(
     from dmlcore.report.text.tables import markdown_table, print_summary
     from dmlcore.tracking.store import store_uri
 
-    study = study.resolve()
     params = load_study(study / "params.yaml")
     found = read_study(study, params.aggregate)
     if into is not None:
         insert_between_markers(into, markdown_table(found), params.sweep.study)
     else:
-        results = study / "results"
-        plot, table = results / "tradeoff.png", results / "comparisons.csv"
+        plot, table = study / "results" / "tradeoff.png", study / "results" / "comparisons.csv"
         print_summary(found, plot=plot, results=table, mlflow=store_uri(study / "state"))
 
 
 def sync(study: Study = Path()) -> None:
-    """Deliver to MLflow what its store is missing of a study's trials, from their records.
+    """Write to MLflow what its store lacks of a study's trials, from their records.
 
-    Repeat it as often as you like: a trial has one run. Runs that a killed process left running are ended. The store is
-    the server that MLFLOW_TRACKING_URI names, else state/mlflow.db. Exits with 1 if the store does not answer, or while
-    the sweep runs.
+    Safe to repeat: a trial has one run. Runs that a killed process left open are closed. The store is the server that
+    MLFLOW_TRACKING_URI names, else state/mlflow.db. Exits with 1 if the store does not answer, or while the sweep runs.
 
     Example: dmlcore sync --study .
     """
@@ -110,23 +100,23 @@ def sync(study: Study = Path()) -> None:
     from dmlcore.tracking import MlflowTracker, TrackingError
     from dmlcore.tracking.background import LOCK
 
-    study = study.resolve()
     tracker = MlflowTracker.for_study(load_study(study / "params.yaml").sweep.study, study / "state", None)
     try:
+        # two locks: the background tracker of a killed sweep may still be writing when the sweep's own lock is free
         with sweep_lock(study / "state"), FileLock(study / "state" / LOCK):
             records = RecordFolder(study / "state" / "records").all()
             late = tracker.deliver(records)
     except (TrackingError, SweepBusyError) as error:
         typer.echo(f"dmlcore: {error}", err=True)
-        raise typer.Exit(FOUND) from None
+        raise typer.Exit(INCOMPLETE) from None
     typer.echo(f"{late} runs brought up to date, {len(records)} trials are recorded: {tracker.runs.uri}")
 
 
 def export(
     study: Study = Path(),
-    into: Annotated[Path, typer.Option(help="Folder to write to; earlier files are replaced.")] = Path(
-        "export"
-    ),
+    into: Annotated[
+        Path, typer.Option(help="Folder to write to; files of an earlier export are replaced.")
+    ] = Path("export"),
 ) -> None:
     """Write a study's comparisons as CSV, parquet, Markdown and LaTeX (booktabs), its figures as PNG and PDF.
 
@@ -136,28 +126,29 @@ def export(
     from dmlcore.config.study import load_study
     from dmlcore.report.text.exports import write_exports
 
-    study = study.resolve()
     for path in write_exports(read_study(study, load_study(study / "params.yaml").aggregate), into):
         typer.echo(path)
 
 
 def markers(name: str | None = None) -> tuple[str, str]:
-    """The lines between which results stand: of any study, or of the one of that name."""
+    """Return the lines that enclose a table of results: of any study, or of the study of that name."""
     label = "results" if name is None else f"results {name}"
     return f"<!-- {label} -->", f"<!-- /{label} -->"
 
 
 def insert_between_markers(path: Path, content: str, name: str | None = None) -> None:
-    """Replace what stands between the markers of a Markdown file; the rest stays as it is.
+    """Replace what is between the markers of a Markdown file; the rest stays as it is.
 
     Args:
         path: the file.
         content: what to put there.
-        name: of the study; its own markers are taken where the file has them, else those of any study.
+        name: of the study; its own markers are used if the file has them, else those of any study.
 
     Raises:
         ValueError: the file does not hold each marker once, in order.
     """
+    from dmlcore.core.io import write_atomically
+
     text = path.read_text(encoding="utf-8")
     start, end = markers(name) if markers(name)[0] in text else markers()
     if text.count(start) != 1 or text.count(end) != 1 or text.index(start) > text.index(end):

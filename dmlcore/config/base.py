@@ -60,7 +60,7 @@ def _fault(fault: Mapping[str, Any]) -> str:
     return f"  `{path}`: {fault['msg']}; got {fault['input']!r}"[:400]
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

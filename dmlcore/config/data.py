@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from dmlcore.config.base import DatasetName, Share, Strict, _read_yaml, parse
+from dmlcore.config.base import DatasetName, Share, Strict, parse, read_yaml
 
 # ---------------------------------------------------------------------------------------------- data sets
 
@@ -105,4 +105,4 @@ class DataParams(Strict):
 
 def load_datasets(path: Path) -> DataParams:
     """The data sets that `path` (data/params.yaml) describes."""
-    return parse(DataParams, _read_yaml(path), str(path))
+    return parse(DataParams, read_yaml(path), str(path))

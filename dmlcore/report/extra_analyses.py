@@ -7,9 +7,10 @@ from pathlib import Path
 import polars as pl
 import polars.selectors as cs
 
-from dmlcore.analysis.embedding import embedding_sentences, pictures
+from dmlcore.analysis.embedding import embedding_sentences, load_trial_embeddings
 from dmlcore.analysis.findings import pareto_sentences
 from dmlcore.analysis.margins import chosen_table, margins_sentences, margins_table
+from dmlcore.analysis.metric_labels import SIGNIFICANT_DIGITS
 from dmlcore.analysis.relations import bend_table, pareto_table, relations
 from dmlcore.analysis.searches import search_sentences
 from dmlcore.analysis.study import Study
@@ -20,11 +21,8 @@ from dmlcore.report.figures.embedding import embedding_figure
 from dmlcore.report.figures.heat_maps import heat_map_figure
 from dmlcore.report.figures.pareto import pareto_figure
 
-DIGITS = 6
-"""Significant digits in the files; far below the spread over seeds, above what the order of a sum can change."""
 
-
-def write_parts(study: Study, folder: Path) -> None:
+def write_extra_analyses(study: Study, folder: Path) -> None:
     """Write the files of each part of `aggregate.parts` into `folder`.
 
     `pareto`: pareto.csv, bend.csv, pareto.png. `margins`: margins.csv, chosen.csv, margins.png. `embedding`:
@@ -34,7 +32,7 @@ def write_parts(study: Study, folder: Path) -> None:
         WRITERS[part](study, folder)
 
 
-def part_sentences(study: Study) -> list[str]:
+def analysis_sentences(study: Study) -> list[str]:
     """What the searches and the parts of the study found, with the numbers."""
     found = [sentence for part in study.config.parts for sentence in SENTENCES[part](study)]
     return search_sentences(study) + found
@@ -47,7 +45,7 @@ def displayed_study(study: Study) -> Study:
 
 def csv_text(table: pl.DataFrame) -> str:
     """The table as CSV, floats to 6 significant digits, null as an empty field."""
-    return table.with_columns(cs.float().round_sig_figs(DIGITS)).write_csv()
+    return table.with_columns(cs.float().round_sig_figs(SIGNIFICANT_DIGITS)).write_csv()
 
 
 def _write_pareto(study: Study, folder: Path) -> None:
@@ -68,7 +66,7 @@ def _write_margins(study: Study, folder: Path) -> None:
 
 
 def _write_embedding(study: Study, folder: Path) -> None:
-    drawn = pictures(study)
+    drawn = load_trial_embeddings(study)
     if drawn is None:
         print(
             f"aggregate: embedding.png is left as it is: the test embeddings of its trials are not in {study.storage}; "

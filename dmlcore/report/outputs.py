@@ -9,13 +9,13 @@ from typing import Any
 
 from dmlcore.analysis.baselines import baselines
 from dmlcore.analysis.comparisons import comparisons
-from dmlcore.analysis.metric_labels import METRICS
+from dmlcore.analysis.metric_labels import METRICS, round_significant
 from dmlcore.analysis.paired_tests import overall_tests
 from dmlcore.analysis.statistics import t_interval
 from dmlcore.analysis.study import Study
 from dmlcore.core.io import write_atomically
 from dmlcore.metrics.plot import png_bytes
-from dmlcore.report.extra_analyses import DIGITS, csv_text, displayed_study, write_parts
+from dmlcore.report.extra_analyses import csv_text, displayed_study, write_extra_analyses
 from dmlcore.report.figures.convergence import convergence_figure
 from dmlcore.report.figures.tradeoff import tradeoff_figure
 from dmlcore.report.figures.utility import utility_figure
@@ -23,7 +23,7 @@ from dmlcore.report.html.page import report_html
 
 
 def write_results(study: Study, folder: Path) -> None:
-    """Write the tables and plots of a study into `folder`, and those of its parts (`write_parts`).
+    """Write the tables and plots of a study into `folder`, and those of its parts (`write_extra_analyses`).
 
     baselines.csv, comparisons.csv and metrics.json hold every setting; tradeoff.png and utility_curves.png what
     `displayed_study` shows; convergence.png every trial. report.html is the page with all of it.
@@ -39,7 +39,7 @@ def write_results(study: Study, folder: Path) -> None:
     }
     for name, figure in figures.items():
         write_atomically(folder / f"{name}.png", png_bytes(figure, study.config.figure.dots_per_inch))
-    write_parts(study, folder)
+    write_extra_analyses(study, folder)
     write_atomically(folder / "report.html", report_html(study))
 
 
@@ -62,17 +62,13 @@ def _overall(study: Study) -> dict[str, Any]:
     return {
         f"test/{metric}": {
             "comparisons": test.comparisons,
-            "median_difference": _rounded(test.median),
-            "wilcoxon_p": _rounded(test.p_value),
+            "median_difference": round_significant(test.median),
+            "wilcoxon_p": round_significant(test.p_value),
             "note": test.note,
         }
         for metric, test in found.items()
     }
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.{DIGITS}g}")
-
-
 def _mean(values: Mapping[int, float]) -> float | None:
-    return _rounded(t_interval(list(values.values()), 0.95).mean)
+    return round_significant(t_interval(list(values.values()), 0.95).mean)

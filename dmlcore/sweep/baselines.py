@@ -7,25 +7,33 @@ from pathlib import Path
 
 from dmlcore.config.base import canonical
 from dmlcore.config.trial import EvaluationConfig
-from dmlcore.core.code_hash import code_hashes
-from dmlcore.core.hashing import digest
+from dmlcore.core.code_hash import KEYED_BY_VALUE, code_hashes, library_versions
+from dmlcore.core.hashing import json_sha256
 from dmlcore.core.io import write_atomically
 from dmlcore.data.dataset import PreparedDataset
 from dmlcore.records import Metrics, finite
-from dmlcore.sweep.trial_key import NOT_EVALUATION
 from dmlcore.training.raw_pixels import raw_pixel_metrics
 
 
 def raw_pixel_baseline(data: PreparedDataset, cache: Path) -> Metrics:
-    """Metrics `test/...` of the raw pixels of a data set, from `cache` where its pixels and the code are the same.
+    """Return the metrics `test/...` of the raw pixels of a data set.
+
+    They are read from `cache` where pixels, code and library versions are the same.
 
     Args:
         data: the data set.
-        cache: folder with one small file per data set; a file that cannot be read is measured anew.
+        cache: folder with one small file per data set; a file that cannot be read is replaced.
     """
     settings = EvaluationConfig()
-    code = code_hashes(frozenset({"dmlcore.training.raw_pixels"}), NOT_EVALUATION)
-    key = digest({"data": data.data_hash, "evaluation": canonical(settings), "code": code})
+    key = json_sha256(
+        {
+            "data": data.data_hash,
+            "evaluation": canonical(settings),
+            "code": code_hashes(frozenset({"dmlcore.training.raw_pixels"}), KEYED_BY_VALUE),
+            # No train key says it here: torch reads the pixels and multiplies, torchvision decodes.
+            "versions": library_versions(),
+        }
+    )
     file = cache / f"{data.folder.name}.json"
     known = _read(file, key)
     if known is None:

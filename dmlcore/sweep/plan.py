@@ -53,7 +53,7 @@ class PlannedTrial:
         answered: it would do so again.
         """
         if record.status == "failed":
-            diverged = (record.error or "").startswith(TrainingError.__name__)
+            diverged = record.error_type == TrainingError.__name__
             return diverged and self.cell.labels.get("role") == "searched"
         return record.status == "finished" or self.cell.rivals is not None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -10,33 +9,31 @@ from typing import Any
 
 from dmlcore.config.base import canonical
 from dmlcore.config.trial import TrialConfig
-from dmlcore.core.code_hash import code_hashes, loss_modules
-from dmlcore.core.hashing import digest
+from dmlcore.core.code_hash import KEYED_BY_VALUE, code_hashes, library_versions, loss_modules
+from dmlcore.core.hashing import file_sha256, json_sha256
 from dmlcore.models.weights import local_file
 
-PREPARATION = ("dmlcore.data.manifest", "dmlcore.datasets.prepare.splits")
-"""What they do to the data is in the data hash."""
-
-
-NOT_TRAINING = (
-    "dmlcore.config",
-    "dmlcore.metrics",
-    "dmlcore.tracking",
-    "dmlcore.training.evaluation",
-    *PREPARATION,
+NOT_CHOOSING = tuple(
+    f"dmlcore.metrics.{name}" for name in ("consistency", "counts", "scores", "verification")
 )
-NOT_EVALUATION = ("dmlcore.config", "dmlcore.tracking")
+"""The metrics of thresholds, which `evaluate` computes after MAP@R and from which MAP@R takes nothing."""
+NOT_TRAINING = (*KEYED_BY_VALUE, *NOT_CHOOSING, "dmlcore.training.evaluation")
 
 
 def training_code(components: Iterable[str]) -> dict[str, str]:
-    """Hash of each file that training with these losses and regularisers runs through."""
+    """Hash each file that decides the weights of a trial with these losses and regularisers.
+
+    Validation MAP@R chooses the epoch, so the code of `evaluate` up to MAP@R belongs to it: after an edit the stored
+    weights may be those of an epoch that would no longer be chosen. The other metrics are left out, so that an edit of
+    OPIS only evaluates the stored embeddings again. New modules of dmlcore.metrics count until they are left out.
+    """
     roots = {module for name in components for module in loss_modules(name)}
     return code_hashes(frozenset({"dmlcore.training.run", *roots}), NOT_TRAINING)
 
 
 def evaluation_code() -> dict[str, str]:
-    """Hash of each file that the final evaluation runs through."""
-    return code_hashes(frozenset({"dmlcore.training.evaluation"}), NOT_EVALUATION)
+    """Hash each file that the final evaluation runs through."""
+    return code_hashes(frozenset({"dmlcore.training.evaluation"}), KEYED_BY_VALUE)
 
 
 @dataclass(frozen=True)
@@ -53,27 +50,35 @@ class TrialKeys:
 
 
 def trial_keys(config: TrialConfig, data_hash: str) -> TrialKeys:
-    """Keys of a trial; any change to its config, data, local weights or code gives another one."""
+    """Compute the keys of a trial; any change to its config, data, local weights, code or libraries gives another one.
+
+    The libraries' versions are in the train key alone: embeddings are evaluated again only under the train key that
+    they were made with, hence never under another torch.
+    """
     training = canonical(config)
     evaluation = training.pop("evaluation")
-    code = training_code([part.name for part in (config.loss, *config.regularizers)])
     inputs = {
         "data": data_hash,
         "weights": _weights_hash(config.model.backbone.weights),
-        "training_code": code,
+        "training_code": training_code([part.name for part in (config.loss, *config.regularizers)]),
         "evaluation_code": evaluation_code(),
+        "versions": library_versions(),
     }
     if inputs["weights"]:
-        # The file's content counts, not where it lies.
+        # The file's content counts, not its path.
         training["model"]["backbone"]["weights"] = "file"
-    train = digest({"config": training, "data": data_hash, "weights": inputs["weights"], "code": code})
-    return TrialKeys(train, digest({"evaluation": evaluation, "code": inputs["evaluation_code"]}), inputs)
+    train = {
+        "config": training,
+        "data": data_hash,
+        "weights": inputs["weights"],
+        "code": inputs["training_code"],
+        "versions": inputs["versions"],
+    }
+    eval_key = json_sha256({"evaluation": evaluation, "code": inputs["evaluation_code"]})
+    return TrialKeys(json_sha256(train), eval_key, inputs)
 
 
 @cache
 def _weights_hash(weights: str | None) -> str | None:
     path = local_file(weights)
-    if path is None:
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path) if path else None

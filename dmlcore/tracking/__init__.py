@@ -2,6 +2,5 @@
 
 from dmlcore.tracking.background import BackgroundTracker
 from dmlcore.tracking.mlflow import MlflowTracker, TrackingError
-from tests.memory_tracker import MemoryTracker
 
-__all__ = ["BackgroundTracker", "MemoryTracker", "MlflowTracker", "TrackingError"]
+__all__ = ["BackgroundTracker", "MlflowTracker", "TrackingError"]

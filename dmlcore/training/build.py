@@ -19,7 +19,6 @@ def build_model(config: ModelConfig, *, in_channels: int, seed: int) -> Embedder
     """The embedder; its initial weights depend on `config` and `seed` alone: both variants of a comparison share them."""
     torch.manual_seed(derived_seed(seed, "model"))
     backbone = build_backbone(
-        config.backbone.library,
         config.backbone.name,
         arguments=config.backbone.arguments,
         weights=config.backbone.weights,

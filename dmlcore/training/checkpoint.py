@@ -1,4 +1,4 @@
-"""How far a trial has come: what is needed, beside the weights, to go on as if it had never been interrupted."""
+"""The checkpoint of a trial: how far it has come, and the tensors to resume from to the same bits."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class EpochReport:
 
 @dataclass
 class TrainingState:
-    """The epochs of a trial so far. Every draw is keyed by (seed, purpose, epoch), so no random state is kept."""
+    """The epochs of a trial so far. Every draw is keyed by (seed, purpose, epoch), so no random state is stored."""
 
     phase: Phase = "selection"
     epoch: int = 0
-    """The last whole epoch of the phase."""
+    """The last completed epoch of the phase."""
     best_score: float = -1.0
     best_epoch: int = 0
     curve: list[EpochReport] = field(default_factory=list)
@@ -45,41 +45,46 @@ class TrainingState:
 
 
 def save_training_state(
-    store: TrialStore, course: TrainingState, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer
+    store: TrialStore, state: TrainingState, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer
 ) -> None:
-    """Write `last`: the course, the state of each module, and of the optimiser."""
+    """Write `last`: the training state, and the tensors of each module and of the optimiser.
+
+    One file for all: weights of one epoch never meet the optimiser of another.
+    """
     tensors = {
         f"{name}/{key}": value
         for name, module in modules.items()
         for key, value in state_copy(module).items()
     }
-    for number, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{number}/{key}": value for key, value in state.items() if value is not None}
-    store.save_state("last", tensors, course.to_json())
+    for number, values in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{number}/{key}": value for key, value in values.items() if value is not None}
+    store.save_state("last", tensors, state.to_json())
 
 
 def load_training_state(store: TrialStore) -> tuple[TrainingState, dict[str, Tensor]] | None:
-    """The course that `last` holds and its tensors; None where there is none, or where it or `best` is damaged."""
+    """Read `last`: the training state and its tensors; None where it is missing or damaged, or `best` is missing."""
     found = store.load_state("last")
     if found is None:
         return None
-    course = TrainingState.from_json(found[1])
-    whole = not course.best_epoch or store.path("best").is_file()
-    return (course, found[0]) if whole else None
+    state = TrainingState.from_json(found[1])
+    # `best` is written before `last`: without it, its epoch would have to be trained again.
+    complete = not state.best_epoch or store.path("best").is_file()
+    return (state, found[0]) if complete else None
 
 
 def restore(
     tensors: dict[str, Tensor], modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer
 ) -> None:
-    """Put the tensors of `last` back into modules and optimiser."""
+    """Load the tensors of `last` into modules and optimiser."""
     for name, module in modules.items():
-        module.load_state_dict(_below(tensors, f"{name}/"))
+        module.load_state_dict(_with_prefix(tensors, f"{name}/"))
     state: dict[int, dict[str, Tensor]] = {}
-    for path, value in _below(tensors, "optimizer/").items():
+    for path, value in _with_prefix(tensors, "optimizer/").items():
         number, key = path.split("/")
         state.setdefault(int(number), {})[key] = value
+    # Learning rates are not restored: the schedule sets them before every step.
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

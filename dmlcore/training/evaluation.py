@@ -10,30 +10,7 @@ import torch
 from torch import Tensor
 
 from dmlcore.config.trial import EvaluationConfig
-from dmlcore.metrics import Evaluation, evaluate
-
-
-def evaluate_embeddings(
-    embeddings: Tensor,
-    labels: Tensor,
-    config: EvaluationConfig,
-    *,
-    distance_range: tuple[float, float] | None = None,
-    is_query: Tensor | None = None,
-    bootstrap: bool = False,
-) -> Evaluation:
-    """`evaluate()` with the settings of a trial; without `bootstrap`, no interval."""
-    return evaluate(
-        embeddings,
-        labels,
-        ks=config.ks,
-        far_range=config.far_range,
-        num_thresholds=config.num_thresholds,
-        epsilon=config.epsilon,
-        distance_range=distance_range,
-        is_query=is_query,
-        bootstrap=config.bootstrap if bootstrap else 0,
-    )
+from dmlcore.metrics.evaluation import Evaluation, evaluate
 
 
 @dataclass(frozen=True)
@@ -57,24 +34,23 @@ def utility_curve(evaluation: Evaluation) -> UtilityCurve:
 def evaluate_splits(
     validation: Mapping[str, Tensor], test: Mapping[str, Tensor], config: EvaluationConfig
 ) -> tuple[dict[str, float], UtilityCurve]:
-    """Metrics of stored embeddings: `validation/...`, `test/...`, and OPIS of test at validation's own range.
+    """Compute the metrics of stored embeddings: `validation/...`, `test/...`, and OPIS of test at validation's range.
 
     Args:
         validation, test: the stored tensors `embeddings` [N, D], `labels` [N], and `is_query` [N] where queries search
             a gallery.
     """
-    held_out = _evaluate(validation, config, bootstrap=True)
-    final = _evaluate(test, config, bootstrap=True)
+
+    def scores(stored: Mapping[str, Tensor], **options: Any) -> Evaluation:
+        settings = config.model_dump() | options
+        return evaluate(stored["embeddings"], stored["labels"], is_query=stored.get("is_query"), **settings)
+
+    held_out, final = scores(validation), scores(test)
     span = (held_out.metrics["distance_min"], held_out.metrics["distance_max"])
-    carried = _evaluate(test, config, distance_range=span)
+    # A threshold is chosen on validation and used on unseen classes: this is the OPIS that a deployment would meet.
+    carried = scores(test, distance_range=span, bootstrap=0)
     metrics = {f"validation/{key}": float(value) for key, value in held_out.metrics.items()}
     metrics |= {f"test/{key}": float(value) for key, value in final.metrics.items()}
     for key in ("opis", "opis_corrected", "mean_utility"):
         metrics[f"test/{key}_validation_range"] = float(carried.metrics[key])
     return metrics, utility_curve(final)
-
-
-def _evaluate(stored: Mapping[str, Tensor], config: EvaluationConfig, **options: Any) -> Evaluation:
-    return evaluate_embeddings(
-        stored["embeddings"], stored["labels"], config, is_query=stored.get("is_query"), **options
-    )

@@ -1,80 +1,66 @@
-"""The features of a frozen trunk: each image embedded once, kept in a file that is named by what it was made from.
+"""The features of a frozen trunk: each image embedded once, stored in a file that is named by what it was made from.
 
 Shapes: N images of the data set in the manifest's order, F features.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from filelock import FileLock
 
-import dmlcore.data
-import dmlcore.models
 from dmlcore.config.base import canonical
 from dmlcore.config.trial import TrialConfig
-from dmlcore.core.io import atomic_write_path
+from dmlcore.core.code_hash import KEYED_BY_VALUE, code_hashes, library_versions
+from dmlcore.core.hashing import file_sha256
 from dmlcore.data.dataset import PreparedDataset
 from dmlcore.models import Embedder
 from dmlcore.models.weights import local_file
 from dmlcore.training.build import build_model
-from dmlcore.training.loader import ImageFeed, autocast
+from dmlcore.training.loader import ImageLoader, autocast
+from dmlcore.training.store import cache_key, cached_array
 
-DATA_CODE = ("images.py", "inputs.py", "packed.py", "transforms.py")
-LIBRARIES = ("timm", "torch", "torchvision")
+NOT_FEATURES = (*KEYED_BY_VALUE, "dmlcore.losses", "dmlcore.training.language", "dmlcore.training.samplers")
+"""Modules that `build` and `loader` import for training, through which no feature runs."""
 
 
 def trunk_features(
     config: TrialConfig, data: PreparedDataset, *, cache: Path, device: torch.device
 ) -> npt.NDArray[np.float32]:
-    """Pooled features [N, F] of all images, by memory map from the folder `cache`; computed where they are missing.
-
-    Trials that need the same features at once wait for the first of them.
+    """Return the pooled features [N, F] of all images, from the folder `cache` or computed on `device`.
 
     Raises:
-        ValueError: settings under which an image has no features of its own.
+        ValueError: settings under which an image has no fixed features.
     """
     check_frozen(config)
-    file = cache / f"{features_key(config, data.data_hash)}.npy"
-    if not file.is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(file.with_suffix(".lock")):
-            if not file.is_file():
-                _compute(config, data, file, device)
-    features: npt.NDArray[np.float32] = np.load(file, mmap_mode="r", allow_pickle=False)
-    return features
+    return cached_array(cache, _inputs(config, data.data_hash), lambda: _compute(config, data, device))
 
 
 def features_key(config: TrialConfig, data_hash: str) -> str:
-    """Sha256 of all that the features depend on: data, backbone, weights, input, code, library versions."""
+    """Return the name under which the features of a trial are cached."""
+    return cache_key(_inputs(config, data_hash))
+
+
+def _inputs(config: TrialConfig, data_hash: str) -> dict[str, Any]:
+    """Collect all that the features depend on: data, backbone, weights, input, code, library versions."""
     weights = local_file(config.model.backbone.weights)
-    parts: dict[str, Any] = {
+    return {
         "data": data_hash,
         "backbone": canonical(config.model.backbone),
-        "weights": hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None,
+        "weights": file_sha256(weights) if weights else None,
+        # The seed draws the weights of an untrained trunk only.
         "seed": config.seed if config.model.backbone.weights is None else None,
         "pooling": config.model.pooling,
         "channels_last": config.model.channels_last,
         "input": canonical(config.input) if config.input else None,
         "precision": config.train.precision,
         "threads": config.threads,
-        "code": _code(),
-        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "code": code_hashes(frozenset({__name__}), NOT_FEATURES),
+        "versions": library_versions(),
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
-
-
-def _code() -> str:
-    models = sorted(Path(dmlcore.models.__path__[0]).glob("*.py"))
-    data = [Path(dmlcore.data.__path__[0]) / name for name in DATA_CODE]
-    return hashlib.sha256(b"\0".join(path.read_bytes() for path in [*models, *data])).hexdigest()
 
 
 def check_frozen(config: TrialConfig) -> None:
@@ -90,13 +76,12 @@ def check_frozen(config: TrialConfig) -> None:
         )
 
 
-def _compute(config: TrialConfig, data: PreparedDataset, file: Path, device: torch.device) -> None:
+def _compute(config: TrialConfig, data: PreparedDataset, device: torch.device) -> npt.NDArray[np.float32]:
     channels = data.split("train").images.channels
     model: Embedder = build_model(config.model, in_channels=channels, seed=config.seed).to(device).eval()
     parts = []
     for name in ("train", "validation", "test"):
-        for images in ImageFeed(data.split(name), config, device).evaluation():
+        for images in ImageLoader(data.split(name), config, device).evaluation_batches():
             with torch.inference_mode(), autocast(device, config.train.precision):
                 parts.append(model.pooled(images).float().cpu().numpy())
-    with atomic_write_path(file) as temporary, temporary.open("wb") as stream:
-        np.save(stream, np.concatenate(parts), allow_pickle=False)
+    return np.concatenate(parts)

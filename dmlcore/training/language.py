@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,32 +11,29 @@ import torch
 from torch import Tensor
 
 from dmlcore.config.trial import ComponentConfig
-from dmlcore.core.io import atomic_write_path
+from dmlcore.core.hashing import file_sha256
 from dmlcore.data.dataset import PreparedDataset, Split
 from dmlcore.data.transforms import to_float
 from dmlcore.models.weights import load_weights, local_file
 from dmlcore.training.input_pipeline import InputPipeline
+from dmlcore.training.store import cached_array
 from dmlcore.training.text_embeddings import class_text_embeddings, pseudo_label_embeddings
 
 GUIDED = ("language_guidance",)
-
-
 TEXT_PARAMS = {"text_model": "model", "template": "template"}
 """Params of a guided regulariser that choose the text model: in the config -> of class_text_embeddings."""
 
-
 CLASSIFIER_PARAMS = ("classifier", "classifier_weights", "top", "descriptions")
-"""Params that put an ImageNet classifier's words in the place of class names."""
-
-
+"""Params that put other texts in the place of class names."""
+BATCH = 64
 Texts = Callable[[ComponentConfig], Tensor]
 
 
 def texts_of(data: PreparedDataset, split_name: str, cache: Path) -> Texts:
-    """Text embeddings [C, T] of the classes of a split for a component, computed once and kept in the folder `cache`.
+    """Return the function that gives a component the text embeddings [C, T] of the classes of a split.
 
-    Those of the class names; with `descriptions: true` among the params those of the texts that the data set has of its
-    classes; with `classifier` those of what that classifier sees.
+    They are those of the class names; with `descriptions: true` among the params those of the data set's texts about
+    its classes; with `classifier` those of what that classifier sees. Computed once, kept in the folder `cache`.
     """
     split = data.split(split_name)
 
@@ -66,27 +61,21 @@ def texts_of(data: PreparedDataset, split_name: str, cache: Path) -> Texts:
 
 
 def dummy_text_embeddings(num_classes: int) -> Texts:
-    """One direction a class: to check a config without a text model."""
+    """Give each class a direction of its own: to check a config without a text model."""
     return lambda component: torch.eye(num_classes)
 
 
 def loss_params(component: ComponentConfig, texts: Texts) -> dict[str, Any]:
-    """The params of a component that its loss takes, text embeddings included where it is guided."""
+    """Return the params of a component that its loss takes, text embeddings included where it is guided."""
     if component.name not in GUIDED:
         return dict(component.params)
-    own = {
-        key: value
-        for key, value in component.params.items()
-        if key not in TEXT_PARAMS and key not in CLASSIFIER_PARAMS
-    }
+    chosen_by = {*TEXT_PARAMS, *CLASSIFIER_PARAMS}
+    own = {key: value for key, value in component.params.items() if key not in chosen_by}
     return own | {"text_embeddings": texts(component)}
 
 
-BATCH = 64
-
-
 def imagenet_names() -> list[str]:
-    """The first synonym of each ImageNet-1k class, in the order of a classifier's outputs."""
+    """List the first synonym of each ImageNet-1k class, in the order of a classifier's outputs."""
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo("imagenet-1k")
@@ -96,7 +85,7 @@ def imagenet_names() -> list[str]:
 def class_probabilities(
     split: Split, classifier: str, *, identity: str, cache: Path, weights: str | None = None
 ) -> Tensor:
-    """Softmax of a timm classifier on every image of `split`, from the cache where it was computed before.
+    """Compute the softmax of a timm classifier on every image of `split`, or read it from the cache.
 
     Args:
         split: N images, grey or RGB; resized to what the classifier was trained on.
@@ -111,18 +100,10 @@ def class_probabilities(
     Raises:
         ValueError: unknown classifier, one that is not of ImageNet's 1,000 classes, or weights that do not fit.
     """
-    file = cache / f"{_key(identity, classifier, weights)}.npy"
-    if not file.is_file():
-        model = _classifier(classifier, weights)
-        with atomic_write_path(file) as temporary, temporary.open("wb") as stream:
-            np.save(stream, _softmax(model, split).numpy(), allow_pickle=False)
-    return torch.from_numpy(np.load(file, allow_pickle=False))
-
-
-def _key(identity: str, classifier: str, weights: str | None) -> str:
     file = local_file(weights)
-    local = hashlib.sha256(file.read_bytes()).hexdigest() if file else None
-    return hashlib.sha256(json.dumps([identity, classifier, local]).encode()).hexdigest()[:24]
+    inputs = [identity, classifier, file_sha256(file) if file else None]
+    found = cached_array(cache, inputs, lambda: _softmax(_classifier(classifier, weights), split).numpy())
+    return torch.from_numpy(np.array(found))
 
 
 def _classifier(name: str, weights: str | None) -> torch.nn.Module:

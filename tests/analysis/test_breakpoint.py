@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from dmlcore.analysis import breakpoint
-from dmlcore.analysis.breakpoint import LEAST, RankCorrelation, find_breakpoint, rank_correlation
+from dmlcore.analysis.breakpoint import MIN_SEGMENT_POINTS, RankCorrelation, find_breakpoint, rank_correlation
 
 GROUPS = [f"loss {i}" for i in np.repeat(np.arange(12), 3)]
 
@@ -34,7 +34,7 @@ def bent(x: np.ndarray) -> np.ndarray:
 def naive_break(x: np.ndarray, y: np.ndarray) -> float:
     """Fit every candidate by least squares, one after the other."""
     ordered, best = np.sort(x), (np.inf, 0.0)
-    for i in range(LEAST, len(x) - LEAST + 1):
+    for i in range(MIN_SEGMENT_POINTS, len(x) - MIN_SEGMENT_POINTS + 1):
         k = (ordered[i] + ordered[i - 1]) / 2
         design = np.stack([np.ones_like(x), x, np.where(x > k, x - k, 0.0)], axis=1)
         coefficients = np.linalg.lstsq(design, y, rcond=None)[0]
@@ -49,7 +49,7 @@ def test_the_break_is_that_of_the_naive_search() -> None:
     assert found.at == pytest.approx(naive_break(x, y))
     assert found.at == pytest.approx(0.3, abs=0.04)
     assert found.slopes == pytest.approx((-0.05, 0.05), abs=0.02)
-    assert min(np.sum(x <= found.at), np.sum(x > found.at)) >= LEAST
+    assert min(np.sum(x <= found.at), np.sum(x > found.at)) >= MIN_SEGMENT_POINTS
     assert found.p < 0.01
 
 

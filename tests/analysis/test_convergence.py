@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dmlcore.analysis.comparisons import comparisons
-from dmlcore.analysis.convergence import converged, convergence_note, mark, still_rising
+from dmlcore.analysis.convergence import convergence_mark, convergence_note, count_converged, still_rising
 from dmlcore.report.figures.convergence import convergence_figure
 from dmlcore.report.text.tables import markdown_table
 from tests.analysis.studies import losses_study, margins_study
@@ -53,7 +53,7 @@ def test_comparisons_count_the_converged_of_each_side() -> None:
     found = with_rising(4)  # the three seeds of off, one of tcm
     (row,) = comparisons(study(found)).to_dicts()
     assert (row["baseline/converged"], row["variant/converged"]) == (0, 2)
-    assert mark(row) == "†2 of 6 conv."
+    assert convergence_mark(row) == "†2 of 6 conv."
     found[5] = unfinished(found[5])
     assert comparisons(study(found))["variant/converged"].to_list() == [1]
 
@@ -72,7 +72,7 @@ def test_old_tables_without_curves_say_nothing() -> None:
     for row in found:
         del row["curve/validation/map_at_r"]
     (cell, _) = study(found).cells
-    assert converged(cell, TCM) is None
+    assert count_converged(cell, TCM) is None
     assert convergence_note(study(found)) is None
     assert "†" not in printed(found)
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmlcore.analysis.embedding import embedding_sentences, pictures
-from dmlcore.metrics import evaluate
+from dmlcore.analysis.embedding import embedding_sentences, load_trial_embeddings
+from dmlcore.metrics.evaluation import evaluate
 from dmlcore.report.figures.embedding import class_colours, embedding_figure, spread
 from dmlcore.report.outputs import write_results
 from tests.analysis.studies import as_study, toy_rows
@@ -20,7 +20,7 @@ from tests.report.test_figures import texts
 
 def test_the_variants_stand_side_by_side_over_their_utility(tmp_path: Path) -> None:
     study = as_study(toy_rows(tmp_path), "embedding", tmp_path)
-    drawn = pictures(study)
+    drawn = load_trial_embeddings(study)
     assert drawn is not None
     assert [(p.variant.split("(")[0], p.row["seed"]) for p in drawn] == [("baseline", 0), ("tcm", 0)]
     figure = embedding_figure(study, drawn)
@@ -44,7 +44,7 @@ def test_the_variants_stand_side_by_side_over_their_utility(tmp_path: Path) -> N
 def test_a_seed_that_only_one_variant_finished_is_not_shown(tmp_path: Path) -> None:
     found = toy_rows(tmp_path)
     found[0] = unfinished(found[0])
-    drawn = pictures(as_study(found, "embedding", tmp_path))
+    drawn = load_trial_embeddings(as_study(found, "embedding", tmp_path))
     assert drawn is not None
     assert [p.row["seed"] for p in drawn] == [1, 1]
     assert all("seed 1" in text for text in embedding_sentences(as_study(found, "embedding")))
@@ -66,12 +66,12 @@ def test_without_the_storage_the_committed_picture_stays(
 def test_embeddings_of_another_width_are_refused(tmp_path: Path) -> None:
     study = as_study(toy_rows(tmp_path, width=3), "embedding", tmp_path)
     with pytest.raises(ValueError, match=r"draws embeddings of width 2.*embedding_dim: 2"):
-        pictures(study)
+        load_trial_embeddings(study)
 
 
 def test_no_finished_trial_draws_nothing(tmp_path: Path) -> None:
     found = [unfinished(row) for row in toy_rows(tmp_path)]
-    assert pictures(as_study(found, "embedding", tmp_path)) is None
+    assert load_trial_embeddings(as_study(found, "embedding", tmp_path)) is None
 
 
 @given(st.lists(st.floats(-180, 180), min_size=1, max_size=10))

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.patches import Rectangle
 
 from dmlcore.analysis.margins import chosen_table, margins_sentences, margins_table
-from dmlcore.analysis.tuned_settings import chosen, chosen_study, family, settings
+from dmlcore.analysis.tuned_settings import best_setting, chosen_study, regularizer_family, tuned_settings
 from dmlcore.report.figures.heat_maps import grid_values, heat_map_figure
 from tests.analysis.studies import as_study, margins_rows, margins_study
 from tests.analysis.synthetic import rows, study, unfinished
@@ -23,14 +23,14 @@ CHOSEN = {"tcm.negative_margin": 0.4, "tcm.positive_margin": 0.8}
 
 
 def test_a_family_is_the_regularisers_without_their_parameters() -> None:
-    assert family('[{"name": "tcm", "params": {"a": 1}}, {"name": "language_guidance", "params": {}}]') == (
-        "tcm+language_guidance"
-    )
-    assert family("[]") == family(None) == "baseline"
+    assert regularizer_family(
+        '[{"name": "tcm", "params": {"a": 1}}, {"name": "language_guidance", "params": {}}]'
+    ) == ("tcm+language_guidance")
+    assert regularizer_family("[]") == regularizer_family(None) == "baseline"
 
 
 def test_settings_are_counted_by_loss_and_family() -> None:
-    found = settings(margins_study())
+    found = tuned_settings(margins_study())
     assert {place: len(tried) for place, tried in found.items()} == {BASE: 4, TCM_ALONE: 9, WITH_TCM: 9}
     assert found[BASE][0].parameters == {"train.optimizer.learning_rate": 0.001}
     assert found[WITH_TCM][0].parameters == {"tcm.negative_margin": 0.3, "tcm.positive_margin": 0.7}
@@ -38,12 +38,12 @@ def test_settings_are_counted_by_loss_and_family() -> None:
 
 
 def test_validation_chooses_not_test() -> None:
-    found = settings(margins_study())
-    best = chosen(found[WITH_TCM])
+    found = tuned_settings(margins_study())
+    best = best_setting(found[WITH_TCM])
     assert best is not None
     assert best.parameters == CHOSEN
     assert best.mean("test/map_at_r") == pytest.approx(0.3 + 0.8 * 0.4 / 2 + 0.0005)
-    base = chosen(found[BASE])
+    base = best_setting(found[BASE])
     assert base is not None
     assert base.text == "learning_rate=0.003"
 
@@ -62,8 +62,8 @@ def test_more_seeds_of_some_settings_do_not_move_the_choice() -> None:
     more = [row for row in margins_rows((2,)) if "0.5,positive_margin=0.9" in row["variant"]]
     for row in more:
         row["validation/map_at_r"] = 0.99
-    found = settings(as_study(margins_rows() + more, "margins"))
-    best = chosen(found[WITH_TCM])
+    found = tuned_settings(as_study(margins_rows() + more, "margins"))
+    best = best_setting(found[WITH_TCM])
     assert best is not None
     assert best.parameters == CHOSEN
 
@@ -95,7 +95,7 @@ def test_the_summary_compares_the_chosen_settings_alone() -> None:
 
 
 def test_the_grid_has_each_value_in_its_cell_and_frames_the_choice() -> None:
-    found = settings(margins_study())
+    found = tuned_settings(margins_study())
     ups, downs, values = grid_values(found[WITH_TCM], "test/map_at_r")
     assert (ups, downs) == ([0.7, 0.8, 0.9], [0.3, 0.4, 0.5])
     expected = 0.3005 + np.outer(downs, ups) / 2

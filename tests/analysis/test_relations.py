@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from dmlcore.analysis.breakpoint import Breakpoint, RankCorrelation
-from dmlcore.analysis.findings import pareto_sentences, sentence
-from dmlcore.analysis.relations import bend_table, pareto_table, points, relations
+from dmlcore.analysis.findings import pareto_sentences, relation_sentence
+from dmlcore.analysis.relations import bend_table, configuration_points, pareto_table, relations
 from dmlcore.analysis.study import Study
 from dmlcore.report.figures.pareto import pareto_figure
 from tests.analysis.studies import BEND, LOSSES, as_study, losses_study
@@ -32,7 +32,7 @@ def test_the_table_marks_the_configurations_that_no_other_beats(bent: Study) -> 
 
 
 def test_a_point_is_the_mean_over_its_seeds(bent: Study) -> None:
-    (point, *_) = points(bent)["glyphs", "resnet10"]
+    (point, *_) = configuration_points(bent)["glyphs", "resnet10"]
     values = list(point.cell.values("baseline", "test/opis_corrected").values())
     assert len(values) == 2
     assert point.mean("test/opis_corrected") == pytest.approx(np.mean(values))
@@ -88,6 +88,6 @@ def test_an_interval_that_reaches_0_leaves_it_unclear() -> None:
     below, flat = RankCorrelation(-0.9, -0.95, -0.8, 20), RankCorrelation(0.3, -0.1, 0.6, 16)
     bend = Breakpoint(0.3, (-0.06, 0.01), 0.001, np.zeros(36))
     (found, _) = relations(losses_study(0.06))
-    assert "remains unclear here" in sentence(
-        replace(found, bend=bend, below=below, above=flat), "test/map_at_r"
+    assert "remains unclear here" in relation_sentence(
+        replace(found, breakpoint=bend, below=below, above=flat), "test/map_at_r"
     )

@@ -14,8 +14,9 @@ import typer
 from typer.testing import CliRunner
 
 from dmlcore.cli import app
-from dmlcore.cli.options import DEFECT, WRONG_INPUT, Commands
-from dmlcore.metrics import evaluate
+from dmlcore.cli.app import ErrorReportingGroup
+from dmlcore.cli.options import DEFECT, WRONG_INPUT
+from dmlcore.metrics.evaluation import evaluate
 
 runner = CliRunner()
 
@@ -91,7 +92,7 @@ def test_the_traceback_is_shown_to_who_asks(tmp_path, monkeypatch):
     ("error", "code"), [(ValueError("a"), WRONG_INPUT), (KeyError("a"), DEFECT), (typer.Exit(1), 1)]
 )
 def test_an_error_of_a_subcommand_becomes_an_exit_code(error, code):
-    broken = typer.Typer(cls=Commands)
+    broken = typer.Typer(cls=ErrorReportingGroup)
 
     @broken.callback()
     def main():

@@ -68,13 +68,20 @@ def test_a_trial_brings_its_embeddings(tmp_path):
     assert content["trial_key"] == records[1].trial_key
     assert content["test"]["images"] == 150
     assert content["validation"]["frr"]["rate"] <= 0.1
-    for key, words in (("0", "these do"), ("9", "none does"), ("f", "must be finished, it is failed")):
+    for key, words in (
+        ("0", "4 trial keys"),
+        ("9", "no trial key in"),
+        ("f", "must be finished, it is failed"),
+    ):
         refused = call("--frr", 0.1, "--trial", key, *arguments)
         assert refused.exit_code == WRONG_INPUT
         assert words in refused.output
     path = tmp_path / "study" / "state" / "storage" / records[1].train_key[:16] / "test.safetensors"
     path.write_bytes(path.read_bytes() + b"0")
-    assert "gone or changed" in call("--far", 0.1, "--trial", records[1].trial_key, *arguments).output
+    assert (
+        "are missing or were changed"
+        in call("--far", 0.1, "--trial", records[1].trial_key, *arguments).output
+    )
 
 
 def test_a_trial_with_queries_and_a_gallery_is_calibrated_on_their_pairs(tmp_path):

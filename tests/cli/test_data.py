@@ -58,9 +58,13 @@ def test_a_folder_is_counted_once_it_is_prepared(data):
     assert list_datasets(data)[1].counts == Counts(classes=2, images=7)
 
 
-def test_an_imitation_is_listed_before_it_is_made(data):
+def test_a_synthetic_data_set_is_listed_before_it_is_made(data):
     params = yaml.safe_load((data / "params.yaml").read_text())
-    source = {"kind": "cub200", "source": "imitations/cub200/source.json", "preprocess": {}}
+    source = {
+        "kind": "cub200",
+        "source": "../studies/paper-small/archives/cub200/source.json",
+        "preprocess": {},
+    }
     params["datasets"] = {"birds-small": source}
     (data / "params.yaml").write_text(yaml.safe_dump(params))
     (listed,) = list_datasets(data)

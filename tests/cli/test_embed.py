@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dmlcore.cli import app
-from dmlcore.cli.options import FOUND, WRONG_INPUT
+from dmlcore.cli.options import INCOMPLETE, WRONG_INPUT
 from dmlcore.training.store import TrialStore
 from tests.cli.trained import KEY, VARIANTS, trained_checkout
 
@@ -39,7 +39,7 @@ def test_broken_images_are_named_and_left_out(checkout, tmp_path):
     good = checkout / "images" / "0" / "003.PNG"
     out, paths = tmp_path / "e.npy", tmp_path / "paths.csv"
     done = call(broken, good, "--trial", KEY, "--study", checkout, "--out", out, "--paths", paths)
-    assert done.exit_code == FOUND
+    assert done.exit_code == INCOMPLETE
     assert f"left out: {str(broken)!r}" in done.output or str(broken) in done.output
     assert "1 of 2 images embedded" in done.output
     assert np.load(out).shape == (1, 16)

@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from dmlcore.cli import app
-from dmlcore.cli.options import FOUND, WRONG_INPUT
-from dmlcore.metrics import evaluate
+from dmlcore.cli.options import INCOMPLETE, WRONG_INPUT
+from dmlcore.metrics.evaluation import evaluate
 from tests.cli.study import drawn, write_study
 
 
@@ -53,8 +53,8 @@ def test_a_trial_whose_files_are_gone_is_named_and_the_others_measured(tmp_path)
     records = write_study(tmp_path / "study")
     (tmp_path / "study" / "state" / "storage" / records[2].train_key[:16] / "test.safetensors").unlink()
     done = call("--study", tmp_path / "study", "--out", tmp_path / "again.csv")
-    assert done.exit_code == FOUND
-    assert f"not measured: {records[2].trial_key}" in done.output
+    assert done.exit_code == INCOMPLETE
+    assert f"not evaluated: {records[2].trial_key}" in done.output
     assert pl.read_csv(tmp_path / "again.csv").height == len(records) - 1
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from dmlcore.config.data import DatasetConfig, PreprocessConfig, load_datasets
 from dmlcore.data.dataset import PreparedDataset
-from dmlcore.datasets.acquire.fonts import copy_fonts
+from dmlcore.datasets.acquire.local import acquire_fonts
 from dmlcore.datasets.importers.glyphs import load_catalogue as glyph_catalogue
 from dmlcore.datasets.prepare.build import prepare
 from dmlcore.datasets.prepare.catalogue import Catalogue
@@ -31,7 +31,7 @@ def glyphs_config() -> DatasetConfig:
 @pytest.fixture(scope="session")
 def fonts(tmp_path_factory: pytest.TempPathFactory, glyphs_config: DatasetConfig) -> Path:
     folder = tmp_path_factory.mktemp("glyphs") / "raw"
-    copy_fonts(REPOSITORY / "data" / glyphs_config.source, folder)
+    acquire_fonts(REPOSITORY / "data" / glyphs_config.source, folder)
     return folder
 
 

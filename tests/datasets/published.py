@@ -19,9 +19,10 @@ import numpy as np
 from PIL import Image
 
 from dmlcore.config.data import PreprocessConfig
+from dmlcore.data.images import Pixels
 from dmlcore.datasets.acquire.acquire import acquire
-from dmlcore.datasets.acquire.image_decoding import Pixels, decoding, square_rgb
 from dmlcore.datasets.prepare.catalogue import Catalogue, Item
+from dmlcore.datasets.prepare.image_decoding import decode_center_crop, pillow_for_threads
 
 SOURCES = Path(__file__).parents[2] / "data" / "sources"
 Files = Mapping[str, bytes]
@@ -107,8 +108,8 @@ def pixels(catalogue: Catalogue, item: Item) -> Pixels:
     """The centred square of an image, 8 x 8, as preprocessing decodes it."""
     data = catalogue.read(item)
     assert isinstance(data, bytes)
-    with decoding():
-        return square_rgb(data, 8, name=item.source)
+    with pillow_for_threads():
+        return decode_center_crop(data, 8, name=item.source)
 
 
 Importer = Callable[[Path, PreprocessConfig], Catalogue]

@@ -156,10 +156,10 @@ WRITER = """
 import os, sys, time
 from pathlib import Path
 from dataclasses import replace
-sys.path.insert(0, {tests!r})
+sys.path.insert(0, {root!r})
 from tests.datasets.noise_images import noise_catalogue
 from tests.datasets.photo_files import photo_catalogue
-from dmlcore.config.sweep import PreprocessConfig
+from dmlcore.config.data import PreprocessConfig
 from dmlcore.datasets.prepare.build import prepare
 noise = noise_catalogue({{f"{{n:02}}": 100 for n in range(16)}})
 log = os.open({log!r}, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
@@ -172,7 +172,7 @@ prepare("mine", replace(noise, read=read), PreprocessConfig(), Path({folder!r}))
 
 
 def start_writer(folder, log):
-    program = WRITER.format(tests=str(Path(__file__).parent), folder=str(folder), log=str(log))
+    program = WRITER.format(root=str(Path(__file__).parents[2]), folder=str(folder), log=str(log))
     return subprocess.Popen([sys.executable, "-c", program])
 
 

@@ -17,7 +17,14 @@ DATA = np.random.default_rng(0).bytes(3_000_000)
 
 def source(archive):
     counts = Counts(classes=1, images=1)
-    return Source(description="d", licence="l", origin="o", archives=(archive,), expected={"all": counts})
+    return Source(
+        description="d",
+        licence="l",
+        licence_read="not read",
+        origin="o",
+        archives=(archive,),
+        expected={"all": counts},
+    )
 
 
 class Handler(BaseHTTPRequestHandler):

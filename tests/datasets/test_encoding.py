@@ -54,7 +54,7 @@ def test_what_is_cut_off_lies_on_both_ends():
 
 def test_orientation_and_colours_are_those_of_the_squares():
     exif = Image.Exif()
-    exif[0x0112] = 6  # shown turned by 90 degrees clockwise
+    exif[0x0112] = 6  # with_progress turned by 90 degrees clockwise
     found = decoded(encoded(encode(photograph(0, (80, 40)).convert("CMYK"), "JPEG", exif=exif)))
     assert (found.mode, found.size) == ("RGB", (32, 64))
     assert "exif" not in found.info

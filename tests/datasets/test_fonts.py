@@ -3,7 +3,7 @@ import json
 import pytest
 
 from dmlcore.core.errors import DataError
-from dmlcore.datasets.acquire.fonts import copy_fonts
+from dmlcore.datasets.acquire.local import acquire_fonts
 from dmlcore.datasets.importers.glyphs import FACES
 
 
@@ -24,11 +24,11 @@ def test_all_faces_and_their_licences_are_copied(fonts):
 def test_a_file_other_than_listed_is_refused(tmp_path, files, message):
     (tmp_path / "list.json").write_text(json.dumps({"files": files}))
     with pytest.raises(DataError, match=message):
-        copy_fonts(tmp_path / "list.json", tmp_path / "raw")
+        acquire_fonts(tmp_path / "list.json", tmp_path / "raw")
     assert not (tmp_path / "raw").exists()
 
 
 def test_a_list_that_is_none_is_refused(tmp_path):
     (tmp_path / "list.json").write_text("[]")
     with pytest.raises(DataError, match="must be JSON"):
-        copy_fonts(tmp_path / "list.json", tmp_path / "raw")
+        acquire_fonts(tmp_path / "list.json", tmp_path / "raw")

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from dmlcore.core.errors import DataError
-from dmlcore.datasets.acquire.image_decoding import square_rgb
+from dmlcore.datasets.prepare.image_decoding import decode_center_crop
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -19,7 +19,7 @@ def encode(image, format="PNG", **options):
 
 
 def square(image, size=8, **options):
-    return square_rgb(encode(image, **options), size, name="a/b.png")
+    return decode_center_crop(encode(image, **options), size, name="a/b.png")
 
 
 def inside(image, **options):
@@ -50,7 +50,7 @@ def test_the_result_is_the_short_side_resized_and_the_centre_cropped():
 
 def test_exif_orientation_is_applied():
     exif = Image.Exif()
-    exif[0x0112] = 6  # shown turned by 90 degrees clockwise
+    exif[0x0112] = 6  # with_progress turned by 90 degrees clockwise
     halves = Image.fromarray(np.array([[RED, BLUE]], np.uint8).repeat(8, axis=1).repeat(16, axis=0))
     upright = square(halves, size=16, exif=exif)
     assert (upright[:7] == RED).all()
@@ -106,7 +106,7 @@ def bomb(side):
 @pytest.mark.parametrize("side", [10_000, 60_000])
 def test_a_decompression_bomb_is_refused(side):
     with pytest.raises(DataError, match=r"'a/bomb.png': unreadable image: DecompressionBomb"):
-        square_rgb(bomb(side), 8, name="a/bomb.png")
+        decode_center_crop(bomb(side), 8, name="a/bomb.png")
 
 
 @pytest.mark.parametrize(
@@ -122,4 +122,4 @@ def test_a_decompression_bomb_is_refused(side):
 )
 def test_what_is_no_image_is_refused_by_name(data):
     with pytest.raises(DataError, match=r"'a/broken.jpg': unreadable image"):
-        square_rgb(data, 8, name="a/broken.jpg")
+        decode_center_crop(data, 8, name="a/broken.jpg")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from dmlcore.config.data import PreprocessConfig, SplitConfig
 from dmlcore.core.errors import DataError
-from dmlcore.datasets.acquire.class_folders import acquire_class_folders
+from dmlcore.datasets.acquire.local import acquire_class_folders
 from dmlcore.datasets.importers.image_folder import load_catalogue as folder_catalogue
 
 GROCERY = Path(os.environ.get("DMLCORE_GROCERY", Path(__file__).parents[3] / "shared/data/grocery"))
@@ -135,7 +135,7 @@ def test_empty_folders_are_refused(source, build):
     with pytest.raises(DataError, match="no such folder; `source` names"):
         build()
     source.mkdir()
-    with pytest.raises(DataError, match="one folder of images a class, got no folder"):
+    with pytest.raises(DataError, match="one folder of images per class, got no folder"):
         build()
 
 

@@ -1,15 +1,15 @@
 import pytest
 
-from dmlcore.datasets.prepare.encoding import Encoded
+from dmlcore.datasets.prepare.encoding import EncodedImage
 from dmlcore.datasets.prepare.journal import BATCH, Journal, unpack_hashes
 
 
 def image(number):
-    return Encoded(bytes([number % 256]) * (number % 7 + 1), 2, 3, bytes([number % 256]) * 16)
+    return EncodedImage(bytes([number % 256]) * (number % 7 + 1), 2, 3, bytes([number % 256]) * 16)
 
 
 IMAGES = [image(number) for number in range(BATCH + 10)]
-BROKEN = Encoded(b"", 0, 0, bytes(16), error="'a, \"b\"': cut\nshort")
+BROKEN = EncodedImage(b"", 0, 0, bytes(16), error="'a, \"b\"': cut\nshort")
 
 
 def write(folder, images, fingerprint="one"):

@@ -6,7 +6,7 @@ import pytest
 
 from dmlcore.config.base import ConfigError
 from dmlcore.core.errors import DataError
-from dmlcore.datasets.acquire.locate import missing, obtain, places
+from dmlcore.datasets.acquire.locate import missing_archives, obtain, search_folders
 from dmlcore.datasets.acquire.sources import Archive, Counts, Source, read_source
 from tests.datasets.published import checksums
 
@@ -20,7 +20,13 @@ def archive(file, data=DATA, **changes):
 
 def source(*archives, alternatives=()):
     counts = {"all": Counts(classes=1, images=1)}
-    known = {"description": "d", "licence": "l", "origin": "Of a test.", "expected": counts}
+    known = {
+        "description": "d",
+        "licence": "l",
+        "licence_read": "not read",
+        "origin": "Of a test.",
+        "expected": counts,
+    }
     return Source(archives=archives, alternatives=alternatives, **known)
 
 
@@ -30,7 +36,7 @@ def folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("named", "environment", "archives"):
         (tmp_path / name).mkdir()
-    return places("named")
+    return search_folders("named")
 
 
 def test_the_named_folder_comes_before_the_environment_and_the_downloads(folders, tmp_path):
@@ -43,7 +49,7 @@ def test_the_named_folder_comes_before_the_environment_and_the_downloads(folders
 
 def test_without_settings_there_are_the_downloads_alone(monkeypatch):
     monkeypatch.delenv("DMLCORE_ARCHIVES", raising=False)
-    assert [folder.as_posix() for folder in places(None)] == ["archives"]
+    assert [folder.as_posix() for folder in search_folders(None)] == ["archives"]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +92,7 @@ def test_the_form_that_is_there_is_taken(folders):
     for name in ("c.zip", "d.zip"):
         (folders[2] / name).write_bytes(DATA)
     assert [path.name for _, path in obtain(both, folders)] == ["c.zip", "d.zip"]
-    assert [absent.file for absent in missing(both.archives, folders)] == ["a.zip", "b.zip"]
+    assert [absent.file for absent in missing_archives(both.archives, folders)] == ["a.zip", "b.zip"]
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,12 @@ import time
 import pytest
 
 from dmlcore.datasets.prepare import parallel
-from dmlcore.datasets.prepare.parallel import TASK, all_cores, ordered_map, shown
+from dmlcore.datasets.prepare.parallel import CHUNK, all_cores, ordered_map, with_progress
 
 
 def test_results_come_in_order():
     def slow_first(number):
-        time.sleep(0.02 if number < TASK else 0.0)
+        time.sleep(0.02 if number < CHUNK else 0.0)
         return 2 * number
 
     assert list(ordered_map(slow_first, range(100), 3)) == list(range(0, 200, 2))
@@ -27,14 +27,14 @@ def test_no_more_is_read_than_is_taken_and_a_few_tasks():
     results = ordered_map(lambda number: number, items(), 2)
     for _ in range(10):
         next(results)
-    assert len(read) <= 4 * 2 * TASK
+    assert len(read) <= 4 * 2 * CHUNK
     results.close()
 
 
 def test_two_threads_work_at_once():
     both = threading.Barrier(2, timeout=10)
-    results = ordered_map(lambda number: both.wait() if number in (0, TASK) else None, range(2 * TASK), 2)
-    assert len(list(results)) == 2 * TASK
+    results = ordered_map(lambda number: both.wait() if number in (0, CHUNK) else None, range(2 * CHUNK), 2)
+    assert len(list(results)) == 2 * CHUNK
 
 
 def test_an_error_reaches_the_caller_and_ends_the_threads():
@@ -44,19 +44,19 @@ def test_an_error_reaches_the_caller_and_ends_the_threads():
 
     with pytest.raises(ValueError, match="number 3"):
         list(ordered_map(faulty, range(1000), 2))
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("pack")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("encode")]
 
 
 def test_without_a_terminal_progress_is_plain_lines(monkeypatch, capsys):
     monkeypatch.setattr(parallel, "LINE_SECONDS", 0.0)
-    assert list(shown(["a", "b"], "pack", done=998, total=1000)) == ["a", "b"]
+    assert list(with_progress(["a", "b"], "encode", done=998, total=1000)) == ["a", "b"]
     lines = capsys.readouterr().err.splitlines()
-    assert [line.split(", ")[0] for line in lines] == ["pack: 999 of 1,000", "pack: 1,000 of 1,000"]
+    assert [line.split(", ")[0] for line in lines] == ["encode: 999 of 1,000", "encode: 1,000 of 1,000"]
 
 
 def test_a_terminal_gets_a_bar(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
-    assert list(shown(["a", "b"], "pack", done=0, total=2)) == ["a", "b"]
+    assert list(with_progress(["a", "b"], "encode", done=0, total=2)) == ["a", "b"]
     assert "2/2" in capsys.readouterr().err
 
 

@@ -104,7 +104,7 @@ def test_official_keeps_super_classes_whole_where_the_published_halves_do():
     found = splits_by(published(["a1", "a2", "c1"], ["b1", "d1"]), config, "super_class")
     assert found["b"] == found["d"] == {"test"}
     assert sorted(found["a"] | found["c"]) == ["train", "validation"]
-    with pytest.raises(DataError, match="super_class 'a' lies in both published halves; use unit `class`"):
+    with pytest.raises(DataError, match="super_class 'a' is in both published halves; use unit `class`"):
         assign_splits(published(["a1"], ["a2"]), config)
 
 

@@ -144,7 +144,7 @@ def test_sparse_files_are_refused(tmp_path):
 @pytest.mark.parametrize("name", KINDS)
 def test_a_name_that_stands_twice_is_refused(tmp_path, name):
     path = write(tmp_path / name, FILES | {"./root/list.txt": b"other"})
-    with pytest.raises(DataError, match=r"member 'root/list.txt': a name must stand once"):
+    with pytest.raises(DataError, match=r"member 'root/list.txt': a name must occur once"):
         unpacked(path)
 
 
@@ -156,7 +156,7 @@ def test_bombs_are_refused_by_what_comes_out(tmp_path, name):
     else:
         write(path, FILES | {"zeros.jpg": bytes(50_001)})
     with pytest.raises(
-        DataError, match=r"must unpack to at most 50,000 bytes; it holds more, so it is a bomb"
+        DataError, match=r"must unpack to at most 50,000 bytes; it holds more, so it is a zip bomb"
     ):
         unpacked(path)
 

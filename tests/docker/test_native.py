@@ -9,10 +9,10 @@ from importlib.util import find_spec
 import pytest
 
 from dmlcore.config.study import load_study
-from dmlcore.tracking import MemoryTracker
 from tests.checkout import SWEEP, Checkout
 from tests.docker.services import PROGRAMS, SEAWEED, Services
 from tests.faults.study import EPOCHS, Study
+from tests.memory_tracker import MemoryTracker
 from tests.servers import PostgresServer, free_port
 from tests.small import TRIAL
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from dmlcore.tracking import MemoryTracker
 from tests.faults.study import Study, study_config
+from tests.memory_tracker import MemoryTracker
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from dmlcore.config.study import load_study
-from dmlcore.tracking import MemoryTracker
 from tests.checkout import SWEEP, Checkout
 from tests.faults.study import EPOCHS, Study
+from tests.memory_tracker import MemoryTracker
 from tests.small import TRIAL
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]

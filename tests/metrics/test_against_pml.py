@@ -7,7 +7,7 @@ from pytorch_metric_learning.distances import CosineSimilarity
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from pytorch_metric_learning.utils.inference import CustomKNN
 
-from dmlcore.metrics import evaluate
+from dmlcore.metrics.evaluation import evaluate
 from tests.metrics.test_against_reference import make_input
 
 

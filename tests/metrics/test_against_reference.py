@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dmlcore.metrics import Evaluation, evaluate
+from dmlcore.metrics.evaluation import Evaluation, evaluate
 from tests.reference import metrics as reference
 
 LABEL_IDS = np.array([2**40 + 1, 2**40 + 2, -7, 3, 2**25, 2**25 + 1, 12, 13, 99, 100, -(2**50)])

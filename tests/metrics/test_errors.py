@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dmlcore.metrics import evaluate
+from dmlcore.metrics.evaluation import evaluate
 from tests.metrics.test_against_reference import make_input
 
 

@@ -9,7 +9,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import torch
-from dmlcore.metrics import evaluate
+from dmlcore.metrics.evaluation import evaluate
 
 def peak():
     line = next(s for s in Path("/proc/self/status").read_text().splitlines() if s.startswith("VmHWM"))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dmlcore.metrics import evaluate
+from dmlcore.metrics.evaluation import evaluate
 from tests.metrics.samples import draw
 
 # As many classes as bring 5 % of raw to about 3 standard errors of 200 draws: fewer, and chance alone fails a case.

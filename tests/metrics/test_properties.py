@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from dmlcore.metrics import Evaluation, evaluate
-from dmlcore.metrics.evaluation import evaluate_pairs
+from dmlcore.metrics.evaluation import Evaluation, evaluate, evaluate_pairs
 from dmlcore.metrics.inputs import build_pairs
 from dmlcore.metrics.pairwise.order_statistics import LOW_BITS, key_to_float
 from dmlcore.metrics.pairwise.similarity_cutoff import Floor, find_similarity_cutoff

@@ -12,7 +12,7 @@ SMALL = {"channels": [8, 16, 16, 16], "stem_type": "", "stem_width": 8}
 
 
 def backbone():
-    return build_backbone("timm", "resnet10t", arguments=SMALL, in_channels=1)
+    return build_backbone("resnet10t", arguments=SMALL, in_channels=1)
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)

@@ -12,7 +12,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from dmlcore.analysis.comparisons import comparisons
-from dmlcore.analysis.metric_labels import METRICS, number
+from dmlcore.analysis.metric_labels import METRICS, format_metric
 from dmlcore.config.report import FigureConfig
 from dmlcore.report.figures.tradeoff import tradeoff_figure
 from dmlcore.report.text.exports import (
@@ -41,7 +41,7 @@ def test_markdown_has_a_row_a_comparison_with_its_numbers(found):
     for line, row in zip(lines[2:], found.to_dicts(), strict=True):
         assert f"`{row['backbone']}`" in line
         for metric in METRICS:
-            assert number(row[f"test/{metric}/baseline/mean"], metric) in line
+            assert format_metric(row[f"test/{metric}/baseline/mean"], metric) in line
             assert f"{row[f'test/{metric}/difference/p_holm']:.3f}" in line
 
 
@@ -53,7 +53,7 @@ def test_latex_has_balanced_braces_and_as_many_cells_a_row(found):
     assert len(body) == found.height
     assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {4 + 2 * 4}
     for line, row in zip(body, found.to_dicts(), strict=True):
-        assert f"${number(row['test/opis/variant/mean'], 'opis')}$" in line
+        assert f"${format_metric(row['test/opis/variant/mean'], 'opis')}$" in line
 
 
 @pytest.mark.parametrize("mark", "&%$#_{}")

@@ -28,10 +28,10 @@ from dmlcore.sweep.ray.node_checks import MEMORY_MONITOR, PACKAGE, NodeReport, S
 from dmlcore.sweep.ray.remote_worker import offer, run_remote, scratch
 from dmlcore.sweep.ray.shared_storage import ClusterError, SharedStorage, SharedStorageError
 from dmlcore.sweep.run import SweepFolders, run_sweep
-from dmlcore.tracking import MemoryTracker
 from dmlcore.training.checkpoint import load_training_state
 from dmlcore.training.run import run_trial
 from dmlcore.training.store import TrialStore
+from tests.memory_tracker import MemoryTracker
 from tests.sweep.clusters import ray_cluster
 from tests.sweep.search.searches import searching
 from tests.sweep.sweeps import plan_of, run_here, sweep_config, workplace

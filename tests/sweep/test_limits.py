@@ -16,8 +16,8 @@ from dmlcore.sweep.dry_run.preview import preview
 from dmlcore.sweep.execution.limits import Limits, enforce_limits, over_budget, pop_kill_reason
 from dmlcore.sweep.execution.worker import execute
 from dmlcore.sweep.run import SweepFolders, record_lost, run_sweep
-from dmlcore.tracking import MemoryTracker
 from tests.disks import fill, mounted
+from tests.memory_tracker import MemoryTracker
 from tests.small import TRIAL
 from tests.sweep.sweeps import not_called, plan_of, run_here, sweep_config, workplace
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import shutil
@@ -24,7 +25,7 @@ from dmlcore.sweep.dry_run.forecast import (
 from dmlcore.sweep.dry_run.preview import cell_states, preview, size
 from dmlcore.sweep.planning import make_plan
 from dmlcore.sweep.run import SweepFolders
-from dmlcore.tracking import MemoryTracker
+from tests.memory_tracker import MemoryTracker
 from tests.small import SIDE, TRIAL, small_catalogue
 from tests.sweep.sweeps import plan_of, run_here, sweep_config
 
@@ -109,6 +110,18 @@ def test_changed_data_are_named(swept, tmp_path):
     assert change.startswith("data: ")
 
 
+def test_a_changed_library_is_named_with_both_versions(swept, monkeypatch):
+    folders, records = swept
+    real = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: "98.7.6" if name == "torch" else real(name)
+    )
+    before = ".".join(records[0].versions["torch"].split(".")[:2])
+    found = states(first(), folders)
+    assert {state.status for state in found.values()} == {"stale"}
+    assert found["ms"].changes == (f"version of torch: {before} -> 98.7",)
+
+
 @pytest.fixture
 def code_copy(tmp_path):
     """A copy of the code to edit."""
@@ -119,7 +132,7 @@ def code_copy(tmp_path):
 EDIT = """
 from pathlib import Path
 from dmlcore.config.sweep import SweepConfig
-from dmlcore.sweep.plan import make_plan
+from dmlcore.sweep.planning import make_plan
 from dmlcore.sweep.dry_run.preview import preview
 import sys
 sweep = SweepConfig.model_validate_json(sys.argv[1])
@@ -154,7 +167,11 @@ def test_an_edit_makes_stale_what_it_concerns_and_is_named(swept, code_copy):
     assert "1 cached, 0 new, 1 stale, 0 failed" in said
     assert "training code: dmlcore/losses/triplet.py" in said
     said = edited(code_copy, folders, "dmlcore/metrics/pairwise/ranks.py")
-    assert "evaluation code: dmlcore/metrics/pairwise/ranks.py" in said
+    assert "training code: dmlcore/metrics/pairwise/ranks.py" in said
+    assert "0 cached, 0 new, 2 stale, 0 failed" in said
+    assert "evaluated again" not in said
+    said = edited(code_copy, folders, "dmlcore/metrics/consistency.py")
+    assert "evaluation code: dmlcore/metrics/consistency.py" in said
     assert "0 cached, 0 new, 2 stale, 0 failed" in said
     assert said.count("evaluated again from its stored embeddings") == 2
 

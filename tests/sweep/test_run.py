@@ -16,7 +16,7 @@ from dmlcore.records import RecordFolder
 from dmlcore.sweep.execution.lock import SweepBusyError
 from dmlcore.sweep.execution.worker import execute
 from dmlcore.sweep.run import SweepFolders, run_sweep
-from dmlcore.tracking import MemoryTracker
+from tests.memory_tracker import MemoryTracker
 from tests.sweep.sweeps import not_called, plan_of, run_here, sweep_config, workplace
 
 

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
+import inspect
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+import torch
 
 from dmlcore.core.code_hash import loss_modules
 from dmlcore.losses import LOSSES, REGULARIZERS
-from dmlcore.sweep.trial_key import evaluation_code, training_code, trial_keys
-from tests.small import small_trial
-
-ROOT = Path(__file__).resolve().parents[2]
-SHOW = (
-    "from dmlcore.sweep.trial_key import trial_keys; from tests.small import small_trial;"
-    "keys = trial_keys(small_trial(loss={'name': 'smooth_ap'}), 'data'); print(keys.train, keys.eval)"
+from dmlcore.metrics import evaluate, evaluation
+from dmlcore.sweep.trial_key import (
+    NOT_CHOOSING,
+    NOT_TRAINING,
+    evaluation_code,
+    training_code,
+    trial_keys,
 )
+from dmlcore.training.features import NOT_FEATURES
+from tests.small import small_trial
 
 
 def keys(data="data", **changes):
@@ -61,49 +64,83 @@ def test_only_the_files_of_the_losses_used_count():
     assert "dmlcore/losses/threshold_consistent_margin.py" in files
     assert "dmlcore/losses/circle.py" not in files
     assert "dmlcore/training/run.py" in files
-    assert not [
-        name for name in files if name.startswith(("dmlcore/metrics", "dmlcore/report", "dmlcore/config"))
-    ]
+    assert not [name for name in files if name.startswith(("dmlcore/report", "dmlcore/config"))]
     assert any(name.startswith("dmlcore/metrics") for name in evaluation_code())
 
 
-@pytest.fixture
-def copy(tmp_path):
-    """A copy of the code to edit, and a way to ask it for its keys."""
-    ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "dmlcore", tmp_path / "dmlcore", ignore=ignore)
-    (tmp_path / "tests").mkdir()
-    (tmp_path / "tests" / "__init__.py").touch()
-    shutil.copy(ROOT / "tests" / "small.py", tmp_path / "tests")
+def edited(source_copy, edit, *arguments):
+    """The keys of a trial with `smooth_ap` after an edit of the code."""
+    getattr(source_copy, edit)(*arguments)
+    found = keys(loss={"name": "smooth_ap"})
+    return [found.train, found.eval]
 
-    def ask(edit: str = "", old: str = "", new: str = "") -> list[str]:
-        if edit:
-            path = tmp_path / edit
-            text = path.read_text()
-            assert old in text
-            path.write_text(text.replace(old, new, 1))
-        done = subprocess.run(
-            [sys.executable, "-c", SHOW], cwd=tmp_path, capture_output=True, text=True, check=True
+
+def test_edits_make_stale_what_they_change_and_nothing_else(source_copy):
+    unedited = keys(loss={"name": "smooth_ap"})
+    base = [unedited.train, unedited.eval]
+    assert edited(source_copy, "edit", "dmlcore/report/__init__.py", '"""', '"""New. ') == base
+    assert edited(source_copy, "append", "dmlcore/report/__init__.py") == base
+    assert edited(source_copy, "append", "dmlcore/losses/circle.py") == base
+    smooth_ap = "dmlcore/losses/smooth_ap.py"
+    assert edited(source_copy, "edit", smooth_ap, '"""', '"""Another docstring. ') == base
+    assert edited(source_copy, "edit", smooth_ap, "import Tensor", "import Tensor  # a comment") == base
+    metrics = edited(source_copy, "append", "dmlcore/metrics/consistency.py")
+    assert metrics[0] == base[0]
+    assert metrics[1] != base[1]
+    loss = edited(source_copy, "append", smooth_ap)
+    assert loss[0] != base[0]
+
+
+@pytest.mark.parametrize(
+    "file", ["evaluation.py", "inputs.py", "retrieval.py", "pairwise/ranks.py", "pairwise/kernels.py"]
+)
+def test_the_code_of_the_metric_that_chooses_the_epoch_is_in_the_train_key(source_copy, file):
+    base = keys()
+    source_copy.append(f"dmlcore/metrics/{file}")
+    assert keys().train != base.train
+    assert keys().eval != base.eval
+
+
+def test_map_at_r_does_not_run_through_the_metrics_left_out_of_the_train_key(small_data, monkeypatch):
+    """Break every function of the modules left out: MAP@R, which chooses the epoch, must not notice."""
+    split = small_data.split("validation")
+    embeddings = torch.randn(len(split.labels), 8, generator=torch.Generator().manual_seed(0))
+    expected = evaluate(embeddings, split.labels).metrics["map_at_r"]
+    found = {}
+    ranking = evaluation.retrieval_metrics
+
+    def caught(*arguments):
+        found.update(ranking(*arguments))
+        raise InterruptedError
+
+    monkeypatch.setattr(evaluation, "retrieval_metrics", caught)
+    for name in NOT_CHOOSING:
+        module = importlib.import_module(name)
+        for function in [key for key, value in vars(module).items() if inspect.isfunction(value)]:
+            monkeypatch.setattr(module, function, lambda *_, **__: pytest.fail("MAP@R runs through it"))
+    with pytest.raises(InterruptedError):
+        evaluate(embeddings, split.labels)
+    assert found["map_at_r"] == expected
+
+
+def test_every_module_left_out_of_a_key_exists():
+    for name in {*NOT_TRAINING, *NOT_FEATURES}:
+        assert importlib.util.find_spec(name), f"{name} was renamed: rename it in the list of exclusions too"
+
+
+@pytest.mark.parametrize("library", ["torch", "torchvision", "timm"])
+def test_the_version_of_a_library_that_decides_bits_is_in_the_train_key(monkeypatch, library):
+    base = keys()
+    assert base.inputs["versions"][library] in importlib.metadata.version(library)
+    real = importlib.metadata.version
+
+    def with_version(text):
+        monkeypatch.setattr(
+            importlib.metadata, "version", lambda name: text if name == library else real(name)
         )
-        return done.stdout.split()
+        return keys()
 
-    return ask
-
-
-def test_edits_make_stale_what_they_change_and_nothing_else(copy):
-    train, evaluation = copy()
-    assert copy("dmlcore/report/__init__.py", '"""', '"""New. ') == [train, evaluation]
-    assert copy("dmlcore/losses/circle.py", "class Circle", "EXTRA = 1\n\n\nclass Circle") == [
-        train,
-        evaluation,
-    ]
-    assert copy("dmlcore/losses/smooth_ap.py", '"""', '"""Another docstring. ') == [train, evaluation]
-    assert copy("dmlcore/losses/smooth_ap.py", "import Tensor", "import Tensor  # a comment") == [
-        train,
-        evaluation,
-    ]
-    metrics = copy("dmlcore/metrics/__init__.py", '"""', 'EXTRA = 1\n"""')
-    assert metrics[0] == train
-    assert metrics[1] != evaluation
-    loss = copy("dmlcore/losses/smooth_ap.py", "class SmoothAP", "EXTRA = 1\n\n\nclass SmoothAP")
-    assert loss[0] != train
+    other = with_version("98.7.6+cu1")
+    assert other.inputs["versions"][library] == "98.7"
+    assert other.train != base.train
+    assert with_version("98.7.9").train == other.train

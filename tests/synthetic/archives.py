@@ -71,6 +71,7 @@ def _source(layout: str, config: SyntheticConfig, published: Source, files: dict
     return Source(
         description=what,
         licence=what,
+        licence_read="read: LICENSE of this project",
         origin=what,
         archives=tuple(_archive(known[name], data) for name, data in files.items()),
         expected=expected_counts(layout, config),

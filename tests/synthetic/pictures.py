@@ -14,7 +14,6 @@ import numpy.typing as npt
 from PIL import Image
 
 from dmlcore.core.seeding import keyed_generator
-from dmlcore.datasets.acquire.image_decoding import Pixels
 from tests.synthetic.config import SyntheticConfig
 
 GREY_EVERY = 13
@@ -32,6 +31,7 @@ LYING_DOWN = 6
 ORIENTATION = 0x0112
 ROTATION_DEGREES, SCALE, SHIFT, LIGHT, TINT, NOISE = 25.0, (0.7, 1.4), 0.35, (0.6, 1.4), (0.7, 1.3), 12.0
 
+Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 
 

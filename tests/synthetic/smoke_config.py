@@ -23,10 +23,10 @@ EPOCHS = 2
 
 
 SMALL_NETWORKS: dict[str, dict[str, Any]] = {
-    "resnet50": {"width_per_group": 4},
+    "resnet50": {"base_width": 4},
     "vit_base_patch16_224": {"img_size": SIDE, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 2},
 }
-"""Arguments under which the library builds a small network of the same kind."""
+"""Arguments with which timm builds a small network of the same kind."""
 
 
 HEADER = """# Written by `python studies/paper-small/generate.py params`: do not edit, change studies/paper/params.yaml instead.

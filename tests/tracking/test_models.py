@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from dmlcore.cli import app
-from dmlcore.cli.options import FOUND, WRONG_INPUT
+from dmlcore.cli.options import INCOMPLETE, WRONG_INPUT
 from dmlcore.config.base import parse
 from dmlcore.config.trial import TrialConfig
 from dmlcore.data.dataset import PreparedDataset
@@ -128,8 +128,8 @@ def test_a_store_that_does_not_answer_is_a_warning_in_a_sweep_and_an_error_on_th
     assert "`dmlcore publish` tries again" in caplog.text
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     done = call("publish", KEY, "--study", study)
-    assert done.exit_code == FOUND
-    assert "MLflow at http://127.0.0.1:9 must take the model" in done.output
+    assert done.exit_code == INCOMPLETE
+    assert "MLflow at http://127.0.0.1:9 did not take the model" in done.output
 
 
 def test_a_name_needs_one_trial(study):

@@ -65,6 +65,42 @@ def test_what_does_not_keeps_it(small_data):
     assert features_key(frozen(), "other data") != features_key(frozen(), small_data.data_hash)
 
 
+@pytest.mark.parametrize(
+    "file",
+    [
+        "data/jpeg_crop.py",
+        "data/transforms.py",
+        "training/loader.py",
+        "training/input_pipeline.py",
+        "models/embedder.py",
+    ],
+)
+def test_the_code_that_computes_the_features_is_in_their_name(source_copy, file):
+    key = features_key(frozen(), "data")
+    source_copy.edit(f"dmlcore/{file}", '"""', '"""Another docstring. ')
+    assert features_key(frozen(), "data") == key
+    source_copy.append(f"dmlcore/{file}")
+    assert features_key(frozen(), "data") != key
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "losses/smooth_ap.py",
+        "losses/__init__.py",
+        "metrics/retrieval.py",
+        "training/samplers.py",
+        "training/language.py",
+        "records.py",
+        "sweep/trial_key.py",
+    ],
+)
+def test_code_that_features_do_not_run_through_is_not(source_copy, file):
+    key = features_key(frozen(), "data")
+    source_copy.append(f"dmlcore/{file}")
+    assert features_key(frozen(), "data") == key
+
+
 def test_a_weights_file_counts_by_its_content_and_the_seed_then_no_more(small_data, tmp_path):
     path = tmp_path / "weights.safetensors"
     from safetensors.torch import save_file

@@ -9,7 +9,7 @@ import pytest
 from dmlcore.config.data import PreprocessConfig, SplitConfig
 from dmlcore.data.dataset import PreparedDataset
 from dmlcore.datasets.prepare.build import prepare
-from dmlcore.metrics import evaluate
+from dmlcore.metrics.evaluation import evaluate
 from dmlcore.training import run_trial
 from dmlcore.training.run import evaluate_stored
 from dmlcore.training.store import TrialStore

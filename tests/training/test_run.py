@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from dmlcore.metrics import evaluate
+from dmlcore.metrics.evaluation import evaluate
 from dmlcore.training import run_trial
 from dmlcore.training.build import build_model, build_objective, build_optimizer, schedule_factor
 from dmlcore.training.evaluation import utility_curve

@@ -1,4 +1,4 @@
-"""The archives of a published data set -> `raw/NAME`: one `images.tar` and a copy of what is known of the data set."""
+"""The archives of a published data set -> `raw/NAME`: one `images.tar` and a copy of the `Source`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from rich.progress import track
 
 from dmlcore.core.errors import DataError
 from dmlcore.core.io import atomic_folder
-from dmlcore.datasets.acquire.locate import Found, obtain, places
+from dmlcore.datasets.acquire.locate import Found, obtain, search_folders
 from dmlcore.datasets.acquire.raw_tar import IMAGES_TAR, write_raw_tar
-from dmlcore.datasets.acquire.sources import SOURCE, Source, read_source
+from dmlcore.datasets.acquire.sources import SOURCE, read_source
 from dmlcore.datasets.acquire.unpack import members
 
 
@@ -22,16 +22,18 @@ def acquire(source_file: Path, folder: Path, archives: str | None = None) -> Non
 
     Args:
         source_file: the data set's `Source`.
-        folder: written whole or not at all; the same archives give the same bytes.
-        archives: a folder in which the archives may lie.
+        folder: written atomically; the same archives give the same bytes.
+        archives: a folder in which the archives may be.
 
     Raises:
-        DataError: an archive cannot be had, is not the published one, or holds what it must not.
+        DataError: an archive cannot be had, is not the published one, or has a forbidden member.
     """
     source = read_source(source_file)
-    found = obtain(source, places(archives))
+    found = obtain(source, search_folders(archives))
+    images = sum(counts.images for counts in source.expected.values())
     with atomic_folder(folder) as temporary:
-        write_raw_tar(temporary / IMAGES_TAR, _with_progress(_files(found), source))
+        files = track(_files(found), "unpacking", total=images, console=Console(stderr=True))
+        write_raw_tar(temporary / IMAGES_TAR, files)
         shutil.copyfile(source_file, temporary / SOURCE)
 
 
@@ -47,8 +49,3 @@ def _files(found: Iterable[Found]) -> Iterator[tuple[str, bytes]]:
             names.add(name)
             yield name, data
         seen |= names
-
-
-def _with_progress(files: Iterator[tuple[str, bytes]], source: Source) -> Iterable[tuple[str, bytes]]:
-    images = sum(counts.images for counts in source.expected.values())
-    return track(files, "unpacking", total=images, console=Console(stderr=True))

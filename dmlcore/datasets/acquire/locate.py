@@ -1,11 +1,11 @@
-"""The archives of a published data set: found here or downloaded, and verified before anything opens them."""
+"""The archives of a published data set: found locally or downloaded, and verified before anything opens them."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pooch
@@ -18,16 +18,25 @@ from dmlcore.datasets.acquire.unpack import folder_sha256
 
 ENVIRONMENT = "DMLCORE_ARCHIVES"
 
-
 DOWNLOADS = Path("archives")
 """Where downloads go, relative to data/; git-ignored."""
 
+ROUNDS = 2
+"""How often each mirror is tried."""
+
+PAUSE_SECONDS = 5.0
+"""Between two rounds."""
+
+TIMEOUT_SECONDS = 30.0
+"""Without a byte from the server."""
+
+CHUNK_BYTES = 1 << 20
 
 Found = tuple[Archive, Path]
 
 
-def places(archives: str | None) -> list[Path]:
-    """The folders in which an archive may lie, in the order in which they are looked into.
+def search_folders(archives: str | None) -> list[Path]:
+    """Return the folders in which archives are looked for, in this order.
 
     Args:
         archives: the folder that the data set's section of params.yaml names.
@@ -37,14 +46,14 @@ def places(archives: str | None) -> list[Path]:
 
 
 def obtain(source: Source, folders: Sequence[Path]) -> list[Found]:
-    """Each archive of a data set with its verified file; what is in none of the folders is downloaded to the last one.
+    """Return each archive of a data set with its verified file; download absent ones to the last folder.
 
     Raises:
         DataError: an archive is not the published one, or cannot be had.
     """
     form = best_form(source, folders)
-    failures = {archive.file: fetch(archive, folders[-1], verify) for archive in missing(form, folders)}
-    if left := missing(form, folders):
+    failures = {archive.file: fetch(archive, folders[-1]) for archive in missing_archives(form, folders)}
+    if left := missing_archives(form, folders):
         raise DataError(_how_to_get(left, source, folders, failures))
     found = [(archive, path) for archive in form if (path := locate(archive, folders))]
     for archive, path in found:
@@ -54,17 +63,17 @@ def obtain(source: Source, folders: Sequence[Path]) -> list[Found]:
 
 
 def best_form(source: Source, folders: Sequence[Path]) -> tuple[Archive, ...]:
-    """The archives of the form of which the fewest are missing; of several such the first."""
-    return min(source.forms, key=lambda archives: len(missing(archives, folders)))
+    """Return the form of which the fewest archives are missing; of several such the first."""
+    return min(source.forms, key=lambda archives: len(missing_archives(archives, folders)))
 
 
-def missing(archives: Sequence[Archive], folders: Sequence[Path]) -> list[Archive]:
-    """Those of the archives that lie in none of the folders."""
+def missing_archives(archives: Sequence[Archive], folders: Sequence[Path]) -> list[Archive]:
+    """Return the archives that are in none of the folders."""
     return [archive for archive in archives if locate(archive, folders) is None]
 
 
 def locate(archive: Archive, folders: Sequence[Path]) -> Path | None:
-    """Where an archive lies: in the folders, or in an installed package; None if nowhere."""
+    """Return the path of an archive in the folders or in an installed package; None if it is in neither."""
     paths = [folder / archive.file for folder in folders] + _in_package(archive.package)
     return next((path for path in paths if (path.is_dir() if archive.folder else path.is_file())), None)
 
@@ -84,7 +93,11 @@ def verify(archive: Archive, path: Path) -> None:
         DataError: with both values.
     """
     if archive.folder:
-        _verify_folder(archive, path)
+        digest = folder_sha256(archive, path)
+        if digest != archive.sha256:
+            raise DataError(
+                f"{path}: the sha256 of its list of files must be {archive.sha256}, got {digest}; get the folder again"
+            )
         return
     size = path.stat().st_size
     if archive.size_bytes not in (None, size):
@@ -95,15 +108,7 @@ def verify(archive: Archive, path: Path) -> None:
             digest = file_digest(path, kind)
             if digest != expected:
                 raise DataError(f"{path}: {kind} must be {expected}, got {digest}; get the file again")
-            return  # One checksum is enough: the stronger one.
-
-
-def _verify_folder(archive: Archive, path: Path) -> None:
-    digest = folder_sha256(archive, path)
-    if digest != archive.sha256:
-        raise DataError(
-            f"{path}: the sha256 of its list of files must be {archive.sha256}, got {digest}; get the folder again"
-        )
+            return  # The stronger checksum is enough: hashing 40 GB takes minutes.
 
 
 def _how_to_get(
@@ -131,29 +136,14 @@ def _line(archive: Archive) -> str:
     return f"  {archive.file}: " + ", ".join([size, *(checksums or ["no checksum published"]), *note])
 
 
-ROUNDS = 2
-"""How often each mirror is tried."""
+def fetch(archive: Archive, folder: Path) -> list[str]:
+    """Download an archive to `folder` from the first mirror that has it, and verify it.
 
-
-PAUSE_SECONDS = 5.0
-"""Between two rounds."""
-
-
-TIMEOUT_SECONDS = 30.0
-"""Without a byte from the server."""
-
-
-CHUNK_BYTES = 1 << 20
-
-
-def fetch(archive: Archive, folder: Path, verify: Callable[[Archive, Path], None]) -> list[str]:
-    """Download an archive to `folder`, unless no mirror gives it.
-
-    What an interrupted download got is kept beside it under a hidden name: the next one goes on from there if the
-    server answers ranges (206), and starts the file again if not.
+    The bytes of an interrupted download are kept next to it under a hidden name: the next run resumes from them if the
+    server supports ranges (206), and starts again if not.
 
     Returns:
-        One line for each try that failed; the file is there under its name if the last one did not.
+        One line per failed attempt. The file exists under its name unless every attempt failed.
     """
     failures: list[str] = []
     for number, url in enumerate(archive.urls * ROUNDS):
@@ -163,7 +153,7 @@ def fetch(archive: Archive, folder: Path, verify: Callable[[Archive, Path], None
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _download(url, partial)
-            _verified(archive, partial, verify)
+            _verify_partial(archive, partial)
         except (OSError, requests.RequestException, DataError) as error:
             failures.append(f"{url}: {error!r}")
         else:
@@ -172,11 +162,11 @@ def fetch(archive: Archive, folder: Path, verify: Callable[[Archive, Path], None
     return failures
 
 
-def _verified(archive: Archive, partial: Path, verify: Callable[[Archive, Path], None]) -> None:
+def _verify_partial(archive: Archive, partial: Path) -> None:
     try:
         verify(archive, partial)
     except DataError:
-        partial.unlink()  # To go on from wrong bytes would never end well.
+        partial.unlink()  # Never resume from bytes that failed verification.
         raise
 
 
@@ -184,7 +174,7 @@ def _download(url: str, partial: Path) -> None:
     start = partial.stat().st_size if partial.exists() else 0
     status = _range_status(url, start) if start else None
     if status == requests.codes.requested_range_not_satisfiable:
-        return  # It is there to the last byte: a run was killed while it verified.
+        return  # All bytes are here: a run was killed while it verified them.
     resumed = status == requests.codes.partial_content
     with partial.open("ab" if resumed else "wb") as file:
         downloader = pooch.HTTPDownloader(

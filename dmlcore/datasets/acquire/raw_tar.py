@@ -1,4 +1,4 @@
-"""`images.tar`: the raw files of a data set, one after the other in one file, read by their offset."""
+"""`images.tar`: the raw files of a data set in one uncompressed tar, read by their offset."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from dmlcore.core.errors import DataError
 
@@ -15,46 +16,52 @@ IMAGES_TAR = "images.tar"
 
 def write_raw_tar(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
     """Write named files to a tar without compression, dates or owners: the same files give the same bytes."""
-    with tarfile.open(path, "w") as pack:
+    with tarfile.open(path, "w") as tar:
         for name, data in files:
             member = tarfile.TarInfo(name)
             member.size = len(data)
-            pack.addfile(member, io.BytesIO(data))
-            _forget_headers(pack)
+            tar.addfile(member, io.BytesIO(data))
+            forget_headers(tar)
 
 
-def _forget_headers(pack: tarfile.TarFile) -> None:
-    # Else a million of them, 1 kB each, stay in memory.
-    pack.members.clear()  # type: ignore[attr-defined]
+def forget_headers(tar: tarfile.TarFile) -> None:
+    """Drop the headers that `tarfile` collects: of a million members they would take 1 GB of memory."""
+    tar.members.clear()  # type: ignore[attr-defined]
+
+
+class ByteRange(NamedTuple):
+    """Where a member's bytes are in the tar."""
+
+    offset: int
+    length: int
 
 
 @dataclass(frozen=True)
 class RawTar:
-    """The files of a pack by their name."""
+    """The files of an `images.tar` by name."""
 
     path: Path
-    places: Mapping[str, tuple[int, int]]
-    """Offset and length of each file's bytes."""
+    members: Mapping[str, ByteRange]
 
     @classmethod
     def open(cls, path: Path) -> RawTar:
         """Read the table of contents of `images.tar`."""
-        places: dict[str, tuple[int, int]] = {}
-        with tarfile.open(path) as pack:
-            while (member := pack.next()) is not None:
-                places[member.name] = (member.offset_data, member.size)
-                _forget_headers(pack)
-        return cls(path, places)
+        members: dict[str, ByteRange] = {}
+        with tarfile.open(path) as tar:
+            while (member := tar.next()) is not None:
+                members[member.name] = ByteRange(member.offset_data, member.size)
+                forget_headers(tar)
+        return cls(path, members)
 
     def read(self, name: str) -> bytes:
-        """The bytes of one file; any number of threads may read at once.
+        """Return the bytes of one file. Thread-safe: each call opens the tar by itself.
 
         Raises:
             DataError: no such file.
         """
-        if name not in self.places:
+        if name not in self.members:
             raise DataError(f"{name!r}: no such file in {self.path}; it must be among the raw files")
-        offset, length = self.places[name]
+        place = self.members[name]
         with self.path.open("rb") as file:
-            file.seek(offset)
-            return file.read(length)
+            file.seek(place.offset)
+            return file.read(place.length)

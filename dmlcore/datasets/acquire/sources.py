@@ -1,6 +1,6 @@
 """What is known of each published data set: its archives, their checksums and the counts that its importer must find.
 
-`data/sources/NAME.json` holds one `Source` a data set. `download` keeps a copy of it beside the packed images, so that
+`data/sources/NAME.json` holds one `Source` per data set. `download` keeps a copy of it next to `images.tar`, so that
 preprocessing reads nothing else.
 """
 
@@ -31,29 +31,29 @@ class Archive(Strict):
     file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
     """Its name. `.zip`, `.tar`, `.tar.gz` and `.tgz` are unpacked, `.gz` is one compressed file, others are plain."""
     folder: bool = False
-    """It lies unpacked in a folder of that name; sha256 is that of its kept files as sha256sum lists them."""
+    """It is an unpacked folder of that name; sha256 is that of its kept files as sha256sum lists them."""
     package: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+/[A-Za-z0-9_./\-]+$")] | None = None
-    """Where it lies in an installed Python package, from the package's name on."""
+    """Its path in an installed Python package, from the package's name on."""
     urls: tuple[str, ...] = ()
-    """Where it can be had: mirrors, tried in this order. Empty: only by hand."""
+    """Mirrors, tried in this order. Empty: to be fetched by hand."""
     size_bytes: PositiveInt | None = None
     """None: not published."""
     md5: Annotated[Digest, Field(min_length=32, max_length=32)] | None = None
     sha256: Annotated[Digest, Field(min_length=64, max_length=64)] | None = None
     note: str | None = None
-    """Where to get it by hand, why it has no checksum."""
+    """Where to get it by hand, or why it has no checksum."""
     unpacked_bytes: PositiveInt
-    """Bound of what it may unpack to, headers included: beyond it, it is taken for a bomb."""
+    """Most bytes that it may unpack to, headers included: an archive with more is refused as a zip bomb."""
     members: PositiveInt
-    """Bound of how many files and folders it may hold."""
+    """Most files and folders that it may hold."""
     keep: tuple[str, ...] = ("*",)
-    """Patterns of the members to keep: images and lists; each must match a member."""
+    """Patterns of the members to keep: images and lists. Each must match a member."""
 
     @model_validator(mode="after")
     def _checked(self) -> Archive:
         if self.md5 is None and self.sha256 is None:
             if self.urls:
-                raise ValueError(f"{self.file}: what is downloaded must have a checksum, got none")
+                raise ValueError(f"{self.file}: a downloaded archive must have a checksum, got none")
             if self.note is None:
                 raise ValueError(f"{self.file}: without a checksum, `note` must say why")
         return self
@@ -63,7 +63,9 @@ class Source(Strict):
     description: str
     licence: str
     origin: str
-    """Who published it, where."""
+    """Who published it, and where."""
+    licence_read: str
+    """The file of the data set or its package in which the licence was read; `not read`: general knowledge."""
     archives: tuple[Archive, ...]
     alternatives: tuple[tuple[Archive, ...], ...] = ()
     """Other sets of archives that hold the same images."""
@@ -72,19 +74,19 @@ class Source(Strict):
 
     @property
     def forms(self) -> tuple[tuple[Archive, ...], ...]:
-        """All sets of archives, each enough by itself."""
+        """All sets of archives, each of which is the whole data set."""
         return (self.archives, *self.alternatives)
 
 
 def read_source(path: Path) -> Source:
-    """Read a `source.json`.
+    """Read and validate a `source.json`.
 
     Raises:
         DataError: no such file, or not JSON.
-        ConfigError: it breaks the schema.
+        ConfigError: the content breaks the schema.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: must be the JSON description of a data set: {error!r}") from None
+        raise DataError(f"{path}: must be the JSON description of a data set, got {error!r}") from None
     return parse(Source, values, str(path))

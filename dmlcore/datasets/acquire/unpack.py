@@ -1,4 +1,7 @@
-"""The members of an archive as a stream of (name, bytes): nothing is written, nothing that it claims is believed."""
+"""The members of an untrusted archive as a stream of (name, bytes).
+
+Nothing is written to disk, and no size or name that the archive declares is trusted.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,11 @@ from typing import IO, Literal, Protocol
 
 from dmlcore.core.errors import DataError
 from dmlcore.core.hashing import file_sha256
+from dmlcore.datasets.acquire.raw_tar import forget_headers
 from dmlcore.datasets.acquire.sources import Archive
 
 LARGEST_MEMBER = 512 << 20
 """Bytes of one member that may be in memory; the largest genuine one, CIFAR-100's training images, has 153 MB."""
-
 
 BLOCK = 1 << 20
 Kind = Literal["file", "folder", "special"]
@@ -33,7 +36,10 @@ class _Readable(Protocol):
 
 @dataclass
 class _Bounded:
-    """A file that counts the bytes that come out of it, and refuses to give more than the archive's bound."""
+    """A file that counts the bytes read from it and raises beyond the archive's `unpacked_bytes`.
+
+    Declared sizes are the attacker's: what counts is what the decompressor really yields.
+    """
 
     file: _Readable
     archive: Archive
@@ -46,13 +52,13 @@ class _Bounded:
         if self.count > self.archive.unpacked_bytes:
             raise DataError(
                 f"{self.archive.file}, member {self.member!r}: the archive must unpack to at most "
-                f"{self.archive.unpacked_bytes:,} bytes; it holds more, so it is a bomb or not the published one"
+                f"{self.archive.unpacked_bytes:,} bytes; it holds more, so it is a zip bomb or not the published one"
             )
         return data
 
 
 class _StrictTarInfo(tarfile.TarInfo):
-    """tarfile takes a damaged or absent header after the first for the end of the archive; here it is an error."""
+    """A header that raises where it is damaged or absent; tarfile takes such a one for the end of the archive."""
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:  # type: ignore[override]
@@ -65,19 +71,19 @@ class _StrictTarInfo(tarfile.TarInfo):
 
 
 def members(archive: Archive, path: Path) -> Iterator[tuple[str, bytes]]:
-    """The files of an archive that its `keep` patterns name, in the archive's order.
+    """Yield the files of an archive that match its `keep` patterns, in the archive's order.
 
     Hidden files (`.DS_Store`, `._x`, `__MACOSX/x`) are left out.
 
     Raises:
-        DataError: naming the archive and the member: damaged or truncated, a link or device, a name that is absolute,
-            leads upwards or stands twice, more bytes or members than the bounds, or a pattern that nothing matches.
+        DataError: damaged or truncated; a link or device; a name that is absolute, leads upwards or occurs twice; more
+            bytes or members than the bounds; or a pattern that nothing matches. The message names archive and member.
     """
     found: set[str] = set()
     unmatched = set(archive.keep)
     for name, data in _checked(archive, path):
         if name in found:
-            raise DataError(f"{archive.file}, member {name!r}: a name must stand once, got it twice")
+            raise DataError(f"{archive.file}, member {name!r}: a name must occur once, got it twice")
         found.add(name)
         unmatched -= {pattern for pattern in unmatched if fnmatchcase(name, pattern)}
         yield name, data
@@ -100,7 +106,7 @@ def _checked(archive: Archive, path: Path) -> Iterator[tuple[str, bytes]]:
 def _single(archive: Archive, path: Path) -> Iterator[tuple[str, bytes]]:
     name = archive.file.removesuffix(".gz")
     with _opened(path, compressed=name != archive.file) as file, _named(archive, lambda: name):
-        data = _whole(_Bounded(file, archive, name), name, archive)
+        data = _read_all(_Bounded(file, archive, name), name, archive)
     yield name, data
 
 
@@ -114,9 +120,9 @@ def _tar(archive: Archive, path: Path) -> Iterator[tuple[str, bytes]]:
                     break
                 stream.member = member.name
                 if name := _wanted(archive, number, member.name, _tar_kind(member)):
-                    yield name, _whole(tar.extractfile(member), name, archive)
-                tar.members.clear()  # Else a million headers stay in memory.
-            while stream.read(BLOCK):  # To the end of the gzip stream, where its checksum is.
+                    yield name, _read_all(tar.extractfile(member), name, archive)
+                forget_headers(tar)
+            while stream.read(BLOCK):  # To the end of the gzip stream: its checksum comes last.
                 pass
 
 
@@ -127,9 +133,11 @@ def _zip(archive: Archive, path: Path) -> Iterator[tuple[str, bytes]]:
         for number, member in enumerate(zipped.infolist()):
             current = member.filename
             if name := _wanted(archive, number, member.filename, _zip_kind(member)):
-                with zipped.open(member) as file:
+                with zipped.open(
+                    member
+                ) as file:  # One count over all members: each alone may be within the bound.
                     bounded = _Bounded(file, archive, name, count)
-                    data = _whole(bounded, name, archive)
+                    data = _read_all(bounded, name, archive)
                 count = bounded.count
                 yield name, data
 
@@ -148,7 +156,7 @@ def _zip_kind(member: zipfile.ZipInfo) -> Kind:
 
 
 def _wanted(archive: Archive, number: int, name: str, kind: Kind) -> str | None:
-    """The name under which a member is kept; None if it is not."""
+    """Return the name under which a member is kept, None if it is left out; refuse what no data set has."""
     if number >= archive.members:
         raise DataError(
             f"{archive.file}, member {name!r}: the archive must hold at most {archive.members:,} members"
@@ -168,7 +176,7 @@ def _wanted(archive: Archive, number: int, name: str, kind: Kind) -> str | None:
     return kept if kind == "file" and matches and not hidden else None
 
 
-def _whole(file: _Readable | None, name: str, archive: Archive) -> bytes:
+def _read_all(file: _Readable | None, name: str, archive: Archive) -> bytes:
     data = bytearray()
     while file is not None and (block := file.read(BLOCK)):
         data += block
@@ -196,7 +204,7 @@ def _opened(path: Path, *, compressed: bool) -> IO[bytes]:
 
 
 def folder_sha256(archive: Archive, folder: Path) -> str:
-    """Sha256 of the lines `SHA256  NAME` of the kept files, by name: what sha256sum prints for them.
+    """Return the sha256 of the lines `SHA256  NAME` of the kept files, by name: what sha256sum prints for them.
 
     Raises:
         DataError: a link.
@@ -208,7 +216,7 @@ def folder_sha256(archive: Archive, folder: Path) -> str:
 
 
 def folder_members(archive: Archive, folder: Path) -> Iterator[tuple[str, bytes]]:
-    """The files of a folder that the archive's `keep` patterns name, by name.
+    """Yield the files of a folder that match the archive's `keep` patterns, by name.
 
     Raises:
         DataError: a link, or more files or bytes than the archive's bounds.
@@ -228,6 +236,6 @@ def _kept(archive: Archive, folder: Path) -> Iterator[tuple[str, Path]]:
     names = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
     for name in sorted(names):
         if names[name].is_symlink():
-            raise DataError(f"{names[name]}: must be a file or a folder, got a link; copy what it points to")
+            raise DataError(f"{names[name]}: must be a file or a folder, got a link; copy its target here")
         if names[name].is_file() and any(fnmatchcase(name, pattern) for pattern in archive.keep):
             yield name, names[name]

@@ -1,4 +1,7 @@
-"""Importers of data sets, one file per kind, found by its name: `load_catalogue(raw, config) -> Catalogue`."""
+"""Importers of data sets, one file per kind, found by its name: `load_catalogue(raw, config) -> Catalogue`.
+
+No module lists them: a stage of DVC depends on the importer of its own kind alone, so that a new file restales nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from dmlcore.datasets.prepare.catalogue import Catalogue
 
 
 def load_catalogue(kind: str, raw: Path, config: PreprocessConfig) -> Catalogue:
-    """List the images of the data set in `raw` with the importer of its kind.
+    """List the images of the data set in `raw` by the importer of its kind.
 
     Args:
         kind: one of dmlcore.config.data.KINDS, the name of a module here.

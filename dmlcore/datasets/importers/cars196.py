@@ -1,4 +1,4 @@
-"""`cars196`: Stanford Cars. Classes 1-98 train, 99-196 test, over all images, whatever half they were published in.
+"""`cars196`: Stanford Cars. Classes 1-98 train, 99-196 test, over the images of both published halves.
 
 Two forms are in circulation: one folder of images with one table (car_ims), or the images in two folders with the
 tables of the development kit (cars_train, cars_test).
@@ -25,7 +25,7 @@ TRAINING_CLASSES = 98
 
 
 def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
-    """The images of Cars-196, class names as published (`AM General Hummer SUV 2000`).
+    """List the images of Cars-196, class names as published (`AM General Hummer SUV 2000`).
 
     Raises:
         DataError: a table breaks its format, an image is absent, or the counts are not the published ones.
@@ -33,33 +33,33 @@ def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
     return imported_catalogue(raw, _items)
 
 
-def _items(pack: RawTar) -> list[Item]:
-    if ONE_TABLE in pack.places:
-        names, labelled = _names(pack, ONE_TABLE), list(_labelled(pack, ONE_TABLE, "relative_im_path"))
+def _items(tar: RawTar) -> list[Item]:
+    if ONE_TABLE in tar.members:
+        names, labelled = _names(tar, ONE_TABLE), list(_labelled(tar, ONE_TABLE, "relative_im_path"))
     else:
-        names = _names(pack, META)
+        names = _names(tar, META)
         labelled = [
             (f"{folder}/{file}", label)
             for folder, table in TABLES
-            for file, label in _labelled(pack, table, "fname")
+            for file, label in _labelled(tar, table, "fname")
         ]
     return [_item(path, label, names) for path, label in labelled]
 
 
-def _names(pack: RawTar, table: str) -> list[str]:
-    return [str(name) for name in _column(pack, table, "class_names", None)]
+def _names(tar: RawTar, table: str) -> list[str]:
+    return [str(name) for name in _column(tar, table, "class_names", None)]
 
 
-def _labelled(pack: RawTar, table: str, path: str) -> Iterator[tuple[str, int]]:
-    paths = _column(pack, table, "annotations", path)
-    labels = _column(pack, table, "annotations", "class")
+def _labelled(tar: RawTar, table: str, path: str) -> Iterator[tuple[str, int]]:
+    paths = _column(tar, table, "annotations", path)
+    labels = _column(tar, table, "annotations", "class")
     return ((str(path), int(label)) for path, label in zip(paths, labels, strict=True))
 
 
-def _column(pack: RawTar, table: str, variable: str, field: str | None) -> list[Any]:
-    """The single values of a MATLAB cell array, or of one field of a struct array."""
+def _column(tar: RawTar, table: str, variable: str, field: str | None) -> list[Any]:
+    """Return the values of a MATLAB cell array, or of one field of a struct array."""
     try:
-        values = loadmat(io.BytesIO(pack.read(table)), variable_names=[variable])[variable].ravel()
+        values = loadmat(io.BytesIO(tar.read(table)), variable_names=[variable])[variable].ravel()
         return [value.item() for value in (values if field is None else values[field])]
     except DataError:
         raise

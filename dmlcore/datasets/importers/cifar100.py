@@ -16,35 +16,34 @@ from dmlcore.datasets.prepare.catalogue import Catalogue
 FOLDER = "cifar-100-binary"
 SIDE = 32
 
-
 RECORD = 2 + 3 * SIDE * SIDE
-"""Bytes of an image: coarse label, fine label, then the red, green and blue planes row by row."""
+"""Bytes per image: coarse label, fine label, then the red, green and blue planes row by row."""
 
 
 def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
-    """The images of raw/NAME under their 100 fine classes, the 20 coarse ones as super-classes.
+    """List the images of raw/NAME under their 100 fine classes, the 20 coarse ones as super-classes.
 
     The published halves hold the same classes: their images are put together and divided by params.yaml.
 
     Raises:
         DataError: a file is missing, damaged or has other counts than the published ones.
     """
-    pack = RawTar.open(raw / IMAGES_TAR)
-    fine, coarse = _names(pack, "fine"), _names(pack, "coarse")
-    records = {half: _records(pack, half) for half in ("train", "test")}
+    tar = RawTar.open(raw / IMAGES_TAR)
+    fine, coarse = _names(tar, "fine"), _names(tar, "coarse")
+    records = {half: _records(tar, half) for half in ("train", "test")}
     places = _coarse_of_fine(np.concatenate(list(records.values())), len(fine))
     parts = {half: LabelledPixels(_pixels(rows), rows[:, 1]) for half, rows in records.items()}
     groups = [coarse[place] for place in places]
     return array_catalogue(parts, fine, config, read_source(raw / SOURCE), super_classes=groups)
 
 
-def _names(pack: RawTar, kind: str) -> list[str]:
-    return pack.read(f"{FOLDER}/{kind}_label_names.txt").decode().split()
+def _names(tar: RawTar, kind: str) -> list[str]:
+    return tar.read(f"{FOLDER}/{kind}_label_names.txt").decode().split()
 
 
-def _records(pack: RawTar, half: str) -> np.ndarray:
+def _records(tar: RawTar, half: str) -> np.ndarray:
     name = f"{FOLDER}/{half}.bin"
-    data = pack.read(name)
+    data = tar.read(name)
     if not data or len(data) % RECORD:
         raise DataError(f"{name}: must hold records of {RECORD} bytes, got {len(data)} bytes; truncated")
     return np.frombuffer(data, np.uint8).reshape(-1, RECORD)
@@ -55,7 +54,7 @@ def _pixels(records: np.ndarray) -> np.ndarray:
 
 
 def _coarse_of_fine(records: np.ndarray, classes: int) -> list[int]:
-    """The coarse label of each fine one, [classes]."""
+    """Return the coarse label of each fine one, [classes]."""
     coarse = np.zeros(classes, np.int64)
     if records[:, 1].max() < classes:
         coarse[records[:, 1]] = records[:, 0]

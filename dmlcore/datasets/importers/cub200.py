@@ -12,8 +12,8 @@ from dmlcore.datasets.prepare.catalogue import (
     Half,
     Item,
     imported_catalogue,
+    parse_count,
     read_table,
-    whole_number,
 )
 
 ROOT = "CUB_200_2011"
@@ -21,7 +21,7 @@ TRAINING_CLASSES = 100
 
 
 def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
-    """The images of CUB-200-2011, class names as published (`001.Black_footed_Albatross`).
+    """List the images of CUB-200-2011, class names as published (`001.Black_footed_Albatross`).
 
     Its own train_test_split.txt divides the images of each class (a closed set): it is not read.
 
@@ -31,10 +31,10 @@ def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
     return imported_catalogue(raw, _items)
 
 
-def _items(pack: RawTar) -> list[Item]:
-    classes = read_table(pack, f"{ROOT}/classes.txt")
-    labels = read_table(pack, f"{ROOT}/image_class_labels.txt")
-    images = read_table(pack, f"{ROOT}/images.txt")
+def _items(tar: RawTar) -> list[Item]:
+    classes = read_table(tar, f"{ROOT}/classes.txt")
+    labels = read_table(tar, f"{ROOT}/image_class_labels.txt")
+    images = read_table(tar, f"{ROOT}/images.txt")
     if labels.keys() != images.keys():
         odd = min(labels.keys() ^ images.keys())
         raise DataError(
@@ -46,8 +46,6 @@ def _items(pack: RawTar) -> list[Item]:
 def _item(path: str, label: str, classes: dict[str, str]) -> Item:
     name = classes.get(label)
     if name is None or path.split("/")[0] != name:
-        raise DataError(
-            f"images.txt: {path!r} must lie in the folder of its class {label}, which is {name!r}"
-        )
-    half: Half = "train" if whole_number(label, "classes.txt") <= TRAINING_CLASSES else "test"
+        raise DataError(f"images.txt: {path!r} must be in the folder of its class {label}, which is {name!r}")
+    half: Half = "train" if parse_count(label, "classes.txt") <= TRAINING_CLASSES else "test"
     return Item(name, name, f"{ROOT}/images/{path}", split_text=name, official=half)

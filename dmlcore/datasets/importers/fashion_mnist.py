@@ -9,26 +9,17 @@ from dmlcore.datasets.prepare.arrays import idx_catalogue
 from dmlcore.datasets.prepare.catalogue import Catalogue
 
 PREFIX = "fashion-"
-"""Of its files here: they are published under the names of MNIST's, and both sets may lie in one folder."""
-
+"""Of its file names here: they are published under the names of MNIST's, and both sets may be in one folder."""
 
 CLASS_NAMES = (
-    "T-shirt",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
+    *("T-shirt", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
 """In the order of the published labels."""
 
 
 def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
-    """The pictures of raw/NAME.
+    """List the pictures of raw/NAME.
 
     Raises:
         DataError: a file is missing, damaged or has other counts than the published ones.

@@ -18,11 +18,12 @@ import numpy as np
 from fontTools import unicodedata as scripts
 from fontTools.ttLib import TTFont
 from PIL import Image, ImageDraw, ImageFont
+from scipy.cluster.hierarchy import DisjointSet
 
 from dmlcore.config.data import PreprocessConfig
 from dmlcore.core.errors import DataError
 from dmlcore.core.seeding import keyed_generator
-from dmlcore.datasets.acquire.image_decoding import Pixels
+from dmlcore.data.images import Pixels
 from dmlcore.datasets.prepare.catalogue import Catalogue, Item
 
 FACES = (
@@ -32,24 +33,20 @@ FACES = (
     *(f"STIXGeneral{style}" for style in ("", "Bol", "Italic", "BolIta")),
 )
 
-
 IDENTITY_CANVAS = 64
 """Side at which drawings are compared, whatever the stored size, so that the classes never depend on it."""
-
 
 EM_SHARE = 0.625
 """Font size, share of the canvas: leaves the widest letters inside after most jitters."""
 
-
 ROTATION_DEGREES, SCALE, SHEAR, SHIFT = 20.0, (0.75, 1.2), 0.2, 0.11
-
 
 Drawing = tuple[int, str]
 """Code point and face."""
 
 
 def load_catalogue(fonts: Path, config: PreprocessConfig) -> Catalogue:
-    """The glyph images of the font files in `fonts`.
+    """List the glyph images of the font files in `fonts`.
 
     Raises:
         DataError: a face is absent from `fonts`.
@@ -68,16 +65,16 @@ def load_catalogue(fonts: Path, config: PreprocessConfig) -> Catalogue:
         read,
         channels=1,
         description="Unicode letters and numbers drawn in the 16 font faces of matplotlib (rendered type)",
-        licence="fonts: Bitstream Vera / DejaVu licence and STIX font licence, copied beside the raw files",
+        licence="fonts: Bitstream Vera / DejaVu licence and STIX font licence, copied next to the raw files",
     )
 
 
 def choose_drawings(fonts: Path, min_faces: int) -> list[Drawing]:
-    """The (code point, face) pairs that make up the data set, sorted.
+    """Return the (code point, face) pairs that make up the data set, sorted.
 
     Args:
         fonts: the folder of the font files.
-        min_faces: a class has at least so many different drawings.
+        min_faces: a class has at least this many different drawings.
     """
     bitmaps = _bitmaps(fonts, min_faces)
     lowest = merge_lookalikes(bitmaps)
@@ -87,37 +84,29 @@ def choose_drawings(fonts: Path, min_faces: int) -> list[Drawing]:
 
 
 def merge_lookalikes(bitmaps: Mapping[Drawing, bytes]) -> dict[int, int]:
-    """Each code point -> the lowest code point of its class (union-find over equal drawings in a face)."""
-    parent = {point: point for point, _ in bitmaps}
-
-    def root(point: int) -> int:
-        while parent[point] != point:
-            parent[point] = parent[parent[point]]
-            point = parent[point]
-        return point
-
+    """Return each code point -> the lowest code point of its class: equal drawings in any one face join two classes."""
+    classes = DisjointSet(point for point, _ in bitmaps)
     first: dict[tuple[str, bytes], int] = {}
     for (point, face), bits in bitmaps.items():
-        one, other = root(point), root(first.setdefault((face, bits), point))
-        parent[max(one, other)] = min(one, other)
-    return {point: root(point) for point in parent}
+        classes.merge(point, first.setdefault((face, bits), point))
+    return {point: min(members) for members in classes.subsets() for point in members}
 
 
 def super_class(point: int) -> str:
-    """Script and base letter of a character: `Latin/a` for every accented a."""
+    """Return script and base letter of a character: `Latin/a` for every accented a."""
     character = chr(point)
     base = unicodedata.normalize("NFKD", character)[0]
     return f"{scripts.script_name(scripts.script(character))}/{base}"
 
 
 def load_face(fonts: Path, face: str, canvas: int) -> ImageFont.FreeTypeFont:
-    """A face at the size that fits a canvas of `canvas` pixels."""
+    """Load a face at the size that fits a canvas of `canvas` pixels."""
     path = _font_file(fonts, face)
     return ImageFont.truetype(str(path), round(EM_SHARE * canvas), layout_engine=ImageFont.Layout.BASIC)
 
 
 def draw(font: ImageFont.FreeTypeFont, point: int, canvas: int) -> Image.Image:
-    """A character in white on black, its box centred on a square of `canvas` pixels."""
+    """Draw a character in white on black, its box centred on a square of `canvas` pixels."""
     image = Image.new("L", (canvas, canvas))
     left, top, right, bottom = font.getbbox(chr(point))
     corner = ((canvas - left - right) / 2, (canvas - top - bottom) / 2)
@@ -126,7 +115,7 @@ def draw(font: ImageFont.FreeTypeFont, point: int, canvas: int) -> Image.Image:
 
 
 def jitter(image: Image.Image, point: int, face: str) -> Pixels:
-    """The drawing under the one affine map of its character and face, at half the side: uint8 [H/2, W/2, 1]."""
+    """Apply the one affine map of this character and face, at half the side: uint8 [H/2, W/2, 1]."""
     random = keyed_generator(0, f"glyph jitter {face}", point)
     angle = math.radians(random.uniform(-ROTATION_DEGREES, ROTATION_DEGREES))
     scale, shear = random.uniform(*SCALE), random.uniform(-SHEAR, SHEAR)
@@ -155,7 +144,7 @@ def _font_file(fonts: Path, face: str) -> Path:
 
 
 def _bitmaps(fonts: Path, min_faces: int) -> dict[Drawing, bytes]:
-    """Un-jittered bitmaps of every letter and number that enough faces cover, by code point within each face."""
+    """Draw every letter and number that enough faces cover without jitter, by code point within each face."""
     covered = {face: _covered(_font_file(fonts, face)) for face in FACES}
     faces_of = Counter(point for points in covered.values() for point in points)
     bitmaps = {}
@@ -167,7 +156,7 @@ def _bitmaps(fonts: Path, min_faces: int) -> dict[Drawing, bytes]:
 
 
 def _covered(path: Path) -> set[int]:
-    # From the character map: a rendered box looks like a drawing.
+    # From the character map: a missing glyph is rendered as a box, which looks like a drawing.
     with TTFont(path, lazy=True) as font:
         points: Iterable[int] = font.getBestCmap()
     return {point for point in points if unicodedata.category(chr(point))[0] in "LN"}

@@ -1,6 +1,6 @@
 """`grocery`: the Grocery Store data set, photographs of fruit, vegetables and packages on shelves.
 
-Two forms, one layout: an image lies in the folder of its fine class, and `classes.csv` gives each fine class its coarse
+Two forms, one layout: an image is in the folder of its fine class, and `classes.csv` gives each fine class its coarse
 one and its product description. The published split shares its classes between the halves (closed): it is not read.
 """
 
@@ -30,7 +30,7 @@ class Product:
 
 
 def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
-    """The photographs of raw/NAME under their coarse class, with a text a class from the product descriptions.
+    """List the photographs of raw/NAME under their coarse class, with one text per class from the product descriptions.
 
     Raises:
         DataError: no classes.csv, an image of a class that it does not list, a product without a description, or other
@@ -40,12 +40,12 @@ def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
     return replace(catalogue, class_texts=class_texts(RawTar.open(raw / IMAGES_TAR)))
 
 
-def class_texts(pack: RawTar) -> dict[str, str]:
-    """Coarse class -> its name and the first sentence of each of its products' descriptions, each sentence once."""
-    root, products = _products(pack)
+def class_texts(tar: RawTar) -> dict[str, str]:
+    """Return coarse class -> its name and the first sentence of each of its products' descriptions, each sentence once."""
+    root, products = _products(tar)
     sentences: dict[str, dict[str, None]] = {}
     for name, product in products.items():
-        text = pack.read(_description(pack, root, name, product)).decode("utf-8")
+        text = tar.read(_description(tar, root, name, product)).decode("utf-8")
         sentences.setdefault(product.coarse, {})[_first_sentence(text)] = None
     return {
         coarse: f"{coarse.replace('-', ' ')}: {' '.join(texts)}"
@@ -53,11 +53,11 @@ def class_texts(pack: RawTar) -> dict[str, str]:
     }
 
 
-def _items(pack: RawTar) -> list[Item]:
-    root, products = _products(pack)
+def _items(tar: RawTar) -> list[Item]:
+    root, products = _products(tar)
     return [
         _item(path, products)
-        for path in sorted(pack.places)
+        for path in sorted(tar.members)
         if path.endswith(".jpg") and path.startswith(root)
     ]
 
@@ -66,28 +66,28 @@ def _item(path: str, products: Mapping[str, Product]) -> Item:
     fine = PurePosixPath(path).parent.name
     if fine not in products:
         raise DataError(
-            f"{path!r}: must lie in the folder of a class of {TABLE}, got {fine!r}; get the archive again"
+            f"{path!r}: must be in the folder of a class of {TABLE}, got {fine!r}; get the archive again"
         )
     coarse = products[fine].coarse
     return Item(coarse, coarse, path, split_text=coarse)
 
 
-def _products(pack: RawTar) -> tuple[str, dict[str, Product]]:
-    """The folder in which classes.csv lies, and its rows by fine class."""
-    found = [path for path in pack.places if PurePosixPath(path).name == TABLE]
+def _products(tar: RawTar) -> tuple[str, dict[str, Product]]:
+    """Return the folder that holds classes.csv, and its rows by fine class."""
+    found = [path for path in tar.members if PurePosixPath(path).name == TABLE]
     if len(found) != 1:
-        raise DataError(f"{TABLE}: must stand once among the raw files, got {found}; get the archive again")
-    rows = csv.DictReader(pack.read(found[0]).decode("utf-8").splitlines())
+        raise DataError(f"{TABLE}: must occur once among the raw files, got {found}; get the archive again")
+    rows = csv.DictReader(tar.read(found[0]).decode("utf-8").splitlines())
     if missing := {FINE, COARSE, DESCRIPTION} - set(rows.fieldnames or ()):
         raise DataError(f"{TABLE}: must have the columns {sorted(missing)}, got {rows.fieldnames}")
     return found[0].removesuffix(TABLE), {row[FINE]: Product(row[COARSE], row[DESCRIPTION]) for row in rows}
 
 
-def _description(pack: RawTar, root: str, name: str, product: Product) -> str:
+def _description(tar: RawTar, root: str, name: str, product: Product) -> str:
     # A row or two of the published table misspell the file's name; its folder is right.
     folder = PurePosixPath(root + product.description.lstrip("/")).parent
     wanted = f"{folder}/{name}_Description"
-    found = [path for path in pack.places if path.startswith(wanted) and "Swedish" not in path]
+    found = [path for path in tar.members if path.startswith(wanted) and "Swedish" not in path]
     if len(found) != 1:
         raise DataError(f"{name}: must have one English product description in {folder}, got {found}")
     return found[0]

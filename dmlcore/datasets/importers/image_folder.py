@@ -1,8 +1,4 @@
-"""`image_folder`: anyone's own photographs, one folder a class, packed into one file at download.
-
-The folder is untrusted input: links out of it, files that are no images, names that are no text and images that would
-fill the memory are refused by name. Nothing is ever unpacked to disk.
-"""
+"""`image_folder`: the user's own photographs, one folder per class, copied into one tar at download."""
 
 from __future__ import annotations
 
@@ -18,43 +14,34 @@ from dmlcore.datasets.prepare.catalogue import Catalogue, Item, encoded_catalogu
 
 
 def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
-    """The images of a pack, super-classes from the CSV that `config.super_classes` names.
+    """List the images of raw/NAME, with super-classes from the CSV that `config.super_classes` names.
 
     Raises:
-        DataError: a class without a super-class, or a rule that needs what is not there.
+        DataError: a class without a super-class, or a split rule that needs an absent table.
     """
-    pack = RawTar.open(raw / IMAGES_TAR)
-    images = sorted(name for name in pack.places if "/" in name)
-    super_classes = _super_classes(pack, sorted({_class_name(path) for path in images}), config)
+    tar = RawTar.open(raw / IMAGES_TAR)
+    class_of = {path: path.split("/")[0] for path in sorted(tar.members) if "/" in path}
+    super_classes = _super_classes(tar, sorted(set(class_of.values())), config)
     return encoded_catalogue(
-        pack,
-        [_item(path, super_classes) for path in images],
+        tar,
+        [Item(name, super_classes[name], path, split_text=name) for path, name in class_of.items()],
         description="images from the user's own class folders",
         licence="the user's own: not known to this project",
     )
 
 
-def _class_name(path: str) -> str:
-    return path.split("/")[0]
-
-
-def _item(path: str, super_classes: Mapping[str, str]) -> Item:
-    name = _class_name(path)
-    return Item(name, super_classes[name], path, split_text=name)
-
-
-def _super_classes(pack: RawTar, classes: Iterable[str], config: PreprocessConfig) -> Mapping[str, str]:
+def _super_classes(tar: RawTar, classes: Iterable[str], config: PreprocessConfig) -> Mapping[str, str]:
     if config.super_classes is None:
         if config.split.unit == "super_class":
             raise DataError(
                 "split unit `super_class` needs `super_classes`, the CSV in the source folder; got none"
             )
         return {name: name for name in classes}
-    if config.super_classes not in pack.places:
+    if config.super_classes not in tar.members:
         raise DataError(
             f"{config.super_classes!r}: no such file at the top of the source folder; put it there"
         )
-    known = _read_table(pack.read(config.super_classes), config.super_classes)
+    known = _read_table(tar.read(config.super_classes), config.super_classes)
     for name in classes:
         if not known.get(name):
             raise DataError(f"{config.super_classes}: class {name!r} has no super_class; add its row")

@@ -14,7 +14,7 @@ LISTS: dict[Half, str] = {"train": "Inaturalist_train_set1.txt", "test": "Inatur
 
 
 def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
-    """The images of iNaturalist 2018; class = the species' folder (`Plantae/7477`), super-class = its kingdom's.
+    """List the images of iNaturalist 2018; class = the species' folder (`Plantae/7477`), super-class = its kingdom's.
 
     Reference:
         Brown et al., "Smooth-AP: Smoothing the Path Towards Large-Scale Image Retrieval", 2020: the two lists.
@@ -22,11 +22,11 @@ def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
     Raises:
         DataError: a list breaks its format, an image is absent, or the counts are not the published ones.
     """
-    return imported_catalogue(raw, lambda pack: [*_items(pack, "train"), *_items(pack, "test")])
+    return imported_catalogue(raw, lambda tar: [*_items(tar, "train"), *_items(tar, "test")])
 
 
-def _items(pack: RawTar, half: Half) -> Iterator[Item]:
-    for (path,) in read_rows(pack, LISTS[half], 1):
+def _items(tar: RawTar, half: Half) -> Iterator[Item]:
+    for (path,) in read_rows(tar, LISTS[half], 1):
         parts = PurePosixPath(path).parts
         if len(parts) != 4:
             raise DataError(f"{LISTS[half]}: a path must be train_val2018/KINGDOM/SPECIES/FILE, got {path!r}")

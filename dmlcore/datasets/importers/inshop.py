@@ -12,9 +12,10 @@ from dmlcore.datasets.prepare.catalogue import (
     Half,
     Item,
     Role,
+    check_head,
     imported_catalogue,
+    parse_count,
     read_rows,
-    whole_number,
 )
 
 LIST = "list_eval_partition.txt"
@@ -27,9 +28,9 @@ HALVES: dict[str, tuple[Half, Role]] = {
 
 
 def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
-    """The images of In-shop Clothes Retrieval; class = item, super-class = its garment (`WOMEN/Dresses`).
+    """List the images of In-shop Clothes Retrieval; class = item, super-class = its garment (`WOMEN/Dresses`).
 
-    An item that lies in the folders of two garments takes the one that is first in the alphabet.
+    An item that is in the folders of two garments takes the one that is first in the alphabet.
 
     Raises:
         DataError: the list breaks its format, an image is absent, or the counts are not the published ones.
@@ -37,13 +38,11 @@ def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
     return imported_catalogue(raw, _items)
 
 
-def _items(pack: RawTar) -> list[Item]:
-    lines = pack.read(LIST).split(b"\n", 1)
+def _items(tar: RawTar) -> list[Item]:
+    lines = tar.read(LIST).split(b"\n", 1)
     count = lines[0].decode("utf-8", "replace").strip()
-    head, *rows = [*read_rows(pack, LIST, len(HEAD), skip=1)] or [[]]
-    if head != HEAD:
-        raise DataError(f"{LIST}, line 2: must be {' '.join(HEAD)!r}, got {' '.join(head)!r}")
-    if len(rows) != whole_number(count, f"{LIST}, line 1"):
+    rows = check_head([*read_rows(tar, LIST, len(HEAD), skip=1)], HEAD, f"{LIST}, line 2")
+    if len(rows) != parse_count(count, f"{LIST}, line 1"):
         raise DataError(f"{LIST}: line 1 announces {count} images, {len(rows)} are listed")
     garments: dict[str, str] = {}
     for path, item_id, _ in sorted(rows):

@@ -10,7 +10,7 @@ from dmlcore.datasets.prepare.catalogue import Catalogue
 
 
 def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
-    """The digits of raw/NAME, classes `0` to `9`.
+    """List the digits of raw/NAME, classes `0` to `9`.
 
     Raises:
         DataError: a file is missing, damaged or has other counts than the published ones.

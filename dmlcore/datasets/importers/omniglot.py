@@ -12,7 +12,7 @@ from dmlcore.datasets.prepare.catalogue import Catalogue, Item, imported_catalog
 
 
 def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
-    """The drawings of raw/NAME, grey, classes `Greek/character01`.
+    """List the drawings of raw/NAME, grey, classes `Greek/character01`.
 
     The two small archives share the alphabets Greek and Latin, file for file: each drawing is taken once.
 
@@ -22,12 +22,12 @@ def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
     return replace(imported_catalogue(raw, _items), channels=1)
 
 
-def _items(pack: RawTar) -> list[Item]:
+def _items(tar: RawTar) -> list[Item]:
     items: dict[str, Item] = {}
-    for path in sorted(pack.places):
+    for path in sorted(tar.members):
         parts = path.split("/")
         if len(parts) != 4:
-            raise DataError(f"{path!r}: must lie in ARCHIVE/ALPHABET/CHARACTER/; get the archives again")
+            raise DataError(f"{path!r}: must be in ARCHIVE/ALPHABET/CHARACTER/; get the archives again")
         name = f"{parts[1]}/{parts[2]}"
         items.setdefault(f"{name}/{parts[3]}", Item(name, parts[1], path, split_text=name))
     return list(items.values())

@@ -8,12 +8,18 @@ from pathlib import Path
 from dmlcore.config.data import PreprocessConfig
 from dmlcore.core.errors import DataError
 from dmlcore.datasets.acquire.raw_tar import RawTar
-from dmlcore.datasets.prepare.catalogue import Catalogue, Half, Item, imported_catalogue, read_rows
+from dmlcore.datasets.prepare.catalogue import (
+    Catalogue,
+    Half,
+    Item,
+    check_head,
+    imported_catalogue,
+    read_rows,
+)
 
 ROOT = "Stanford_Online_Products"
 LISTS: dict[Half, str] = {"train": f"{ROOT}/Ebay_train.txt", "test": f"{ROOT}/Ebay_test.txt"}
 HEAD = ["image_id", "class_id", "super_class_id", "path"]
-
 
 KINDS = (
     *("bicycle", "cabinet", "chair", "coffee_maker", "fan", "kettle"),
@@ -23,18 +29,16 @@ KINDS = (
 
 
 def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
-    """The images of Stanford Online Products; a class is called by its kind and number (`bicycle 1`).
+    """List the images of Stanford Online Products; a class is named by its kind and number (`bicycle 1`).
 
     Raises:
         DataError: a list breaks its format, an image is absent, or the counts are not the published ones.
     """
-    return imported_catalogue(raw, lambda pack: [*_items(pack, "train"), *_items(pack, "test")])
+    return imported_catalogue(raw, lambda tar: [*_items(tar, "train"), *_items(tar, "test")])
 
 
-def _items(pack: RawTar, half: Half) -> Iterator[Item]:
-    head, *rows = [*read_rows(pack, LISTS[half], len(HEAD))] or [[]]
-    if head != HEAD:
-        raise DataError(f"{LISTS[half]}, line 1: must be {' '.join(HEAD)!r}, got {' '.join(head)!r}")
+def _items(tar: RawTar, half: Half) -> Iterator[Item]:
+    rows = check_head([*read_rows(tar, LISTS[half], len(HEAD))], HEAD, f"{LISTS[half]}, line 1")
     for _, label, kind, path in rows:
         super_class = _kind(kind, LISTS[half])
         name = f"{super_class} {label}"

@@ -1,4 +1,4 @@
-"""Published sets that come as arrays of pixels, not as image files.
+"""Data sets published as arrays of pixels, not as image files.
 
 Shapes: N images of H x W pixels, C channels.
 """
@@ -16,10 +16,21 @@ from PIL import Image
 
 from dmlcore.config.data import PreprocessConfig
 from dmlcore.core.errors import DataError
-from dmlcore.datasets.acquire.image_decoding import Pixels
+from dmlcore.data.images import Pixels
 from dmlcore.datasets.acquire.raw_tar import IMAGES_TAR, RawTar
 from dmlcore.datasets.acquire.sources import SOURCE, Source, read_source
 from dmlcore.datasets.prepare.catalogue import Catalogue, Item, check_counts
+
+UINT8 = 8
+"""Third byte of an idx header: the type of the values."""
+
+SAMPLE = "mnist_5k.csv"
+"""One row per digit: its 784 grey levels, row by row, then the label."""
+
+SIDE = 28
+
+HALVES = {"train": "train", "test": "t10k"}
+"""The published halves hold the same ten classes: their images are put together and divided by params.yaml."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,7 @@ class LabelledPixels:
     pixels: Pixels
     """[N, H, W, C]."""
     labels: npt.NDArray[np.integer]
-    """[N], places in the list of class names."""
+    """[N], indices into the class names."""
 
     def __post_init__(self) -> None:
         if len(self.pixels) != len(self.labels):
@@ -46,14 +57,14 @@ def array_catalogue(
     *,
     super_classes: Sequence[str] | None = None,
 ) -> Catalogue:
-    """All images of `parts`, resized to `config.image_size` where they have another size.
+    """Build the catalogue of all images of `parts`, resized to `config.image_size` where they have another size.
 
     Args:
-        parts: by their name, which an image's `source` begins with: `train/00017`.
+        parts: by name, with which an image's `source` begins: `train/00017`.
         class_names: of the labels 0, 1, ...
-        config: its image_size.
-        source: its counts are asserted.
-        super_classes: of the labels; None: each class is its own.
+        config: its image_size is read.
+        source: its counts must be met.
+        super_classes: of the labels; None: each class is its own super-class.
 
     Raises:
         DataError: a label without a name, or other counts than the published ones.
@@ -61,10 +72,14 @@ def array_catalogue(
     groups = class_names if super_classes is None else super_classes
     items = []
     for name, part in parts.items():
-        _check_labels(name, part, class_names)
+        if part.labels.min() < 0 or part.labels.max() >= len(class_names):
+            raise DataError(
+                f"{name}: labels must be 0..{len(class_names) - 1}, got {part.labels.min()}..{part.labels.max()}; "
+                "get the archive again"
+            )
         for number, label in enumerate(part.labels.tolist()):
-            own = class_names[label]
-            items.append(Item(own, groups[label], f"{name}/{number:05d}", split_text=own))
+            class_name = class_names[label]
+            items.append(Item(class_name, groups[label], f"{name}/{number:05d}", split_text=class_name))
     check_counts(items, source)
 
     def read(item: Item) -> Pixels:
@@ -76,7 +91,7 @@ def array_catalogue(
 
 
 def resized(pixels: Pixels, size: int) -> Pixels:
-    """A square image of [H, H, C] at [size, size, C]."""
+    """Resize a square image from [H, H, C] to [size, size, C]."""
     if pixels.shape[0] == size:
         return pixels
     channels = [
@@ -86,20 +101,8 @@ def resized(pixels: Pixels, size: int) -> Pixels:
     return np.stack([np.asarray(channel) for channel in channels], axis=2)
 
 
-def _check_labels(name: str, part: LabelledPixels, class_names: Sequence[str]) -> None:
-    if part.labels.min() < 0 or part.labels.max() >= len(class_names):
-        raise DataError(
-            f"{name}: labels must be 0..{len(class_names) - 1}, got {part.labels.min()}..{part.labels.max()}; "
-            "get the archive again"
-        )
-
-
-UINT8 = 8
-"""The third byte of the header: the type of the values."""
-
-
 def read_idx(data: bytes, *, name: str) -> npt.NDArray[np.uint8]:
-    """The array of an idx file.
+    """Parse an idx file.
 
     Args:
         data: two zero bytes, the type, the number of dimensions, each length as 4 bytes (big-endian), the values.
@@ -123,35 +126,24 @@ def read_idx(data: bytes, *, name: str) -> npt.NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
-SAMPLE = "mnist_5k.csv"
-"""A row a digit: its 784 grey levels, row by row, then the label."""
-
-
-SIDE = 28
-
-
-HALVES = {"train": "train", "test": "t10k"}
-"""The published halves hold the same ten classes: their images are put together and divided by params.yaml."""
-
-
 def idx_catalogue(
     raw: Path, config: PreprocessConfig, class_names: Sequence[str], *, prefix: str = ""
 ) -> Catalogue:
-    """Grey images in idx files named as MNIST's behind a prefix, or in its sample where that is among the raw files."""
-    pack = RawTar.open(raw / IMAGES_TAR)
-    if SAMPLE in pack.places:
-        parts = {"sample": _sample(pack)}
+    """Build the catalogue of grey images in idx files, named as MNIST's after `prefix`, or of MNIST's sample."""
+    tar = RawTar.open(raw / IMAGES_TAR)
+    if SAMPLE in tar.members:
+        parts = {"sample": _read_sample(tar)}
     else:
-        parts = {half: _half(pack, prefix + name) for half, name in HALVES.items()}
+        parts = {half: _read_half(tar, prefix + name) for half, name in HALVES.items()}
     return array_catalogue(parts, class_names, config, read_source(raw / SOURCE))
 
 
-def _sample(pack: RawTar) -> LabelledPixels:
-    rows = np.loadtxt(pack.read(SAMPLE).decode().splitlines(), delimiter=",").astype(np.uint8)
+def _read_sample(tar: RawTar) -> LabelledPixels:
+    rows = np.loadtxt(tar.read(SAMPLE).decode().splitlines(), delimiter=",").astype(np.uint8)
     return LabelledPixels(rows[:, :-1].reshape(-1, SIDE, SIDE, 1), rows[:, -1])
 
 
-def _half(pack: RawTar, prefix: str) -> LabelledPixels:
+def _read_half(tar: RawTar, prefix: str) -> LabelledPixels:
     images, labels = f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
-    pixels = read_idx(pack.read(images), name=images)
-    return LabelledPixels(pixels[..., None], read_idx(pack.read(labels), name=labels))
+    pixels = read_idx(tar.read(images), name=images)
+    return LabelledPixels(pixels[..., None], read_idx(tar.read(labels), name=labels))

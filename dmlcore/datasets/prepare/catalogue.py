@@ -1,4 +1,4 @@
-"""What a kind of data set hands to preprocessing: its images by name, and a way to read each one."""
+"""What an importer hands to preprocessing: the images of a data set by name, and a way to read each one."""
 
 from __future__ import annotations
 
@@ -8,18 +8,68 @@ from pathlib import Path
 from typing import Literal
 
 from dmlcore.core.errors import DataError
-from dmlcore.datasets.acquire.image_decoding import Pixels
+from dmlcore.data.images import Pixels
 from dmlcore.datasets.acquire.raw_tar import IMAGES_TAR, RawTar
 from dmlcore.datasets.acquire.sources import SOURCE, Counts, Part, Source, read_source
 
+Half = Literal["train", "test"]
+Role = Literal["both", "query", "gallery"]
 
-def encoded_catalogue(pack: RawTar, items: Sequence[Item], *, description: str, licence: str) -> Catalogue:
-    """The catalogue of images that lie encoded (JPEG, PNG, ...) in a pack under the `source` of their item."""
 
-    def read(item: Item) -> bytes:
-        return pack.read(item.source)
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image before it is read."""
 
-    return Catalogue(tuple(items), read, channels=3, description=description, licence=licence)
+    class_name: str
+    super_class: str
+    source: str
+    """Its name, unique in the data set: the path among the raw files, or the character and face."""
+    split_text: str
+    """What the `hashed` rule hashes for this item's class."""
+    role: Role = "both"
+    """In evaluation: a query, in the gallery that queries search, or both."""
+    official: Half | None = None
+    """The half of the published class-disjoint split that its class belongs to; None: no split was published."""
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """All images of a data set."""
+
+    items: tuple[Item, ...]
+    read: Callable[[Item], Pixels | bytes]
+    """Reads one image; called from several threads at once. Bytes: a photograph's file as it was published, which
+    preprocessing decodes and resizes. Pixels, uint8 [H, W, C]: drawings and small images, stored at this size."""
+    channels: int
+    """C of what is stored `raw`; 1 turns photographs grey."""
+    description: str
+    licence: str
+    class_texts: Mapping[str, str] | None = None
+    """A sentence or more about each class, for language guidance; None: only its name is known."""
+
+
+def imported_catalogue(raw: Path, items_of: Callable[[RawTar], Sequence[Item]]) -> Catalogue:
+    """Build the catalogue of a published data set whose images are encoded files in `raw/images.tar`.
+
+    Args:
+        raw: folder that `download` wrote.
+        items_of: reads the data set's own lists; `Item.source` is the image's name in the tar.
+
+    Raises:
+        DataError: a list is absent or breaks its format, an image is absent, or the counts are not the published ones.
+    """
+    tar, source = RawTar.open(raw / IMAGES_TAR), read_source(raw / SOURCE)
+    items = items_of(tar)
+    _check_images(items, tar)
+    check_counts(items, source)
+    return encoded_catalogue(tar, items, description=source.description, licence=source.licence)
+
+
+def encoded_catalogue(tar: RawTar, items: Sequence[Item], *, description: str, licence: str) -> Catalogue:
+    """Build the catalogue of encoded images (JPEG, PNG, ...) that are in `tar` under the `source` of their item."""
+    return Catalogue(
+        tuple(items), lambda item: tar.read(item.source), channels=3, description=description, licence=licence
+    )
 
 
 def check_counts(items: Sequence[Item], source: Source) -> None:
@@ -46,88 +96,31 @@ def _faults(items: Sequence[Item], part: Part, counts: Counts) -> Iterator[str]:
             yield f"{part} must have {number:,} {name}, got {found[name]:,}"
 
 
-Half = Literal["train", "test"]
-Role = Literal["both", "query", "gallery"]
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One image before it is read."""
-
-    class_name: str
-    super_class: str
-    source: str
-    """Where it comes from, unique in the data set: the path in the user's folder, or the character and face."""
-    split_text: str
-    """What the `hashed` rule hashes for this item's class."""
-    role: Role = "both"
-    """In evaluation: a query, in the gallery that queries search, or both."""
-    official: Half | None = None
-    """The half of the published class-disjoint split that its class lies in; None: no split was published."""
-
-
-@dataclass(frozen=True)
-class Catalogue:
-    """All images of a data set."""
-
-    items: tuple[Item, ...]
-    read: Callable[[Item], Pixels | bytes]
-    """One image, called from several threads at once. Bytes: a photograph's file as it was published, which
-    preprocessing decodes and resizes. Pixels, uint8 [H, W, C]: drawings and small images, stored at this size."""
-    channels: int
-    """C of what is stored `raw`; 1 makes photographs grey."""
-    description: str
-    licence: str
-    class_texts: Mapping[str, str] | None = None
-    """A sentence or more about each class, for language guidance; None: its name is all."""
-
-
-def imported_catalogue(raw: Path, items_of: Callable[[RawTar], Sequence[Item]]) -> Catalogue:
-    """The catalogue of a data set whose images lie encoded in `raw/images.tar`.
-
-    Args:
-        raw: folder that `download` wrote.
-        items_of: the data set's own reading of its lists; `Item.source` is the image's name in the pack.
-
-    Raises:
-        DataError: a list is absent or breaks its format, an image is absent, or the counts are not the published ones.
-    """
-    pack, source = RawTar.open(raw / IMAGES_TAR), read_source(raw / SOURCE)
-    items = items_of(pack)
-    check_images(items, pack)
-    check_counts(items, source)
-    return encoded_catalogue(pack, items, description=source.description, licence=source.licence)
-
-
-def check_images(items: Sequence[Item], pack: RawTar) -> None:
-    """Refuse a list that names an image twice, or one that is not there.
-
-    Raises:
-        DataError: with the first such image.
-    """
+def _check_images(items: Sequence[Item], tar: RawTar) -> None:
+    """Refuse lists that name an image twice, or one that is not in the archives."""
     seen: set[str] = set()
     for item in items:
         if item.source in seen:
             raise DataError(f"{item.source!r}: the lists must name an image once, got it twice")
         seen.add(item.source)
-    if absent := sorted(seen - pack.places.keys()):
+    if absent := sorted(seen - tar.members.keys()):
         raise DataError(f"{len(absent)} listed image(s) are not in the archives, the first is {absent[0]!r}")
 
 
-def read_rows(pack: RawTar, name: str, columns: int, *, skip: int = 0) -> Iterator[list[str]]:
-    """The rows of a list file: fields with blanks between them, the last one to the end of the line.
+def read_rows(tar: RawTar, name: str, columns: int, *, skip: int = 0) -> Iterator[list[str]]:
+    """Yield the rows of a list file: fields separated by blanks, the last one up to the end of the line.
 
     Args:
-        pack: the raw files.
-        name: of the list in the pack.
+        tar: the raw files.
+        name: of the list in the tar.
         columns: that each row must have.
         skip: lines of the head.
 
     Raises:
-        DataError: no such list, no UTF-8 text, or a line with other columns, with its number.
+        DataError: no such list, not UTF-8, or a line with another number of columns.
     """
     try:
-        lines = pack.read(name).decode("utf-8").splitlines()
+        lines = tar.read(name).decode("utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"{name}: must be UTF-8 text: {error}") from None
     for number, line in enumerate(lines[skip:], start=skip + 1):
@@ -138,25 +131,37 @@ def read_rows(pack: RawTar, name: str, columns: int, *, skip: int = 0) -> Iterat
             yield fields
 
 
-def read_table(pack: RawTar, name: str) -> dict[str, str]:
-    """A list file of two columns as a mapping, in its order.
+def read_table(tar: RawTar, name: str) -> dict[str, str]:
+    """Return a list file of two columns as a mapping, in its order.
 
     Raises:
-        DataError: as `read_rows`, or a key stands twice.
+        DataError: as `read_rows`, or a key occurs twice.
     """
     table: dict[str, str] = {}
-    for key, value in read_rows(pack, name, 2):
+    for key, value in read_rows(tar, name, 2):
         if key in table:
-            raise DataError(f"{name}: a number must stand once, got {key!r} twice")
+            raise DataError(f"{name}: a number must occur once, got {key!r} twice")
         table[key] = value
     return table
 
 
-def whole_number(text: str, name: str) -> int:
-    """A number from a list file.
+def check_head(rows: list[list[str]], head: list[str], where: str) -> list[list[str]]:
+    """Return the rows below the head line of a list.
 
     Raises:
-        DataError: it is none.
+        DataError: the first row is not `head`.
+    """
+    found, *rest = rows or [[]]
+    if found != head:
+        raise DataError(f"{where}: must be {' '.join(head)!r}, got {' '.join(found)!r}")
+    return rest
+
+
+def parse_count(text: str, name: str) -> int:
+    """Parse a non-negative whole number of a list file.
+
+    Raises:
+        DataError: `text` is not one.
     """
     if not text.isdecimal():
         raise DataError(f"{name}: must be a whole number, got {text!r}")

@@ -1,4 +1,4 @@
-"""One image of a catalogue -> the bytes that are stored of it, and what the manifest says about them."""
+"""One image of a catalogue -> its stored bytes and their facts for the manifest."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from PIL import Image
 
 from dmlcore.config.data import PreprocessConfig
 from dmlcore.core.errors import DataError
-from dmlcore.data.images import JPEG_OPTIONS
-from dmlcore.datasets.acquire.image_decoding import (
-    Pixels,
-    UnreadableImageError,
-    short_side_resized,
-    square_rgb,
-    whole_rgb,
-)
+from dmlcore.data.images import JPEG_OPTIONS, Pixels
 from dmlcore.datasets.prepare.catalogue import Catalogue, Item
+from dmlcore.datasets.prepare.image_decoding import (
+    UnreadableImageError,
+    decode_center_crop,
+    decode_resized,
+    resize_short_side,
+)
 from dmlcore.datasets.prepare.near_duplicates import difference_hash
 
 LAYOUTS = {
@@ -32,8 +31,8 @@ LAYOUTS = {
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """One stored image, or why there is none."""
+class EncodedImage:
+    """One stored image, or the reason why it could not be read."""
 
     data: bytes
     height: int
@@ -41,7 +40,7 @@ class Encoded:
     difference_hash: bytes
     """16 bytes, see near_duplicates."""
     error: str = ""
-    """What made the image unreadable; the rest is empty then."""
+    """Why the image is unreadable; `data` is empty then."""
 
     @property
     def sha256(self) -> str:
@@ -49,41 +48,43 @@ class Encoded:
         return hashlib.sha256(self.data).hexdigest()
 
 
-def encoder(catalogue: Catalogue, config: PreprocessConfig) -> Callable[[Item], Encoded]:
-    """The function that reads and encodes an item; an unreadable image gives its error in place of the bytes."""
+def encoder(catalogue: Catalogue, config: PreprocessConfig) -> Callable[[Item], EncodedImage]:
+    """Return the function that reads and encodes an item; an unreadable image gives an `EncodedImage.error`."""
     encode = {"raw": _raw, "jpeg": _jpeg}[config.encoding]
 
-    def encoded(item: Item) -> Encoded:
+    def encoded(item: Item) -> EncodedImage:
         try:
             return encode(catalogue.read(item), item, catalogue, config)
         except UnreadableImageError as error:
-            return Encoded(b"", 0, 0, bytes(16), error=str(error))
+            return EncodedImage(b"", 0, 0, bytes(16), error=str(error))
 
     return encoded
 
 
 def stored_channels(catalogue: Catalogue, config: PreprocessConfig) -> int:
-    """Channels of the stored images."""
+    """Return the number of channels of the stored images."""
     return 3 if config.encoding == "jpeg" else catalogue.channels
 
 
-def _raw(image: Pixels | bytes, item: Item, catalogue: Catalogue, config: PreprocessConfig) -> Encoded:
+def _raw(image: Pixels | bytes, item: Item, catalogue: Catalogue, config: PreprocessConfig) -> EncodedImage:
     if isinstance(image, bytes):
-        image = _with_channels(square_rgb(image, config.image_size, name=item.source), catalogue.channels)
+        image = _with_channels(
+            decode_center_crop(image, config.image_size, name=item.source), catalogue.channels
+        )
     _check(image, item, catalogue)
     height, width = image.shape[:2]
-    return Encoded(image.tobytes(), height, width, difference_hash(_picture(image)))
+    return EncodedImage(image.tobytes(), height, width, difference_hash(_picture(image)))
 
 
-def _jpeg(image: Pixels | bytes, item: Item, catalogue: Catalogue, config: PreprocessConfig) -> Encoded:
+def _jpeg(image: Pixels | bytes, item: Item, catalogue: Catalogue, config: PreprocessConfig) -> EncodedImage:
     if isinstance(image, bytes):
-        picture = whole_rgb(image, config.image_size, name=item.source)
+        picture = decode_resized(image, config.image_size, name=item.source)
     else:
         _check(image, item, catalogue)
-        picture = short_side_resized(_picture(image).convert("RGB"), config.image_size)
+        picture = resize_short_side(_picture(image).convert("RGB"), config.image_size)
     buffer = io.BytesIO()
     picture.save(buffer, **JPEG_OPTIONS | {"quality": config.jpeg_quality})
-    return Encoded(buffer.getvalue(), picture.height, picture.width, difference_hash(picture))
+    return EncodedImage(buffer.getvalue(), picture.height, picture.width, difference_hash(picture))
 
 
 def _with_channels(pixels: Pixels, channels: int) -> Pixels:
@@ -98,5 +99,5 @@ def _check(pixels: Pixels, item: Item, catalogue: Catalogue) -> None:
 
 
 def _picture(pixels: Pixels) -> Image.Image:
-    """Any number of channels as an image: its first three, or its only one."""
+    """Convert pixels of any number of channels to an image of the first three, or of the only one."""
     return Image.fromarray(pixels[:, :, :3] if pixels.shape[2] >= 3 else pixels[:, :, 0])

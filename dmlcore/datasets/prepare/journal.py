@@ -1,6 +1,6 @@
-"""`images.bin` while it grows: each image is appended, and a journal beside it says which are whole.
+"""`images.bin` while it grows: each image is appended, then a line about it to a journal next to it.
 
-A run that was killed is gone on with: the images of the journal's whole lines stay, what lies beyond is cut off.
+A killed run is resumed: images with a complete line in the journal are kept, everything after them is truncated.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dmlcore.datasets.prepare.encoding import Encoded
+from dmlcore.datasets.prepare.encoding import EncodedImage
 
 JOURNAL = "journal.csv"
 
-
 BATCH = 256
-"""Images between two writings to the disk: what a kill costs at most, with what the threads hold."""
-
+"""Images between two flushes to disk: a kill loses at most these and what the threads hold."""
 
 COLUMNS: dict[str, pl.DataType] = {
     "sha256": pl.String(),
@@ -38,15 +36,15 @@ class Journal:
     """The images that a folder holds already, in order."""
 
     def __init__(self, folder: Path, images: str, fingerprint: str) -> None:
-        """Go on with what lies in `folder`, or start anew.
+        """Resume from what is in `folder`, or start anew.
 
         Args:
             folder: of the journal and the images.
             images: name of the file of images.
-            fingerprint: of all that the images depend on; a journal with another one is worth nothing.
+            fingerprint: of all that the images depend on; a journal with a different fingerprint is discarded.
         """
         self.path, self.images = folder / JOURNAL, folder / images
-        self.count, size, end = self._whole(fingerprint)
+        self.count, size, end = self._scan(fingerprint)
         if not end:
             self.path.write_text(fingerprint + "\n")
             end = self.path.stat().st_size
@@ -56,11 +54,11 @@ class Journal:
 
     @property
     def broken(self) -> int:
-        """Unreadable images among them."""
+        """Number of unreadable images among them."""
         return self.table().filter(pl.col("error") != "").height
 
-    def append(self, images: Iterable[Encoded]) -> Iterator[Encoded]:
-        """Write images as they come, and hand each on; only one that was written completely gets its line."""
+    def append(self, images: Iterable[EncodedImage]) -> Iterator[EncodedImage]:
+        """Append images as they come and yield each; a line is written only once its image is on disk."""
         with self.images.open("ab") as file, self.path.open("ab") as journal:
             lines: list[bytes] = []
             try:
@@ -74,7 +72,7 @@ class Journal:
                 _flush(file, journal, lines)
 
     def table(self) -> pl.DataFrame:
-        """One row an image, columns as in COLUMNS."""
+        """Return one row per image, columns as in COLUMNS."""
         return pl.read_csv(
             self.path,
             skip_lines=1,
@@ -84,14 +82,14 @@ class Journal:
             raise_if_empty=False,
         )
 
-    def _whole(self, fingerprint: str) -> tuple[int, int, int]:
-        """Whole images, their bytes, and the length of the journal up to them; all 0 where nothing can be kept."""
+    def _scan(self, fingerprint: str) -> tuple[int, int, int]:
+        """Return the number of complete images, their bytes, and the journal's length; 0, 0, 0 to start anew."""
         if not self.path.is_file() or not self.images.is_file():
             return 0, 0, 0
         there, count, size = self.images.stat().st_size, 0, 0
         with self.path.open("rb") as file:
             end = len(first) if (first := file.readline()) == f"{fingerprint}\n".encode() else 0
-            while end and (line := file.readline()).endswith(b"\n"):
+            while end and (line := file.readline()).endswith(b"\n"):  # An incomplete final line is ignored.
                 length = int(line.split(b",")[3])
                 if size + length > there:
                     break
@@ -100,12 +98,12 @@ class Journal:
 
 
 def unpack_hashes(table: pl.DataFrame) -> npt.NDArray[np.uint8]:
-    """The column of difference hashes as bytes, [N, 16]."""
+    """Return the column of difference hashes as bytes, [N, 16]."""
     joined = b"".join(table["difference_hash"].str.decode("hex"))
     return np.frombuffer(joined, np.uint8).reshape(-1, 16)
 
 
-def _line(image: Encoded) -> bytes:
+def _line(image: EncodedImage) -> bytes:
     row = (image.sha256, image.height, image.width, len(image.data), image.difference_hash.hex())
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow((*row, " ".join(image.error.split())))
@@ -114,9 +112,7 @@ def _line(image: Encoded) -> bytes:
 
 def _flush(file: io.BufferedWriter, journal: io.BufferedWriter, lines: list[bytes]) -> None:
     file.flush()
-    os.fsync(
-        file.fileno()
-    )  # Before the journal: a line must never speak of bytes that a crash can still lose.
+    os.fsync(file.fileno())  # Before the journal: no line may describe bytes that a crash can still lose.
     journal.writelines(lines)
     journal.flush()
     os.fsync(journal.fileno())

@@ -15,23 +15,19 @@ from PIL import Image
 
 RADIUS = 8
 """Bits of 128, for photographs. Of 600 of the Grocery Store data set, 98 % of the copies of half the size and 84 % of
-the crops by 2 % lie within 8 bits of their original; no two of all 5,421 that show different products lie within 12."""
-
+the crops by 2 % are within 8 bits of their original; no two of all 5,421 that show different products are within 12."""
 
 DRAWING_RADIUS = 0
 """Drawings on an even ground are alike in many bits: of Omniglot's pairs within 8 bits 54 % are of two classes, of
 those within 1 bit 0.6 %, of those with equal hashes none."""
 
-
 PARTS = 6
 """Hashes within 5 bits agree in at least one of 6 parts; of those that differ in 6, 7 and 8 bits at random, 98, 95 and
 89 %. More parts would find these too, but each part would then be shared by too many of a million images."""
 
-
 NEIGHBOURS = 64
-"""Each image is compared with so many that share a part of its hash, the nearest in sorted order: white backgrounds
+"""Each image is compared with this many that share a part of its hash, the nearest in sorted order: white backgrounds
 make parts that thousands share, and comparing all of those would be quadratic."""
-
 
 BLOCK = 1 << 16
 
@@ -41,7 +37,7 @@ Kinds = Callable[[Rows, Rows], npt.NDArray[np.bool_]]
 
 
 def difference_hash(image: Image.Image) -> bytes:
-    """16 bytes: of 8 x 8 cells, whether the cell to the right is brighter, then whether the cell below is.
+    """Return 16 bytes: of 8 x 8 cells, whether the cell to the right is brighter, then whether the cell below is.
 
     Reference: N. Krawetz, "Kind of like that", hackerfactor.com, 2013 (dHash), here in both directions.
     """
@@ -64,18 +60,18 @@ class NearPairs:
 
 
 def near_pairs(hashes: Hashes, kinds: Kinds, *, radius: int = RADIUS, limit: int = 100) -> NearPairs:
-    """Pairs of rows whose hashes differ in at most `radius` bits.
+    """Find pairs of rows whose hashes differ in at most `radius` bits.
 
     Multi-index hashing (Norouzi et al., CVPR 2012): sort by each part of the hash, compare neighbours that share it.
     Memory is linear in N; time is N x NEIGHBOURS at most.
 
     Args:
         hashes: [N, 16], uint8.
-        kinds: of rows [P] and rows [P], of which kinds each pair is: [P, K] bool. A pair of no kind is left out.
+        kinds: maps rows [P] and rows [P] to the kinds of each pair, [P, K] bool. A pair of no kind is left out.
         radius: bits.
         limit: pairs listed.
     """
-    parts = _parts(hashes) if radius else _whole(hashes)
+    parts = _parts(hashes) if radius else _numbered(hashes)
     found, nothing = np.empty((0, 3), np.int64), np.empty(0, np.int64)
     counts = kinds(nothing, nothing).sum(axis=0)
     crowded = np.zeros(len(hashes), np.bool_)
@@ -88,7 +84,7 @@ def near_pairs(hashes: Hashes, kinds: Kinds, *, radius: int = RADIUS, limit: int
 
 
 def _parts(hashes: Hashes) -> npt.NDArray[np.int32]:
-    """The bits in PARTS parts of neighbouring bits, each as a number: [N, PARTS]."""
+    """Split the 128 bits into PARTS runs of bits, each as a number: [N, PARTS]."""
     parts = np.empty((len(hashes), PARTS), np.int32)
     bounds = np.linspace(0, 128, PARTS + 1).astype(int)
     for block in range(0, len(hashes), BLOCK):
@@ -100,8 +96,8 @@ def _parts(hashes: Hashes) -> npt.NDArray[np.int32]:
     return parts
 
 
-def _whole(hashes: Hashes) -> npt.NDArray[np.int32]:
-    """Equal numbers for equal hashes: [N, 1]."""
+def _numbered(hashes: Hashes) -> npt.NDArray[np.int32]:
+    """Number the distinct hashes: [N, 1]."""
     _, numbers = np.unique(hashes.view(np.uint64), axis=0, return_inverse=True)
     return numbers.reshape(-1, 1).astype(np.int32)
 
@@ -109,12 +105,13 @@ def _whole(hashes: Hashes) -> npt.NDArray[np.int32]:
 def _neighbours(
     part: npt.NDArray[np.int32], hashes: Hashes, crowded: npt.NDArray[np.bool_]
 ) -> Iterator[tuple[Rows, Rows]]:
-    """Pairs that share `part`, nearest in the order of the whole hash first; marks in `crowded` who had too many."""
+    """Yield pairs that share `part`, nearest in hash order first; mark in `crowded` the rows with too many."""
     halves = hashes.view(np.uint64)
     order = np.lexsort((halves[:, 1], halves[:, 0], part))
     ordered = part[order]
     start = np.arange(len(order))
     for step in range(1, NEIGHBOURS + 1):
+        # Sorted by part: once a row and the row `step` behind it differ, no row further behind shares its part.
         start = start[: np.searchsorted(start, len(order) - step)]
         start = start[ordered[start] == ordered[start + step]]
         if not len(start):
@@ -126,7 +123,7 @@ def _neighbours(
 def _close(
     one: Rows, other: Rows, hashes: Hashes, earlier: npt.NDArray[np.int32], kinds: Kinds, radius: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Of pairs of rows, those to count, [P, 3], and their kinds; one that shares an earlier part was counted there."""
+    """Return the near pairs, [P, 3], and their kinds, without pairs that share an `earlier` part: those are counted."""
     of_kinds = kinds(one, other)
     kept = of_kinds.any(axis=1)
     one, other, of_kinds = one[kept], other[kept], of_kinds[kept]

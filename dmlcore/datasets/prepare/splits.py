@@ -1,4 +1,4 @@
-"""Which classes train, which validate, which test: the unit (class or super-class) is never divided."""
+"""Which classes train, validate and test; the unit (class or super-class) is never divided."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dmlcore.datasets.prepare.catalogue import Item
 
 
 def assign_splits(items: Sequence[Item], config: SplitConfig) -> list[str]:
-    """The split of each item.
+    """Return the split of each item.
 
     `hashed`: units sorted by the sha256 of their text, the first `test_share` of them test, the next
     `validation_share` validate, the rest train (shares of the units, rounded). `scripts`: every script but Latin tests,
@@ -20,7 +20,7 @@ def assign_splits(items: Sequence[Item], config: SplitConfig) -> list[str]:
     images of each class by hash instead, so that every split holds every class.
 
     Raises:
-        DataError: a listed name that no item has, or that stands in two splits; or no split was published.
+        DataError: a listed name that no item has or that is in two splits, or no split was published.
     """
     if config.protocol == "closed":
         return _closed(items, config)
@@ -29,7 +29,7 @@ def assign_splits(items: Sequence[Item], config: SplitConfig) -> list[str]:
 
 
 def hash_order(texts: Iterable[str], seed: int) -> list[str]:
-    """Distinct texts by the sha256 of the text alone for seed 0, of `seed:text` otherwise."""
+    """Sort distinct texts by the sha256 of the text alone for seed 0, of `seed:text` otherwise."""
     prefix = f"{seed}:" if seed else ""
     return sorted(set(texts), key=lambda text: hashlib.sha256((prefix + text).encode()).hexdigest())
 
@@ -59,7 +59,7 @@ def _listed(items: Sequence[Item], config: SplitConfig) -> dict[str, str]:
             )
     if both := set(config.test) & set(config.validation):
         raise DataError(
-            f"split rule `listed`: {sorted(both)} stand under `test` and `validation`; name each once"
+            f"split rule `listed`: {sorted(both)} are in both `test` and `validation`; name each once"
         )
     return (
         dict.fromkeys(units, "train")
@@ -75,7 +75,7 @@ def _official(items: Sequence[Item], config: SplitConfig) -> dict[str, str]:
             raise DataError("split rule `official`: this data set has no published split; use rule `hashed`")
         if halves.setdefault(_unit(item, config), item.official) != item.official:
             raise DataError(
-                f"split rule `official`: {config.unit} {_unit(item, config)!r} lies in both published halves; "
+                f"split rule `official`: {config.unit} {_unit(item, config)!r} is in both published halves; "
                 "use unit `class`"
             )
     training = {_hash_text(item, config): _unit(item, config) for item in items if item.official == "train"}
@@ -105,7 +105,7 @@ def _cut(ordered: Sequence[str], test: int, validation: int) -> dict[str, str]:
 
 
 def _share(share: float, count: int) -> int:
-    return int(share * count + 0.5)
+    return int(share * count + 0.5)  # Not round(): it takes 0.5 to the even number.
 
 
 def _unit(item: Item, config: SplitConfig) -> str:

@@ -1,4 +1,4 @@
-"""What `dataset.json` says of a data set: counts, protocol, duplicates, what was left out."""
+"""The summary of a data set in `dataset.json`: counts, protocol, duplicates, what was left out."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ LISTED = 100
 
 
 def summarise(
-    name: str, catalogue: Catalogue, config: PreprocessConfig, manifest: pl.DataFrame, packed: pl.DataFrame
+    name: str, catalogue: Catalogue, config: PreprocessConfig, manifest: pl.DataFrame, encoded: pl.DataFrame
 ) -> dict[str, Any]:
-    """The summary without hash and baseline.
+    """Return the summary without the data hash.
 
     Args:
         name: of the data set.
         catalogue: its images.
         config: its `preprocess` section.
         manifest: its rows.
-        packed: the journal's table, with the rows of unreadable images.
+        encoded: the journal's table, with the rows of unreadable images.
     """
     counts = {split: _counts(manifest.filter(pl.col("split") == split)) for split in SPLITS}
-    broken = packed.filter(pl.col("error") != "")
+    broken = encoded.filter(pl.col("error") != "")
     return {
         "schema_version": SCHEMA_VERSION,
         "name": name,
@@ -47,7 +47,7 @@ def summarise(
         "encoding": config.encoding,
         "layout": LAYOUTS[config.encoding],
         "unreadable": {"images": broken.height, "first": broken["error"].head(LISTED).to_list()},
-        "duplicates": _duplicates(catalogue, config, manifest, packed),
+        "duplicates": _duplicates(catalogue, config, manifest, encoded),
     }
 
 
@@ -69,7 +69,7 @@ def _protocol(config: PreprocessConfig, counts: Mapping[str, Mapping[str, int]])
 
 
 def _duplicates(
-    catalogue: Catalogue, config: PreprocessConfig, manifest: pl.DataFrame, packed: pl.DataFrame
+    catalogue: Catalogue, config: PreprocessConfig, manifest: pl.DataFrame, encoded: pl.DataFrame
 ) -> dict[str, Any]:
     within = manifest.select(pl.struct("sha256", "label").is_duplicated().sum()).item()
     splits = manifest.select((pl.col("split").n_unique().over("sha256") > 1).sum()).item()
@@ -77,16 +77,16 @@ def _duplicates(
         "across_classes": cross_class_duplicates(manifest).height,
         "across_splits": int(splits),
         "within_a_class": int(within),
-        "near_identical": _near_identical(catalogue, config, manifest, packed),
+        "near_identical": _near_identical(catalogue, config, manifest, encoded),
     }
 
 
 def _near_identical(
-    catalogue: Catalogue, config: PreprocessConfig, manifest: pl.DataFrame, packed: pl.DataFrame
+    catalogue: Catalogue, config: PreprocessConfig, manifest: pl.DataFrame, encoded: pl.DataFrame
 ) -> dict[str, Any]:
-    hashes = unpack_hashes(packed.filter(pl.col("error") == ""))
+    hashes = unpack_hashes(encoded.filter(pl.col("error") == ""))
     drawings = config.encoding == "raw" and catalogue.channels == 1
-    # Drawings of different classes look alike as a rule: what tells is one drawing in two splits.
+    # Drawings of different classes look alike as a rule: only one drawing in two splits is a leak.
     columns, radius = (["split"], DRAWING_RADIUS) if drawings else (["split", "label"], RADIUS)
     pairs = near_pairs(hashes, _differ(manifest, columns), radius=radius, limit=LISTED)
     names = {"split": "across_splits", "label": "across_classes"}

@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from dmlcore.analysis.convergence import RULE, curves, still_rising
-from dmlcore.analysis.metric_labels import one_line, wrapped
+from dmlcore.analysis.convergence import CONVERGENCE_RULE, still_rising, validation_curves
+from dmlcore.analysis.metric_labels import one_line, wrap_text
 from dmlcore.analysis.study import Cell, Study
-from dmlcore.analysis.tuned_settings import REGULARIZERS, family
+from dmlcore.analysis.tuned_settings import REGULARIZERS_COLUMN, regularizer_family
 from dmlcore.metrics.plot import add_footer, colours, house_style, new_figure
 from dmlcore.report.figures.panels import add_title, panel_grid, rows_of
 
@@ -51,7 +51,7 @@ def convergence_figure(study: Study) -> Figure:
         add_title(figure, "Validation MAP@R by epoch")
         legend: dict[str, Any] = {"loc": "outside upper right", "ncols": 6, "fontsize": 7.5, "frameon": False}
         figure.legend(handles=look.legend(), **legend)
-        add_footer(figure, f"{NOTE}\n{RULE}")
+        add_footer(figure, f"{NOTE}\n{CONVERGENCE_RULE}")
     return figure
 
 
@@ -70,8 +70,8 @@ class _Look:
 
     def __init__(self, study: Study) -> None:
         families = study.variants
-        if REGULARIZERS in study.trials.columns:
-            names = {family(text) for text in study.trials[REGULARIZERS]}
+        if REGULARIZERS_COLUMN in study.trials.columns:
+            names = {regularizer_family(text) for text in study.trials[REGULARIZERS_COLUMN]}
             families = sorted(names, key=lambda name: (name != "baseline", name))
         self.colours: Mapping[str, str] = colours(families)
         axes = list(dict.fromkeys(cell.axes_text for cell in study.cells))
@@ -79,12 +79,16 @@ class _Look:
 
     def of(self, cell: Cell, variant: str) -> tuple[str, str]:
         trials = cell.variants[variant]
-        name = family(trials[REGULARIZERS][0]) if REGULARIZERS in trials.columns else variant
+        name = (
+            regularizer_family(trials[REGULARIZERS_COLUMN][0])
+            if REGULARIZERS_COLUMN in trials.columns
+            else variant
+        )
         return self.colours[name], self.styles.get(cell.axes_text, "-")
 
     def legend(self) -> list[Line2D]:
         entries: list[dict[str, Any]] = [
-            {"color": colour, "label": wrapped(name, 40)} for name, colour in self.colours.items()
+            {"color": colour, "label": wrap_text(name, 40)} for name, colour in self.colours.items()
         ]
         entries += [
             {"color": "#333333", "linestyle": style, "label": one_line(name, 40)}
@@ -97,7 +101,7 @@ def _draw_panel(ax: Axes, panel: Panel, cells: Sequence[Cell], look: _Look) -> N
     lines: dict[tuple[str, str], list[list[float | None]]] = {}
     for cell in cells:
         for variant in cell.variants:
-            lines.setdefault(look.of(cell, variant), []).extend(curves(cell, variant).values())
+            lines.setdefault(look.of(cell, variant), []).extend(validation_curves(cell, variant).values())
     width = 0.8 if sum(map(len, lines.values())) <= MANY_LINES else 0.45
     rising = [
         known
@@ -105,7 +109,7 @@ def _draw_panel(ax: Axes, panel: Panel, cells: Sequence[Cell], look: _Look) -> N
         for known in _draw_lines(ax, found, colour, style, width)
     ]
     count = f"{rising.count(False)} of {len(rising)} converged"
-    head = [one_line(" ".join(panel[:2]), 30), *(wrapped(one_line(name, 44), 30) for name in panel[2:])]
+    head = [one_line(" ".join(panel[:2]), 30), *(wrap_text(one_line(name, 44), 30) for name in panel[2:])]
     ax.set_title("\n".join([*head, count if rising else "no finished trial with a curve"]), fontsize=7.5)
     ax.locator_params(axis="x", integer=True, nbins=5)
     ax.locator_params(axis="y", nbins=5)

@@ -13,8 +13,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dmlcore.analysis.embedding import Floats, Picture, numbers
-from dmlcore.analysis.metric_labels import wrapped
+from dmlcore.analysis.embedding import Floats, TrialEmbeddings, metrics_text
+from dmlcore.analysis.metric_labels import wrap_text
 from dmlcore.analysis.protocol import protocol_text
 from dmlcore.analysis.study import Study
 from dmlcore.metrics.plot import add_footer, house_style, new_figure
@@ -40,7 +40,7 @@ NOTE = (
 )
 
 
-def embedding_figure(study: Study, drawn: Sequence[Picture]) -> Figure:
+def embedding_figure(study: Study, drawn: Sequence[TrialEmbeddings]) -> Figure:
     """Draw a column a variant; a pair of rows (cloud, utility) a cell."""
     cells = list({id(p.cell): p.cell for p in drawn}.values())
     variants = [variant for variant in study.variants if any(p.variant == variant for p in drawn)]
@@ -93,7 +93,7 @@ def spread(angles: Floats, apart: float) -> Floats:
     return result
 
 
-def _draw_cloud(ax: Axes, picture: Picture) -> None:
+def _draw_cloud(ax: Axes, picture: TrialEmbeddings) -> None:
     ax.set_visible(True)
     norms = np.linalg.norm(picture.embeddings, axis=1)
     points = picture.embeddings / np.quantile(norms, 0.95)
@@ -111,7 +111,7 @@ def _draw_cloud(ax: Axes, picture: Picture) -> None:
     ax.grid(False)
     for side in ("left", "bottom"):
         ax.spines[side].set_visible(False)
-    cell, variant = picture.cell, wrapped(variant_title(picture.variant), 48)
+    cell, variant = picture.cell, wrap_text(variant_title(picture.variant), 48)
     ax.set_title(f"{cell.dataset} {cell.backbone} {cell.loss_text}\n{variant}", fontsize=9)
 
 
@@ -124,15 +124,17 @@ def _write_names(ax: Axes, directions: Floats, labels: NDArray[np.int64], colour
         ax.text(x, y, str(label), color=colour, **style)
 
 
-def _thresholds(drawn: Sequence[Picture]) -> tuple[float, float]:
+def _thresholds(drawn: Sequence[TrialEmbeddings]) -> tuple[float, float]:
     """Span the calibration ranges of all variants and some room, so that these can be compared."""
     low = min(p.row["test/distance_min"] for p in drawn)
     high = max(p.row["test/distance_max"] for p in drawn)
     return max(low - (high - low), low / 4), min(2 * high - low, 2.0)
 
 
-def _draw_utility(ax: Axes, picture: Picture, span: tuple[float, float]) -> None:
-    from dmlcore.metrics import evaluate  # imports torch, which the other parts of the stage do without
+def _draw_utility(ax: Axes, picture: TrialEmbeddings, span: tuple[float, float]) -> None:
+    from dmlcore.metrics.evaluation import (
+        evaluate,  # imports torch, which the other parts of the stage do without
+    )
 
     ax.set_visible(True)
     row, labels = picture.row, picture.labels
@@ -147,4 +149,4 @@ def _draw_utility(ax: Axes, picture: Picture, span: tuple[float, float]) -> None
     ax.set_ylim(0.0, 1.02)
     ax.set_xlabel("distance threshold (L2)", fontsize=8)
     ax.set_ylabel("utility", fontsize=8)
-    ax.set_title(numbers(row), fontsize=8)
+    ax.set_title(metrics_text(row), fontsize=8)

@@ -12,11 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from dmlcore.analysis.margins import RULE
-from dmlcore.analysis.metric_labels import label, number, one_line
+from dmlcore.analysis.margins import SELECTION_RULE
+from dmlcore.analysis.metric_labels import format_metric, metric_label, one_line
 from dmlcore.analysis.protocol import protocol_text
 from dmlcore.analysis.study import BASELINE, Study
-from dmlcore.analysis.tuned_settings import Setting, chosen, selection_seeds, settings
+from dmlcore.analysis.tuned_settings import Setting, best_setting, selection_seeds, tuned_settings
 from dmlcore.metrics.plot import add_footer, house_style, new_figure
 from dmlcore.report.figures.panels import add_title
 
@@ -51,9 +51,9 @@ class MarginGrid:
 
 def margin_grids(study: Study) -> list[MarginGrid]:
     """Find every place of the study whose settings vary both margins."""
-    found = settings(study)
+    found = tuned_settings(study)
     return [
-        MarginGrid(place[:3], tried, chosen(tried), chosen(found.get((*place[:3], BASELINE), [])))
+        MarginGrid(place[:3], tried, best_setting(tried), best_setting(found.get((*place[:3], BASELINE), [])))
         for place, tried in found.items()
         if len(tried) > 1 and all(any(name in s.parameters for s in tried) for name in (POSITIVE, NEGATIVE))
     ]
@@ -79,7 +79,7 @@ def grid_values(
     values = np.full((len(negative), len(positive)), np.nan)
     seeds = selection_seeds(tried)
     for (up, down), group in pairs.items():
-        mean = (chosen(group, seeds) or group[0]).mean(metric)
+        mean = (best_setting(group, seeds) or group[0]).mean(metric)
         values[negative.index(down), positive.index(up)] = np.nan if mean is None else mean
     return positive, negative, values
 
@@ -98,7 +98,7 @@ def heat_map_figure(study: Study) -> Figure:
                 ax.set_axis_off()
             axes[0, 0].text(0.0, 0.5, "no grid of two margins in the plan", transform=axes[0, 0].transAxes)
         add_title(figure, "TCM by its two margins")
-        add_footer(figure, f"{NOTE}\n{RULE}\n{protocol_text(study)}")
+        add_footer(figure, f"{NOTE}\n{SELECTION_RULE}\n{protocol_text(study)}")
     return figure
 
 
@@ -122,11 +122,11 @@ def _draw_panel(ax: Axes, metric: str, grid: MarginGrid) -> None:
     row_label = one_line(f"{dataset} {backbone} {'TCM alone' if loss == 'none' else loss}", 40)
     ax.set_ylabel(f"{row_label}\nnegative margin" if metric == PANELS[0] else "", fontsize=8)
     baseline = "" if grid.baseline is None else f"\nbaseline: {cell_text(grid.baseline.mean(metric), metric)}"
-    ax.set_title(f"{metric.split('/')[0]} {label(metric)}{baseline}", fontsize=9)
+    ax.set_title(f"{metric.split('/')[0]} {metric_label(metric)}{baseline}", fontsize=9)
 
 
 def cell_text(value: float | None, metric: str) -> str:
     """Write as few digits as tell neighbours apart: a cell has room for about seven characters."""
     if value is None or not np.isfinite(value):
         return "-"
-    return number(value, metric) if "opis" in metric else f"{value:.3f}"
+    return format_metric(value, metric) if "opis" in metric else f"{value:.3f}"

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from dmlcore.analysis.metric_labels import short_variant, wrapped
+from dmlcore.analysis.metric_labels import variant_label, wrap_text
 from dmlcore.analysis.study import BASELINE, Study
 from dmlcore.metrics.plot import colours, markers
 from dmlcore.report.figures.panels import FRONT_STYLE
@@ -81,12 +81,12 @@ def _fill_entries(legend: Legend) -> list[Line2D]:
     if len(fills) - 1 > len(FILLS):
         others = _entry(f"any of {len(fills) - 1} variants", marker="o", fillstyle="none")
         return [_entry(BASELINE, marker="o", fillstyle="full"), others]
-    return [_entry(short_variant(variant), marker="o", fillstyle=fill) for variant, fill in fills]
+    return [_entry(variant_label(variant), marker="o", fillstyle=fill) for variant, fill in fills]
 
 
 def _entry(text: str, **style: Any) -> Line2D:
     shape = {"linestyle": "", "color": "#333333", "markersize": 7, **style}
-    return Line2D([], [], label=wrapped(text, 24), **shape)
+    return Line2D([], [], label=wrap_text(text, 24), **shape)
 
 
 def place_labels(

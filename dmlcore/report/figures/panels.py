@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dmlcore.analysis.metric_labels import short_variant
+from dmlcore.analysis.metric_labels import variant_label
 from dmlcore.analysis.study import BASELINE
 
 Floats = NDArray[np.float64]
@@ -34,7 +34,7 @@ def add_title(figure: Figure, text: str) -> None:
 
 
 def variant_title(variant: str) -> str:
-    return "baseline (no regulariser)" if variant == BASELINE else short_variant(variant)
+    return "baseline (no regulariser)" if variant == BASELINE else variant_label(variant)
 
 
 def write_reason(ax: Axes, reason: str) -> None:

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from dmlcore.analysis.metric_labels import label, one_line
+from dmlcore.analysis.metric_labels import metric_label, one_line
 from dmlcore.analysis.protocol import protocol_text
-from dmlcore.analysis.relations import OPIS, Point, Relation
+from dmlcore.analysis.relations import OPIS_METRICS, Point, Relation
 from dmlcore.analysis.study import Study
 from dmlcore.metrics.plot import add_footer, colours, house_style, markers, new_figure, settle_layout
 from dmlcore.report.figures.labels import place_labels
@@ -30,14 +30,14 @@ NOTE = (
 def pareto_figure(study: Study, found: Sequence[Relation]) -> Figure:
     """Draw a row a (data set, backbone); OPIS corrected on the left, raw on the right."""
     accuracy = study.config.accuracy
-    places = list(dict.fromkeys(r.place for r in found))
+    places = list(dict.fromkeys(r.group for r in found))
     shades = colours(sorted(set(study.trials["loss"])))
     shapes = markers(list(dict.fromkeys(point.setting for r in found for point in r.points)))
     t_intervals = all(intervals_readable(_tradeoff_points(r, accuracy)) for r in found)
     with house_style():
         figure = new_figure(WIDTH, ROW_INCHES * max(1, len(places)) + 1.0)
-        grid = figure.subplots(max(1, len(places)), len(OPIS), squeeze=False)
-        panels = [(grid[places.index(r.place)][OPIS.index(r.metric)], r) for r in found]
+        grid = figure.subplots(max(1, len(places)), len(OPIS_METRICS), squeeze=False)
+        panels = [(grid[places.index(r.group)][OPIS_METRICS.index(r.metric)], r) for r in found]
         for ax, r in panels:
             _draw_panel(ax, r, accuracy, t_intervals, shades, shapes)
         if not found:
@@ -87,16 +87,20 @@ def _draw_panel(
         ax.errorbar(x, y, bars[1], bars[0], fmt="none", ecolor=colour, elinewidth=0.7, alpha=0.45, zorder=2)
         ax.plot(x, y, shapes[point.setting], color=colour, markersize=6, zorder=4)
     ax.margins(0.1)
-    ax.set_xlabel(f"{label(accuracy)}, {accuracy} (higher is better \N{RIGHTWARDS ARROW})")
-    ax.set_ylabel(f"{label(r.metric)}, {r.metric} (\N{LEFTWARDS ARROW} lower is better)")
-    ax.set_title(f"{' '.join(r.place)}: {_heading(r)}", fontsize=8.5, loc="left")
+    ax.set_xlabel(f"{metric_label(accuracy)}, {accuracy} (higher is better \N{RIGHTWARDS ARROW})")
+    ax.set_ylabel(f"{metric_label(r.metric)}, {r.metric} (\N{LEFTWARDS ARROW} lower is better)")
+    ax.set_title(f"{' '.join(r.group)}: {_heading(r)}", fontsize=8.5, loc="left")
 
 
 def _heading(r: Relation) -> str:
     rho = "" if r.overall.rho is None else f"rho {r.overall.rho:+.2f}; "
-    if r.bend is None:
+    if r.breakpoint is None:
         return rho + "too few configurations for a bend"
-    return rho + (f"bend at {r.bend.at:.3f}" if r.bends else "no bend found") + f" (p = {r.bend.p:.2g})"
+    return (
+        rho
+        + (f"bend at {r.breakpoint.at:.3f}" if r.has_breakpoint else "no bend found")
+        + f" (p = {r.breakpoint.p:.2g})"
+    )
 
 
 def _draw_fits(ax: Axes, r: Relation, accuracy: str) -> None:
@@ -106,10 +110,16 @@ def _draw_fits(ax: Axes, r: Relation, accuracy: str) -> None:
         ends = np.array([x.min(), x.max()])
         line = np.polyval(np.polyfit(x, y, 1), ends)
         ax.plot(ends, line, color="#000000", linewidth=0.8, alpha=0.6, zorder=1)
-    if r.bend is not None:
+    if r.breakpoint is not None:
         order = np.argsort(x, kind="stable")
-        ax.plot(x[order], r.bend.fitted[order], "--", color="#000000", linewidth=1.0, zorder=1)
-        ax.axvline(r.bend.at, color="#000000", linewidth=0.7, alpha=0.7 if r.bends else 0.2, linestyle=":")
+        ax.plot(x[order], r.breakpoint.fitted[order], "--", color="#000000", linewidth=1.0, zorder=1)
+        ax.axvline(
+            r.breakpoint.at,
+            color="#000000",
+            linewidth=0.7,
+            alpha=0.7 if r.has_breakpoint else 0.2,
+            linestyle=":",
+        )
 
 
 def _name_losses(figure: Figure, ax: Axes, r: Relation, accuracy: str, shades: Mapping[str, str]) -> None:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from dmlcore.analysis.metric_labels import label, one_line, percent
+from dmlcore.analysis.metric_labels import format_percent, metric_label, one_line
 from dmlcore.analysis.protocol import protocol_text
 from dmlcore.analysis.relations import pareto_front
 from dmlcore.analysis.statistics import Estimate, t_interval
@@ -79,9 +79,10 @@ def error_bar(estimate: Estimate, t_intervals: bool) -> float | None:
 
 def error_bar_text(t_intervals: bool, confidence: float) -> str:
     """Say what the error bars are."""
+    interval = f"{format_percent(confidence)} t-interval"
     if t_intervals:
-        return f"{percent(confidence)} t-interval over seeds"
-    return f"±1 standard error over seeds ({percent(confidence)} t-intervals, in the tables, would cover the plot)"
+        return f"{interval} over seeds"
+    return f"±1 standard error over seeds ({interval}s, in the tables, would cover the plot)"
 
 
 def tradeoff_figure(study: Study) -> Figure:
@@ -103,8 +104,8 @@ def tradeoff_figure(study: Study) -> Figure:
         draw_legend(figure, legend, bars, ["the loss, once"] if name_losses else swept)
         add_title(
             figure,
-            f"Does one threshold serve every class? {label(config.accuracy)} against "
-            f"{label(config.inconsistency)} on the test classes",
+            f"Does one threshold serve every class? {metric_label(config.accuracy)} against "
+            f"{metric_label(config.inconsistency)} on the test classes",
         )
         add_footer(figure, protocol_text(study))
         if name_losses:
@@ -122,7 +123,7 @@ def _draw_facet(
     count = "" if done == trials.height else f" ({done} of {trials.height} trials finished)"
     ax.set_title(name + count, fontsize=10)
     ax.set_title("\N{NORTH WEST ARROW} better", loc="left", fontsize=9, color="#555555")
-    x, y = (f"{label(metric)}, {metric}" for metric in (config.inconsistency, config.accuracy))
+    x, y = (f"{metric_label(metric)}, {metric}" for metric in (config.inconsistency, config.accuracy))
     ax.set_xlabel(f"{x} (\N{LEFTWARDS ARROW} lower is better)")
     ax.set_ylabel(f"{y} (higher is better \N{RIGHTWARDS ARROW})")
     ax.locator_params(nbins=6)

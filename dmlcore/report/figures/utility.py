@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dmlcore.analysis.metric_labels import number, one_line, short_variant, wrapped
+from dmlcore.analysis.metric_labels import format_metric, one_line, variant_label, wrap_text
 from dmlcore.analysis.protocol import protocol_text
 from dmlcore.analysis.study import BASELINE, Cell, Study
 from dmlcore.core.io import write_atomically
@@ -30,7 +30,7 @@ from dmlcore.records import CURVE
 from dmlcore.report.figures.panels import panel_grid, rows_of, variant_title, write_reason
 
 if TYPE_CHECKING:
-    from dmlcore.metrics import Evaluation
+    from dmlcore.metrics.evaluation import Evaluation
 
 ROW_INCHES = 1.9
 
@@ -85,7 +85,7 @@ def utility_curve(cell: Cell, variant: str) -> Curve | None:
 
 def curve_note(cell: Cell, variant: str, curve: Curve) -> str:
     """Write OPIS and the number of seeds behind a curve."""
-    opis = number(_mean(cell, variant, "test/opis"), "opis")
+    opis = format_metric(_mean(cell, variant, "test/opis"), "opis")
     return f"OPIS {opis}, {curve.seeds} seed{'s' if curve.seeds != 1 else ''}"
 
 
@@ -132,7 +132,7 @@ def _variant_columns(study: Study) -> Figure:
         row[0].set_ylabel("\n".join(one_line(line, 28) for line in [*_names(cell), "utility"]), fontsize=8)
     for variant, ax in zip(study.variants, grid[0], strict=True):
         width = int(90 / len(study.variants))
-        ax.set_title(wrapped(variant_title(variant), width) + "\n", fontsize=10)
+        ax.set_title(wrap_text(variant_title(variant), width) + "\n", fontsize=10)
     for ax in grid[-1]:
         ax.set_xlabel("distance threshold (L2)")
     _add_texts(figure, study, "", cut, "")
@@ -151,7 +151,7 @@ def _side_by_side(study: Study) -> Figure:
         ax.set_title("", loc="right")
         ax.tick_params(labelsize=7)
     figure.supylabel("utility", fontsize=9)
-    _add_texts(figure, study, f", {short_variant(variant)}", cut, " Across: distance threshold (L2).")
+    _add_texts(figure, study, f", {variant_label(variant)}", cut, " Across: distance threshold (L2).")
     return figure
 
 
@@ -180,13 +180,13 @@ def save_utility_plot(evaluation: Evaluation, path: Path) -> None:
     """Write utility against threshold of one set of embeddings as PNG.
 
     Args:
-        evaluation: of `dmlcore.metrics.evaluate`; its `utility [C, T]` over its `thresholds [T]`.
+        evaluation: of `dmlcore.metrics.evaluation.evaluate`; its `utility [C, T]` over its `thresholds [T]`.
         path: where to.
     """
     low, high = np.quantile(evaluation.utility, (0.1, 0.9), axis=0)
     thresholds = evaluation.thresholds
     span = (float(thresholds[0]), float(thresholds[-1]))
-    title = f"OPIS {number(evaluation.metrics['opis'], 'opis')} over {len(evaluation.utility)} classes"
+    title = f"OPIS {format_metric(evaluation.metrics['opis'], 'opis')} over {len(evaluation.utility)} classes"
     with house_style():
         figure = curve_figure(thresholds, evaluation.utility.mean(axis=0), low, high, span=span, title=title)
         figure.set_layout_engine("constrained")  # the footer needs room

@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dmlcore.analysis.metric_labels import METRICS, label, number, percent
+from dmlcore.analysis.metric_labels import (
+    METRICS,
+    format_metric,
+    format_percent,
+    metric_label,
+    round_significant,
+)
 from dmlcore.analysis.relations import pareto_front
 from dmlcore.analysis.statistics import Estimate, t_interval
 from dmlcore.analysis.study import BASELINE, Cell, Study
@@ -23,7 +29,7 @@ from dmlcore.report.figures.tradeoff import (
     tradeoff_points,
 )
 from dmlcore.report.figures.utility import curve_note, most_accurate, utility_curve
-from dmlcore.report.html.text import plot_text, rounded
+from dmlcore.report.html.escaping import plot_text
 
 SYMBOLS = {
     "o": ("circle", "\N{BLACK CIRCLE}"),
@@ -65,10 +71,10 @@ def tradeoff_data(study: Study, metric: str, run_link: str | None) -> dict[str, 
                 "variant": point.variant,
                 "baseline": baseline,
                 "cell": cells[id(cell)],
-                "x": rounded(point.x.mean),
-                "y": rounded(point.y.mean),
-                "dx": rounded(error_bar(point.x, t_intervals)),
-                "dy": rounded(error_bar(point.y, t_intervals)),
+                "x": round_significant(point.x.mean),
+                "y": round_significant(point.y.mean),
+                "dx": round_significant(error_bar(point.x, t_intervals)),
+                "dy": round_significant(error_bar(point.y, t_intervals)),
                 "colour": legend.colours[cell.loss],
                 "symbol": SYMBOLS[legend.markers[cell.backbone]][0] + ("" if baseline else "-open"),
                 "front": id(point) in front,
@@ -76,7 +82,10 @@ def tradeoff_data(study: Study, metric: str, run_link: str | None) -> dict[str, 
                 "runs": _runs(point, run_link),
             }
         )
-    axes = {"x": plot_text(label(f"test/{metric}")), "y": plot_text(label(study.config.accuracy))}
+    axes = {
+        "x": plot_text(metric_label(f"test/{metric}")),
+        "y": plot_text(metric_label(study.config.accuracy)),
+    }
     return {"points": described, "bars": error_bar_text(t_intervals, study.config.confidence), "axes": axes}
 
 
@@ -101,14 +110,18 @@ def _hover_lines(study: Study, point: TradeoffPoint) -> list[str]:
     lines = [f"{cell.dataset}, {cell.backbone}, {cell.loss_text}", variant_title(point.variant)]
     for metric in METRICS:
         found = t_interval(list(cell.values(point.variant, f"test/{metric}").values()), level)
-        lines.append(f"{label(metric)} {_with_interval(found, metric)}")
+        lines.append(f"{metric_label(metric)} {_with_interval(found, metric)}")
     planned = cell.variants[point.variant].height
-    return [*lines, f"{point.y.seeds} of {planned} seeds; {percent(level)} intervals"]
+    return [*lines, f"{point.y.seeds} of {planned} seeds; {format_percent(level)} intervals"]
 
 
 def _with_interval(found: Estimate, metric: str) -> str:
-    ends = "" if found.low is None else f" ({number(found.low, metric)} to {number(found.high, metric)})"
-    return number(found.mean, metric) + ends
+    ends = (
+        ""
+        if found.low is None
+        else f" ({format_metric(found.low, metric)} to {format_metric(found.high, metric)})"
+    )
+    return format_metric(found.mean, metric) + ends
 
 
 def _runs(point: TradeoffPoint, run_link: str | None) -> list[tuple[str, str]]:
@@ -155,7 +168,7 @@ def _curve(cell: Cell, variant: str) -> dict[str, Any]:
     if curve is None:
         return entry | {"missing": "no finished trial"}
     lines = {name: _four_decimals(getattr(curve, name)) for name in ("thresholds", "mean", "low", "high")}
-    span = [rounded(end) for end in curve.span]
+    span = [round_significant(end) for end in curve.span]
     return entry | {"note": curve_note(cell, variant, curve), **lines, "span": span}
 
 
@@ -171,14 +184,16 @@ def heat_map_data(study: Study) -> list[dict[str, Any]]:
 
 def _heat_map(grid: MarginGrid, metric: str) -> dict[str, Any]:
     positive, negative, values = grid_values(grid.settings, metric)
-    base = "" if grid.baseline is None else f"without TCM: {number(grid.baseline.mean(metric), metric)}"
+    base = (
+        "" if grid.baseline is None else f"without TCM: {format_metric(grid.baseline.mean(metric), metric)}"
+    )
     return {
         **dict(zip(("dataset", "backbone", "loss"), grid.names, strict=True)),
-        "title": f"{' '.join(grid.names)}: {metric.split('/')[0]} {label(metric)}",
+        "title": f"{' '.join(grid.names)}: {metric.split('/')[0]} {metric_label(metric)}",
         "baseline": base,
         "x": [plot_text(f"{value:g}") for value in positive],
         "y": [plot_text(f"{value:g}") for value in negative],
-        "z": [[rounded(float(value)) for value in row] for row in values],
+        "z": [[round_significant(float(value)) for value in row] for row in values],
         "text": [[cell_text(float(value), metric) for value in row] for row in values],
         "low_is_good": "opis" in metric,
         "chosen": grid.chosen_cell(positive, negative),

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from dmlcore.analysis.metric_labels import round_significant
 from dmlcore.analysis.study import Study
 from dmlcore.report.figures.panels import variant_title
+from dmlcore.report.html.escaping import plot_text
 from dmlcore.report.html.stored import (
     DatasetImages,
     Floats,
@@ -22,8 +24,7 @@ from dmlcore.report.html.stored import (
     dataset_images,
     paired_embeddings,
 )
-from dmlcore.report.html.table import Row, Table, Value, text, whole
-from dmlcore.report.html.text import plot_text, rounded
+from dmlcore.report.html.table import Table, TableCell, TableRow, int_cell, text_cell
 
 CLASSES_PER_END, IMAGES_PER_CLASS = 6, 4
 QUERIES, NEIGHBOURS = 8, 5
@@ -65,7 +66,9 @@ def examples_section(study: Study) -> ExamplesSection:
     if isinstance(pair, str):
         return ExamplesSection(pair)
     images = dataset_images(study, pair)
-    text = f"Of one pair of trials, the most accurate configuration: {pair.text}. {images.missing or ''}".strip()
+    text = (
+        f"Of one pair of trials, the most accurate configuration: {pair.text}. {images.missing or ''}".strip()
+    )
     return ExamplesSection(text, class_table(pair, images), query_table(pair, images), map_data(pair, images))
 
 
@@ -96,22 +99,22 @@ def class_table(pair: PairedEmbeddings, images: DatasetImages) -> Table:
     )
 
 
-def _class_row(pair: PairedEmbeddings, images: DatasetImages, kind: str, label: int) -> Row:
+def _class_row(pair: PairedEmbeddings, images: DatasetImages, kind: str, label: int) -> TableRow:
     members = np.flatnonzero(pair.labels == label)
     at = int(np.searchsorted(pair.variant.class_labels, label))
     baseline, variant = float(pair.baseline.utility[at]), float(pair.variant.utility[at])
     name = _class_name(pair, images, members[0])
     examples = ((row, images.thumbnail(row)) for row in pair.index[members[:IMAGES_PER_CLASS]].tolist())
     rates = (float(values[at]) for values in (pair.variant.frr, pair.variant.far))
-    return Row(
+    return TableRow(
         [
-            text(kind, kind),
-            text(name),
-            Value("", None, images=[(url, f"{name}, image {row}") for row, url in examples if url]),
-            whole(len(members)),
-            *(Value(f"{value:.4f}", rounded(value)) for value in (baseline, variant)),
-            Value(f"{variant - baseline:+.4f}", rounded(variant - baseline)),
-            *(Value(f"{rate:.4f}", rounded(rate)) for rate in rates),
+            text_cell(kind, kind),
+            text_cell(name),
+            TableCell("", None, images=[(url, f"{name}, image {row}") for row, url in examples if url]),
+            int_cell(len(members)),
+            *(TableCell(f"{value:.4f}", round_significant(value)) for value in (baseline, variant)),
+            TableCell(f"{variant - baseline:+.4f}", round_significant(variant - baseline)),
+            *(TableCell(f"{rate:.4f}", round_significant(rate)) for rate in rates),
         ]
     )
 
@@ -171,14 +174,14 @@ def _wrong_neighbours(pair: PairedEmbeddings, query: int, rank: int) -> list[int
 def query_table(pair: PairedEmbeddings, images: DatasetImages) -> Table:
     """Tabulate the hardest queries: the rank of the first correct image, and the wrong ones that come before it."""
     rows = [
-        Row(
+        TableRow(
             [
                 _thumbnails(pair, images, [query.position]),
-                text(_class_name(pair, images, query.position)),
-                whole(query.baseline_rank),
-                whole(query.variant_rank),
+                text_cell(_class_name(pair, images, query.position)),
+                int_cell(query.baseline_rank),
+                int_cell(query.variant_rank),
                 _thumbnails(pair, images, query.wrong),
-                text("; ".join(_class_name(pair, images, at) for at in query.wrong)),
+                text_cell("; ".join(_class_name(pair, images, at) for at in query.wrong)),
             ]
         )
         for query in hardest_queries(pair)
@@ -192,13 +195,13 @@ def query_table(pair: PairedEmbeddings, images: DatasetImages) -> Table:
     )
 
 
-def _thumbnails(pair: PairedEmbeddings, images: DatasetImages, positions: Sequence[int]) -> Value:
+def _thumbnails(pair: PairedEmbeddings, images: DatasetImages, positions: Sequence[int]) -> TableCell:
     """Show the images, or their rows of the manifest where the data set is missing."""
     rows = [int(pair.index[at]) for at in positions]
     found = zip(positions, (images.thumbnail(row) for row in rows), strict=True)
     shown = [(url, _class_name(pair, images, at)) for at, url in found if url]
     value = ",".join(map(str, rows))
-    return Value("" if shown else f"image {value}", value, images=shown)
+    return TableCell("" if shown else f"image {value}", value, images=shown)
 
 
 def _class_name(pair: PairedEmbeddings, images: DatasetImages, position: int) -> str:

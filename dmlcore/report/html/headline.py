@@ -7,11 +7,17 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from dmlcore.analysis.metric_labels import METRICS, label, number, percent, short_variant
+from dmlcore.analysis.metric_labels import (
+    METRICS,
+    format_metric,
+    format_percent,
+    metric_label,
+    round_significant,
+    variant_label,
+)
 from dmlcore.analysis.paired_tests import overall_test
 from dmlcore.analysis.study import BASELINE
 from dmlcore.analysis.verdict import judgement, verdict
-from dmlcore.report.html.text import rounded
 
 Row = Mapping[str, Any]
 """Of `comparisons`."""
@@ -43,15 +49,15 @@ class Effect:
 
     @property
     def higher_is_better(self) -> bool:
-        return METRICS[self.metric]
+        return METRICS[self.metric].higher_is_better
 
     @property
     def name(self) -> str:
         return "accuracy" if self.higher_is_better else "inconsistency"
 
     @property
-    def label(self) -> str:
-        return label(self.metric)
+    def metric_label(self) -> str:
+        return metric_label(self.metric)
 
     @property
     def helped(self) -> bool:
@@ -85,8 +91,8 @@ class Effect:
 
     def _written(self, which: int) -> str:
         if self.relative is None:
-            return number(self.change[which], self.metric, signed=True)
-        share = f"{100 * (rounded(self.relative[which]) or 0.0):+.0f}\N{NO-BREAK SPACE}%"
+            return format_metric(self.change[which], self.metric, signed=True)
+        share = f"{100 * (round_significant(self.relative[which]) or 0.0):+.0f}\N{NO-BREAK SPACE}%"
         return share.replace("-", "\N{MINUS SIGN}")
 
 
@@ -124,7 +130,7 @@ class HeadlineSection:
 def headline_section(rows: Sequence[Row], confidence: float) -> HeadlineSection:
     """Tell the effects of a study from its rows of `comparisons`."""
     return HeadlineSection(
-        question(rows), variant_effects(rows), verdict(rows, confidence), percent(confidence)
+        question(rows), variant_effects(rows), verdict(rows, confidence), format_percent(confidence)
     )
 
 
@@ -167,8 +173,8 @@ def _effect(rows: Sequence[Row], metric: str) -> Effect:
     return Effect(
         metric=metric,
         comparisons=len(rows),
-        better=sum((mean > 0) == METRICS[metric] for mean in means if mean != 0),
-        worse=sum((mean > 0) != METRICS[metric] for mean in means if mean != 0),
+        better=sum((mean > 0) == METRICS[metric].higher_is_better for mean in means if mean != 0),
+        worse=sum((mean > 0) != METRICS[metric].higher_is_better for mean in means if mean != 0),
         relative=None if None in shares else _range(shares),
         change=_range(means),
         clearly_better=words.count("better"),
@@ -187,4 +193,4 @@ def _name(variants: Sequence[str]) -> str:
     families = list(dict.fromkeys(variant.partition("(")[0] for variant in variants))
     if len(families) > 1:
         return "the regularisers"
-    return "TCM" if families == ["tcm"] else short_variant("".join(families)).replace("_", " ")
+    return "TCM" if families == ["tcm"] else variant_label("".join(families)).replace("_", " ")

@@ -14,18 +14,18 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from dmlcore.analysis.comparisons import comparisons
-from dmlcore.analysis.convergence import curves, still_rising
-from dmlcore.analysis.metric_labels import LEGEND, METRICS, label
+from dmlcore.analysis.convergence import still_rising, validation_curves
+from dmlcore.analysis.metric_labels import LEGEND, METRICS, metric_label
 from dmlcore.analysis.protocol import protocol_text
-from dmlcore.analysis.study import CELL, NOT_AXES, Study
+from dmlcore.analysis.study import CELL_COLUMNS, NON_AXIS_COLUMNS, Study
 from dmlcore.analysis.verdict import caveats
 from dmlcore.records import RecordError, RecordFolder
-from dmlcore.report.extra_analyses import displayed_study, part_sentences
+from dmlcore.report.extra_analyses import analysis_sentences, displayed_study
 from dmlcore.report.html.charts import heat_map_data, legend_entries, tradeoff_data, utility_data
+from dmlcore.report.html.escaping import content_policy, script_json
 from dmlcore.report.html.examples import examples_section
 from dmlcore.report.html.headline import headline_section, opis_metric
 from dmlcore.report.html.searches import search_table
-from dmlcore.report.html.text import content_policy, script_json
 from dmlcore.report.html.trials import comparison_table, trial_table
 
 MAX_RECORDS = 1_000
@@ -88,15 +88,15 @@ def _sections(study: Study) -> dict[str, Any]:
         "headline": headline_section(rows, confidence),
         "tradeoff": {
             "datasets": sorted(set(shown.trials["dataset"])),
-            "filters": {name: sorted(set(shown.trials[name])) for name in CELL},
+            "filters": {name: sorted(set(shown.trials[name])) for name in CELL_COLUMNS},
             "legend": legend_entries(shown),
             "error_bars": tradeoff["bars"],
             "linked": link is not None,
         },
-        "notes": {"caveats": caveats(shown, rows), "findings": part_sentences(study)},
+        "notes": {"caveats": caveats(shown, rows), "findings": analysis_sentences(study)},
         "comparisons": {
             "table": comparison_table(rows, confidence),
-            "metrics": {metric: label(metric) for metric in METRICS},
+            "metrics": {metric: metric_label(metric) for metric in METRICS},
             "reading": LEGEND,
         },
         "utility": {"cut": utility_cut},
@@ -115,14 +115,16 @@ def _sections(study: Study) -> dict[str, Any]:
 def _status(study: Study, shown: Study) -> StatusSection:
     found = Counter(study.trials["status"].to_list())
     counts = {name: found[name] for name in ("finished", "failed", "stopped", "missing") if found[name]}
-    every = (curves(cell, variant).values() for cell in shown.cells for variant in cell.variants)
+    every = (validation_curves(cell, variant).values() for cell in shown.cells for variant in cell.variants)
     rising = [known for part in every for curve in part if (known := still_rising(curve)) is not None]
     return StatusSection(counts, (rising.count(False), len(rising)) if rising else None)
 
 
 def shared_settings(study: Study) -> list[tuple[str, str]]:
     """List (config path, value) of every setting that all trials have in common."""
-    columns = [c for c in study.trials.columns if c.startswith("config/") and not c.startswith(NOT_AXES)]
+    columns = [
+        c for c in study.trials.columns if c.startswith("config/") and not c.startswith(NON_AXIS_COLUMNS)
+    ]
     values = {column: study.trials[column].unique(maintain_order=True).to_list() for column in columns}
     return [
         (column.removeprefix("config/"), _short(found[0]))

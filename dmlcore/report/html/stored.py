@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.numpy import load_file
 
-from dmlcore.analysis.embedding import stored_file
+from dmlcore.analysis.embedding import embeddings_path
 from dmlcore.analysis.study import BASELINE, Cell, Study
 
 if TYPE_CHECKING:
     from dmlcore.data.dataset import Split
-    from dmlcore.metrics import Evaluation
+    from dmlcore.metrics.evaluation import Evaluation
 
 
 Floats = NDArray[np.float64]
@@ -118,7 +118,7 @@ def _stored_pair(study: Study, cell: Cell, variant: str) -> _StoredPair | None:
         dict(cell.finished[name].select("seed", "trial_key").iter_rows()) for name in (BASELINE, variant)
     )
     for seed in sorted(keys.keys() & others.keys()):
-        files = stored_file(study, keys[seed]), stored_file(study, others[seed])
+        files = embeddings_path(study, keys[seed]), embeddings_path(study, others[seed])
         if files[0] and files[1]:
             return _StoredPair(cell, variant, seed, files[0], files[1])
     return None
@@ -138,8 +138,8 @@ def _why_none(study: Study) -> str:
 def _evaluated(
     variant: str, embeddings: Any, labels: Integers, is_query: NDArray[np.bool_] | None, trial: dict[str, Any]
 ) -> VariantEmbeddings:
-    # imported here: `dmlcore.metrics.evaluate` loads torch, and a page without stored embeddings needs none
-    from dmlcore.metrics import evaluate
+    # imported here: `dmlcore.metrics.evaluation.evaluate` loads torch, and a page without stored embeddings needs none
+    from dmlcore.metrics.evaluation import evaluate
 
     found = evaluate(
         embeddings,

@@ -8,20 +8,19 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from dmlcore.analysis.metric_labels import number
-from dmlcore.report.html.text import rounded
+from dmlcore.analysis.metric_labels import format_metric, round_significant
 
 
 @dataclass(frozen=True)
-class Value:
+class TableCell:
     """One cell."""
 
     text: str
     value: str | float | int | None = None
     """What the column is sorted by; None: nothing known, always last."""
-    beside: str = ""
+    note: str = ""
     """Shown smaller, after the text."""
-    word: str = ""
+    css_class: str = ""
     """A class for the style sheet."""
     link: str | None = None
     images: Sequence[tuple[str, str]] = ()
@@ -29,8 +28,8 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Row:
-    cells: Sequence[Value]
+class TableRow:
+    cells: Sequence[TableCell]
     names: Mapping[str, str] = field(default_factory=dict)
     """What the filters choose by: data set, backbone, loss, metric, status."""
 
@@ -40,7 +39,7 @@ class Table:
     name: str
     caption: str
     columns: Sequence[str]
-    rows: Sequence[Row]
+    rows: Sequence[TableRow]
 
     @property
     def body(self) -> Markup:
@@ -49,15 +48,15 @@ class Table:
         return Markup("".join(_row_html(row, labels) for row in self.rows))
 
 
-def _row_html(row: Row, labels: Sequence[Markup]) -> str:
+def _row_html(row: TableRow, labels: Sequence[Markup]) -> str:
     names = "".join(f' data-{name}="{escape(value)}"' for name, value in row.names.items())
     cells = "".join(_cell_html(*pair) for pair in zip(row.cells, labels, strict=True))
     return f"<tr{names}>\n{cells}</tr>\n"
 
 
-def _cell_html(cell: Value, label: Markup) -> str:
+def _cell_html(cell: TableCell, label: Markup) -> str:
     sorted_by = "" if cell.value is None else f' data-value="{escape(cell.value)}"'
-    word = f' class="{escape(cell.word)}"' if cell.word else ""
+    word = f' class="{escape(cell.css_class)}"' if cell.css_class else ""
     shown = str(escape(cell.text))
     if cell.link:
         shown = f'<a href="{escape(cell.link)}" rel="noreferrer">{shown}</a>'
@@ -65,11 +64,11 @@ def _cell_html(cell: Value, label: Markup) -> str:
         f'<img src="{escape(address)}" alt="{escape(name)}" title="{escape(name)}">'
         for address, name in cell.images
     )
-    beside = f" <small>{escape(cell.beside)}</small>" if cell.beside else ""
-    return f'<td data-label="{label}"{sorted_by}{word}>{pictures}{shown}{beside}</td>\n'
+    note = f" <small>{escape(cell.note)}</small>" if cell.note else ""
+    return f'<td data-label="{label}"{sorted_by}{word}>{pictures}{shown}{note}</td>\n'
 
 
-def compacted(table: Table, names: Container[str]) -> Table:
+def drop_constant_columns(table: Table, names: Container[str]) -> Table:
     """Without those columns of `names` that say one thing in every row: the caption says it once, if it is anything."""
     texts = zip(*([value.text for value in row.cells] for row in table.rows), strict=True)
     only = {i: found.pop() for i, cell in enumerate(texts) if len(found := set(cell)) == 1}
@@ -84,24 +83,24 @@ def compacted(table: Table, names: Container[str]) -> Table:
     )
 
 
-def text(value: object, word: str = "") -> Value:
+def text_cell(value: object, word: str = "") -> TableCell:
     """A cell of text, sorted by it."""
     shown = "" if value is None else " ".join(str(value).split())
-    return Value(shown, shown or None, word=word)
+    return TableCell(shown, shown or None, css_class=word)
 
 
-def whole(value: int | None) -> Value:
+def int_cell(value: int | None) -> TableCell:
     """A count."""
-    return Value("-" if value is None else f"{value:,}", value)
+    return TableCell("-" if value is None else f"{value:,}", value)
 
 
-def measured(value: float | None, metric: str, signed: bool = False, beside: str = "") -> Value:
+def float_cell(value: float | None, metric: str, signed: bool = False, beside: str = "") -> TableCell:
     """A number with the decimals of its metric."""
-    return Value(number(value, metric, signed=signed), rounded(value), beside)
+    return TableCell(format_metric(value, metric, signed=signed), round_significant(value), beside)
 
 
-def interval(row: Mapping[str, Any], name: str, metric: str, signed: bool = False) -> Value:
+def interval_cell(row: Mapping[str, Any], name: str, metric: str, signed: bool = False) -> TableCell:
     """The mean, and its interval beside it, of `name` in a row of `comparisons`."""
     mean, low, high = (row[f"{name}/{part}"] for part in ("mean", "low", "high"))
-    ends = [number(end, metric, signed=signed) for end in (low, high)]
-    return measured(mean, metric, signed, "" if low is None or high is None else " to ".join(ends))
+    ends = [format_metric(end, metric, signed=signed) for end in (low, high)]
+    return float_cell(mean, metric, signed, "" if low is None or high is None else " to ".join(ends))

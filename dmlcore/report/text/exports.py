@@ -13,7 +13,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from dmlcore.analysis.comparisons import comparisons
-from dmlcore.analysis.metric_labels import METRICS, label, number, short_variant
+from dmlcore.analysis.metric_labels import METRICS, format_metric, metric_label, variant_label
 from dmlcore.analysis.study import BASELINE, Study
 from dmlcore.config.report import FigureConfig
 from dmlcore.core.io import write_atomically
@@ -75,7 +75,7 @@ def comparison_cells(row: Row, metrics: Sequence[str] = tuple(METRICS)) -> list[
     cells = [f"{row['seeds/paired']} of {row['seeds/planned']}"]
     for metric in metrics:
         name = f"test/{metric}"
-        baseline, on = (number(row[f"{name}/{side}/mean"], metric) for side in ("baseline", "variant"))
+        baseline, on = (format_metric(row[f"{name}/{side}/mean"], metric) for side in ("baseline", "variant"))
         cells += [
             baseline,
             "-" if row["variant"] == BASELINE else on,
@@ -96,7 +96,9 @@ def markdown_comparisons(rows: Sequence[Row], metrics: Sequence[str] = tuple(MET
 def latex_comparisons(rows: Sequence[Row], metrics: Sequence[str] = tuple(METRICS)) -> str:
     r"""The rows of `comparisons` as a LaTeX `tabular` for \usepackage{booktabs}; every name is escaped."""
     head = _names_head(rows)
-    groups = " & ".join(rf"\multicolumn{{4}}{{c}}{{{escape_latex(label(metric))}}}" for metric in metrics)
+    groups = " & ".join(
+        rf"\multicolumn{{4}}{{c}}{{{escape_latex(metric_label(metric))}}}" for metric in metrics
+    )
     first = len(head) + 2
     spans = [rf"\cmidrule(lr){{{first + 4 * i}-{first + 4 * i + 3}}}" for i in range(len(metrics))]
     heads = [*map(escape_latex, head), "pairs", *["baseline", "on", "on $-$ off", "$p$"] * len(metrics)]
@@ -142,12 +144,12 @@ def _names_head(rows: Sequence[Row]) -> list[str]:
 
 def _names(row: Row) -> list[str]:
     axes = ["" if row[key] is None else row[key] for key in row if key.startswith("axis/")]
-    return [row["dataset"], row["backbone"], row["loss"], short_variant(row["variant"]), *axes]
+    return [row["dataset"], row["backbone"], row["loss"], variant_label(row["variant"]), *axes]
 
 
 def _metric_heads(metrics: Sequence[str]) -> list[str]:
     return [
-        f"{label(metric)} {part}".strip()
+        f"{metric_label(metric)} {part}".strip()
         for metric in metrics
         for part in ("baseline", "on", "variant - baseline", "p (Holm)")
     ]
@@ -155,8 +157,8 @@ def _metric_heads(metrics: Sequence[str]) -> list[str]:
 
 def _difference(row: Row, metric: str) -> str:
     mean, low, high = (row[f"test/{metric}/difference/{part}"] for part in ("mean", "low", "high"))
-    text = number(mean, metric, signed=True)
-    return text if low is None or high is None else f"{text} ± {number((high - low) / 2, metric)}"
+    text = format_metric(mean, metric, signed=True)
+    return text if low is None or high is None else f"{text} ± {format_metric((high - low) / 2, metric)}"
 
 
 def _p_value(row: Row, metric: str) -> str:

@@ -12,12 +12,20 @@ from rich.text import Text
 
 from dmlcore.analysis.baselines import untrained
 from dmlcore.analysis.comparisons import comparisons
-from dmlcore.analysis.convergence import mark
-from dmlcore.analysis.metric_labels import LEGEND, METRICS, label, number, one_line, percent, short_variant
+from dmlcore.analysis.convergence import convergence_mark
+from dmlcore.analysis.metric_labels import (
+    LEGEND,
+    METRICS,
+    format_metric,
+    format_percent,
+    metric_label,
+    one_line,
+    variant_label,
+)
 from dmlcore.analysis.protocol import protocol_text
 from dmlcore.analysis.study import BASELINE, Study
 from dmlcore.analysis.verdict import Row, caveats, judgement, verdict
-from dmlcore.report.extra_analyses import displayed_study, part_sentences
+from dmlcore.report.extra_analyses import analysis_sentences, displayed_study
 
 WIDTH = 100
 
@@ -42,12 +50,12 @@ def print_summary(
         console: where to; by default the terminal, or plain text of 100 columns where there is none.
     """
     out = console or default_console()
-    sentences, study = part_sentences(study), displayed_study(study)
+    sentences, study = analysis_sentences(study), displayed_study(study)
     rows = comparisons(study).to_dicts()
     baselines = _baselines(study)
     for place in dict.fromkeys((row["dataset"], row["variant"]) for row in rows):
         out.print(_table(baselines, [row for row in rows if (row["dataset"], row["variant"]) == place]))
-    reading = f"a±b: mean and half-width of the {percent(study.config.confidence)} t-interval over seeds; variant - baseline: "
+    reading = f"a±b: mean and half-width of the {format_percent(study.config.confidence)} t-interval over seeds; variant - baseline: "
     reading += "paired by seed; change: better / worse if that interval leaves out 0."
     for text in (reading, LEGEND, *(f"Protocol: {line}" for line in protocol_text(study).splitlines())):
         out.print(Text(text, style="dim"))
@@ -69,15 +77,15 @@ def markdown_table(study: Study) -> str:
 
     A difference whose interval leaves out 0 is bold. Names stand in code spans, so that nothing in them is markup.
     """
-    sentences, study = part_sentences(study), displayed_study(study)
+    sentences, study = analysis_sentences(study), displayed_study(study)
     rows = comparisons(study).to_dicts()
-    head = ["data set", "backbone", "loss", "variant", "pairs", *(label(metric) for metric in METRICS)]
+    head = ["data set", "backbone", "loss", "variant", "pairs", *(metric_label(metric) for metric in METRICS)]
     lines = [_markdown_row(head), _markdown_row(["---"] * 5 + ["---:"] * len(METRICS))]
     lines += _markdown_baselines(study)
     lines += [
         _markdown_row([*_markdown_names(row), *(_markdown_cell(row, m) for m in METRICS)]) for row in rows
     ]
-    confidence = percent(study.config.confidence)
+    confidence = format_percent(study.config.confidence)
     reading = f"Cells: off → on (variant - baseline ± half-width of its {confidence} t-interval); bold if it leaves out 0."
     notes = [reading, LEGEND, *protocol_text(study).splitlines(), verdict(rows, study.config.confidence)]
     return "\n".join(
@@ -93,7 +101,7 @@ def code_span(text: object) -> str:
 
 def _table(baselines: Baselines, rows: Sequence[Row]) -> Table:
     dataset, variant = rows[0]["dataset"], rows[0]["variant"]
-    against = "baseline" if variant == BASELINE else f"on = {short_variant(variant)}, against off"
+    against = "baseline" if variant == BASELINE else f"on = {variant_label(variant)}, against off"
     table = Table(title=Text(f"{dataset}: {against}", style="bold"), title_justify="left")
     table.box, table.padding, table.pad_edge = box.HORIZONTALS, (0, 0), False
     table.add_column("backbone\nloss", overflow="fold", max_width=16)
@@ -103,7 +111,7 @@ def _table(baselines: Baselines, rows: Sequence[Row]) -> Table:
     table.add_column("change", no_wrap=True)
     for row in rows:
         table.add_row(
-            _who(row), Text("\n".join(map(label, METRICS))), *_numbers(baselines, row), _changes(row)
+            _who(row), Text("\n".join(map(metric_label, METRICS))), *_numbers(baselines, row), _changes(row)
         )
         table.add_section()
     return table
@@ -116,15 +124,15 @@ def _who(row: Row) -> Text:
     lines = [Text(row["backbone"]), Text(row["loss"]), *map(Text, axes)]
     complete = row[f"seeds/{counted}"] == row["seeds/planned"]
     lines.append(Text(pairs, style="dim" if complete else "bold yellow"))
-    rising = [Text(mark(row), style="bold yellow")] if mark(row) else []
+    rising = [Text(convergence_mark(row), style="bold yellow")] if convergence_mark(row) else []
     return Text("\n").join([*lines, *rising])
 
 
 def _baselines(study: Study) -> Baselines:
     found: Baselines = {}
     for (dataset, backbone), before in untrained(study).items():
-        found[dataset, None] = [number(study.raw_pixels(dataset, m), m) for m in METRICS]
-        found[dataset, backbone] = [number(before[m].mean, m) for m in METRICS]
+        found[dataset, None] = [format_metric(study.raw_pixels(dataset, m), m) for m in METRICS]
+        found[dataset, backbone] = [format_metric(before[m].mean, m) for m in METRICS]
     return found
 
 
@@ -137,8 +145,8 @@ def _numbers(baselines: Baselines, row: Row) -> list[Text]:
 
 def _mean(row: Row, metric: str, side: str) -> str:
     mean, low, high = (row[f"test/{metric}/{side}/{part}"] for part in ("mean", "low", "high"))
-    text = number(mean, metric, signed=side == "difference")
-    return text if low is None else f"{text}±{number((high - low) / 2, metric)}"
+    text = format_metric(mean, metric, signed=side == "difference")
+    return text if low is None else f"{text}±{format_metric((high - low) / 2, metric)}"
 
 
 def _changes(row: Row) -> Text:
@@ -167,17 +175,22 @@ def _markdown_baselines(study: Study) -> list[str]:
 
 def _markdown_names(row: Row) -> list[str]:
     axes = [f"{k.removeprefix('axis/')}={v}" for k, v in row.items() if k.startswith("axis/")]
-    names = [row["dataset"], row["backbone"], ", ".join([row["loss"], *axes]), short_variant(row["variant"])]
-    return [*map(code_span, names), f"{row['seeds/paired']} of {row['seeds/planned']} {mark(row)}".strip()]
+    names = [row["dataset"], row["backbone"], ", ".join([row["loss"], *axes]), variant_label(row["variant"])]
+    return [
+        *map(code_span, names),
+        f"{row['seeds/paired']} of {row['seeds/planned']} {convergence_mark(row)}".strip(),
+    ]
 
 
 def _markdown_cell(row: Row, metric: str) -> str:
-    baseline = number(row[f"test/{metric}/baseline/mean"], metric)
+    baseline = format_metric(row[f"test/{metric}/baseline/mean"], metric)
     if row["variant"] == BASELINE:
         return baseline
     difference = _mean(row, metric, "difference").replace("±", " ± ")
     mark = "**" if judgement(row, metric) in STYLES else ""
-    return f"{baseline} → {number(row[f'test/{metric}/variant/mean'], metric)} ({mark}{difference}{mark})"
+    return (
+        f"{baseline} → {format_metric(row[f'test/{metric}/variant/mean'], metric)} ({mark}{difference}{mark})"
+    )
 
 
 def _escaped(text: str) -> str:

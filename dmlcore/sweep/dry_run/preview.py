@@ -165,8 +165,20 @@ def differences(earlier: TrialRecord, trial: PlannedTrial) -> tuple[str, ...]:
     ]
     if earlier.hashes.get("data") != inputs["data"]:
         lines.append(f"data: {str(earlier.hashes.get('data'))[:8]} -> {inputs['data'][:8]}")
-    for kind, name in CODE.items():
-        lines += [f"{name}: {file}" for file in _changed(earlier.hashes.get(kind, {}), inputs[kind])]
+    # Records from before 0.2 have no version among their hashes, but say with which they ran.
+    versions = earlier.hashes.get("versions", earlier.versions)
+    lines += [
+        f"version of {name}: {old} -> {version}"
+        for name, version in inputs["versions"].items()
+        if (old := ".".join(versions.get(name, "unknown").split(".")[:2])) != version
+    ]
+    # Code that training and evaluation share is named once, as the training code that it is.
+    code = {
+        file: name
+        for kind, name in reversed(CODE.items())
+        for file in _changed(earlier.hashes.get(kind, {}), inputs[kind])
+    }
+    lines += [f"{name}: {file}" for file, name in sorted(code.items())]
     return tuple(lines) or ("what a key is made of",)
 
 

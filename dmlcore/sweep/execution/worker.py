@@ -109,6 +109,7 @@ def _attempt(trial: PlannedTrial, place: WorkerContext, report: Callable[[EpochR
         outcome = {
             "status": "failed",
             "error": f"{type(error).__name__}: {error}",
+            "error_type": type(error).__name__,
             "details": traceback.format_exc(),
         }
     return make_record(trial, attempts=attempts, seconds=time.monotonic() - started, **outcome)

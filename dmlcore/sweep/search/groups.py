@@ -9,7 +9,7 @@ from typing import Any
 from dmlcore.config.base import ConfigError, canonical, parse
 from dmlcore.config.sweep import SearchConfig, SweepConfig
 from dmlcore.config.trial import TrialConfig
-from dmlcore.core.hashing import digest
+from dmlcore.core.hashing import json_sha256
 from dmlcore.sweep.grid import Cell, check_distinct, expand, variant_label
 from dmlcore.sweep.search.space import Space, applicable, ends, put, unsearched
 from dmlcore.sweep.trial_key import trial_keys
@@ -38,7 +38,7 @@ class Group:
         keys = trial_keys(self.cell(ends(self.space)[0], "searched", 0).config, data_hash)
         asks = {name: getattr(search, name) for name in ("objectives", "sampler", "startup", "seed")}
         space = {path: canonical(parameter) for path, parameter in self.space.items()}
-        return digest({"space": space, **asks, "keys": [keys.train, keys.eval]})[:16]
+        return json_sha256({"space": space, **asks, "keys": [keys.train, keys.eval]})[:16]
 
     def cell(self, point: Mapping[str, Any], role: str, ask: int, seed: int | None = None) -> Cell:
         """The cell of a setting.
@@ -58,7 +58,9 @@ class Group:
         config = parse(TrialConfig, values, f"search of [{self.name}]")
         labels = {**self.labels, "role": role, "ask": ask, "seed": config.seed}
         stopped = self.stops and config.seed == self.config.seed
-        return Cell(labels, config, dict(point), rivals=digest(canonical(self.config)) if stopped else None)
+        return Cell(
+            labels, config, dict(point), rivals=json_sha256(canonical(self.config)) if stopped else None
+        )
 
 
 def search_groups(sweep: SweepConfig, search: SearchConfig) -> list[Group]:

@@ -20,7 +20,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESample
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from dmlcore.config.sweep import OBJECTIVES, ParameterConfig, SearchConfig
-from dmlcore.core.hashing import digest
+from dmlcore.core.hashing import json_sha256
 from dmlcore.records import TrialRecord
 from dmlcore.sweep.search.log import Ask
 from dmlcore.sweep.search.space import Space
@@ -77,7 +77,7 @@ def _study(space: Space, search: SearchConfig, asks: Sequence[Ask], records: Rec
 
 def _sampler(search: SearchConfig, number: int) -> BaseSampler:
     """Drawn from (seed, number) alone: searches of one study try the same settings where they have the same space."""
-    seed = int(digest([search.seed, "ask", number])[:8], 16)
+    seed = int(json_sha256([search.seed, "ask", number])[:8], 16)
     if search.sampler == "random":
         return RandomSampler(seed=seed)
     if search.sampler == "nsga2":

@@ -55,7 +55,7 @@ def broken(genuine, tmp_path, name, data):
     ("name", "data", "message"),
     [
         ("classes.txt", None, r"must hold a member 'CUB_200_2011/classes.txt', got none"),
-        ("classes.txt", b"1 001.Some_bird\n", r"must lie in the folder of its class"),
+        ("classes.txt", b"1 001.Some_bird\n", r"must be in the folder of its class"),
         (
             "images/001.Black_footed_Albatross/Black_Footed_Albatross_0046_18.jpg",
             None,
@@ -63,7 +63,7 @@ def broken(genuine, tmp_path, name, data):
         ),
         ("images.txt", b"1\n", r"images.txt, line 1: must have 2 columns, got '1'"),
         ("images.txt", b"1 a/b.jpg\n", r"must list the same images, image 10 is in one"),
-        ("images.txt", b"1 a.jpg\n1 b.jpg\n", r"images.txt: a number must stand once, got '1' twice"),
+        ("images.txt", b"1 a.jpg\n1 b.jpg\n", r"images.txt: a number must occur once, got '1' twice"),
         ("images.txt", b"\xff\xfe", r"images.txt: must be UTF-8 text"),
     ],
 )

@@ -93,7 +93,7 @@ def without(members, ending):
     [
         (
             products(ROWS[:2]) | photographs(ROWS),
-            r"must lie in the folder of a class of classes.csv, got 'Sour-Lime'",
+            r"must be in the folder of a class of classes.csv, got 'Sour-Lime'",
         ),
         (
             products(ROWS) | photographs(ROWS[:2]),

@@ -8,9 +8,9 @@ import pytest
 
 from dmlcore.core.errors import DataError
 from dmlcore.datasets.acquire.acquire import acquire
+from dmlcore.datasets.acquire.local import LOCAL
 from dmlcore.datasets.acquire.locate import ENVIRONMENT
 from dmlcore.datasets.acquire.sources import read_source
-from pipeline.download import LOCAL
 from tests.datasets.published import SOURCES
 
 NAMES = sorted(path.stem for path in SOURCES.glob("*.json") if path.stem not in LOCAL)

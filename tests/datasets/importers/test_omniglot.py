@@ -87,7 +87,7 @@ def test_an_image_outside_its_alphabet_is_refused(tmp_path):
         f"images_background_small{n}.zip": {f"images_background_small{n}/Greek/stray.png": drawing(1)}
         for n in (1, 2)
     }
-    with pytest.raises(DataError, match=r"stray.png': must lie in ARCHIVE/ALPHABET/CHARACTER/"):
+    with pytest.raises(DataError, match=r"stray.png': must be in ARCHIVE/ALPHABET/CHARACTER/"):
         imported(
             tmp_path, "omniglot", omniglot_catalogue, contents, expected={"all": {"classes": 1, "images": 1}}
         )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from dmlcore.analysis.metric_labels import LABELS, METRICS, short_variant
+from dmlcore.analysis.metric_labels import METRICS, variant_label
 from dmlcore.report.html.page import report_html
 from tests.analysis.studies import margins_study
 from tests.analysis.synthetic import TCM, rows, study, unfinished
@@ -52,7 +52,7 @@ def test_comparisons_equal_a_recount(page: Page) -> None:
     found = planned()
     assert len(page.table("comparisons")) == 4 * len(METRICS)
     for row in page.table("comparisons"):
-        metric = next(name for name, label in LABELS.items() if label == row["metric"].text)
+        metric = next(name for name, known in METRICS.items() if known.label == row["metric"].text)
         place = {"dataset": row["data set"].text, "backbone": "vit", "loss": row["loss"].text}
         baseline, on = (values(found, place | {"variant": variant}, metric) for variant in ("baseline", TCM))
         pairs = sorted(baseline.keys() & on.keys())
@@ -69,7 +69,7 @@ def test_comparisons_equal_a_recount(page: Page) -> None:
 
 
 def test_holms_family_is_one_metric_over_the_study(page: Page) -> None:
-    for label in (LABELS[metric] for metric in METRICS):
+    for label in (METRICS[metric].label for metric in METRICS):
         mine = [row for row in page.table("comparisons") if row["metric"].text == label]
         expected = holm([number(row["p"]) or 0.0 for row in mine])
         assert [number(row["p (Holm)"]) for row in mine] == pytest.approx(expected, rel=1e-4)
@@ -88,7 +88,7 @@ def test_every_trial_stands_in_the_table_with_its_numbers(page: Page) -> None:
         assert names == [trial["dataset"], trial["loss"]]
         assert row["status"].value == trial["status"]
         for metric in METRICS:
-            value = number(row[LABELS[metric]])
+            value = number(row[METRICS[metric].label])
             assert value == (
                 None if trial[f"test/{metric}"] is None else pytest.approx(trial[f"test/{metric}"], rel=1e-5)
             )
@@ -98,7 +98,7 @@ def test_a_column_that_says_one_thing_is_said_once(page: Page) -> None:
     comparisons = page.heads["comparisons"]
     assert {"data set", "loss"} <= set(comparisons)
     assert not {"backbone", "regulariser"} & set(comparisons)
-    assert f"In all rows: backbone: vit; regulariser: {short_variant(TCM)}." in page.html
+    assert f"In all rows: backbone: vit; regulariser: {variant_label(TCM)}." in page.html
     assert "regulariser" in page.heads["trials"]
 
 

@@ -14,7 +14,7 @@ from dmlcore.sweep.search.asha import ASHAPruner
 from dmlcore.sweep.search.log import Ask
 from dmlcore.sweep.search.plan import group_plans
 from dmlcore.sweep.search.search_run import Search, open_search_run
-from dmlcore.tracking import MemoryTracker
+from tests.memory_tracker import MemoryTracker
 from tests.sweep.sweeps import plan_of, sweep_config, workplace
 
 RATE = "train.optimizer.learning_rate"

@@ -15,7 +15,8 @@ from mlflow import MlflowClient
 from dmlcore.records import RecordFolder
 from dmlcore.sweep.run import SweepFolders, run_sweep
 from dmlcore.sweep.search.log import SearchLog
-from dmlcore.tracking import MemoryTracker, MlflowTracker
+from dmlcore.tracking import MlflowTracker
+from tests.memory_tracker import MemoryTracker
 from tests.sweep.search.searches import RATE, SEARCH, search_here, searching
 from tests.sweep.sweeps import sweep_config
 

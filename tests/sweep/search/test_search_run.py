@@ -18,8 +18,8 @@ from dmlcore.sweep.dry_run.preview import preview
 from dmlcore.sweep.execution.outcomes import record_lost, relabel
 from dmlcore.sweep.run import SweepFolders, publish
 from dmlcore.sweep.search.log import SearchLog
-from dmlcore.tracking import MemoryTracker
 from dmlcore.training.store import TrialStore
+from tests.memory_tracker import MemoryTracker
 from tests.sweep.search.searches import (
     MAP,
     MARGIN,

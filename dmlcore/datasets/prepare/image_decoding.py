@@ -1,4 +1,4 @@
-"""One encoded image of unknown origin -> upright RGB pixels: a square, or the whole image in small."""
+"""One untrusted image file -> upright RGB: its centre square, or the full image with its short side resized."""
 
 from __future__ import annotations
 
@@ -8,24 +8,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from dmlcore.core.errors import DataError
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-
+from dmlcore.data.images import Pixels
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Formats that Pillow decodes by itself: EPS, for one, would start another program."""
 
-
 MAX_PIXELS = 89_478_485
 """Pillow's own limit, at which it only warns."""
 
-
-LONGEST = 4
-"""Long side of a whole image, in short sides: what a long, thin image has beyond is cut off on both ends."""
+MAX_ASPECT = 4
+"""Long side of a stored image, in short sides; a longer image is cropped at both ends."""
 
 
 class UnreadableImageError(DataError):
@@ -33,11 +28,11 @@ class UnreadableImageError(DataError):
 
 
 @contextmanager
-def decoding() -> Iterator[None]:
-    """Pillow ready for several threads: all formats loaded, its warnings off.
+def pillow_for_threads() -> Iterator[None]:
+    """Load all formats of Pillow and silence its warnings, so that several threads may decode.
 
-    They tell of what `square_rgb` refuses by itself, or of damaged EXIF, where the picture is still whole. Filters of
-    warnings belong to the process, so the block must stand around the threads, not within them.
+    The warnings are of images that `decode_center_crop` refuses by itself, or of damaged EXIF, which leaves the picture
+    intact. Warning filters are global to the process: enter this block around the threads, not within them.
     """
     Image.init()
     with warnings.catch_warnings():
@@ -46,11 +41,11 @@ def decoding() -> Iterator[None]:
         yield
 
 
-def square_rgb(data: bytes, size: int, *, name: str) -> Pixels:
-    """Decode, turn upright by EXIF, convert to RGB, and resize the centred square to `size`.
+def decode_center_crop(data: bytes, size: int, *, name: str) -> Pixels:
+    """Decode, turn upright by EXIF, convert to RGB, and resize the centre square to `size`.
 
-    The same picture as "resize the short side, crop the centre", but a 1 x 80,000,000 image cannot blow up on the way.
-    Transparent parts are laid on white; of an animation the first frame counts; 16 bits a channel become 8.
+    The same picture as "resize the short side, crop the centre", but a 1 x 80,000,000 image cannot fill the memory on
+    the way. Transparency becomes white; an animation gives its first frame; 16 bits a channel become 8.
 
     Args:
         data: the encoded file.
@@ -61,35 +56,35 @@ def square_rgb(data: bytes, size: int, *, name: str) -> Pixels:
         [size, size, 3], uint8.
 
     Raises:
-        UnreadableImageError: no image of a known format, damaged, or above Pillow's limit of 89 million pixels.
+        UnreadableImageError: an unknown format, damaged, or above Pillow's limit of 89 million pixels.
     """
-    return np.asarray(_resized(data, lambda image: _square(image, size), name=name))
+    return np.asarray(_decode(data, lambda image: _center_crop(image, size), name=name))
 
 
-def whole_rgb(data: bytes, size: int, *, name: str) -> Image.Image:
-    """As `square_rgb`, but the whole image, its short side resized to `size`: also where it was shorter.
+def decode_resized(data: bytes, size: int, *, name: str) -> Image.Image:
+    """Decode as `decode_center_crop` does, but keep the full image, its short side resized to `size`.
 
-    Training crops of one size need images of one scale, so small ones are enlarged. Images above 4:1 are cut to that.
+    Training crops of one size need images of one scale, so small ones are enlarged. Images above 4:1 are cropped to it.
 
     Returns:
         An RGB image, short side `size`, long side at most 4 `size`.
 
     Raises:
-        UnreadableImageError: as `square_rgb`.
+        UnreadableImageError: as `decode_center_crop`.
     """
-    return _resized(data, lambda image: short_side_resized(image, size), name=name)
+    return _decode(data, lambda image: resize_short_side(image, size), name=name)
 
 
-def short_side_resized(image: Image.Image, size: int) -> Image.Image:
-    """The image, cut to 4:1 where it is longer, with a short side of `size` pixels."""
+def resize_short_side(image: Image.Image, size: int) -> Image.Image:
+    """Return the image, cropped to 4:1 where it is longer, with a short side of `size` pixels."""
     short = min(image.size)
-    width, height = (min(side, LONGEST * short) for side in image.size)
+    width, height = (min(side, MAX_ASPECT * short) for side in image.size)
     left, top = (image.width - width) / 2, (image.height - height) / 2
     target = (round(width * size / short), round(height * size / short))
     return image.resize(target, Image.Resampling.BICUBIC, box=(left, top, left + width, top + height))
 
 
-def _resized(data: bytes, resize: Callable[[Image.Image], Image.Image], *, name: str) -> Image.Image:
+def _decode(data: bytes, resize: Callable[[Image.Image], Image.Image], *, name: str) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -102,7 +97,7 @@ def _resized(data: bytes, resize: Callable[[Image.Image], Image.Image], *, name:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):
+    if image.mode.startswith(("I", "F")):  # Pillow would clip 16-bit grey to 255 instead of scaling it.
         image = Image.fromarray(_eight_bits(np.asarray(image)))
     if image.has_transparency_data:
         layer = image.convert("RGBA")
@@ -118,11 +113,8 @@ def _eight_bits(values: np.ndarray) -> Pixels:
     return (values.astype(np.uint32) >> 8).astype(np.uint8)
 
 
-def _square(image: Image.Image, size: int) -> Image.Image:
+def _center_crop(image: Image.Image, size: int) -> Image.Image:
     side = min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
     box = (left, top, left + side, top + side)
     return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
-
-
-Pixels = npt.NDArray[np.uint8]

@@ -1,5 +1,0 @@
-"""`python -m dmlcore.cli`."""
-
-from dmlcore.cli import app
-
-app()
