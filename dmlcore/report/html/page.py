@@ -11,7 +11,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from dmlcore.analysis.comparisons import comparisons
-from dmlcore.analysis.convergence import still_rising, validation_curves
+from dmlcore.analysis.convergence import study_convergence
 from dmlcore.analysis.metric_labels import LEGEND, METRICS, metric_label
 from dmlcore.analysis.protocol import protocol_text
 from dmlcore.analysis.study import CELL_COLUMNS, Study
@@ -26,10 +26,9 @@ from dmlcore.report.html.grids import heat_map_data
 from dmlcore.report.html.images import open_pictures
 from dmlcore.report.html.projection import map_data
 from dmlcore.report.html.queries import query_table
-from dmlcore.report.html.searches import search_table
 from dmlcore.report.html.stored import stored_pair
 from dmlcore.report.html.tradeoff import legend_entries, tradeoff_data
-from dmlcore.report.html.trials import comparison_table, trial_table
+from dmlcore.report.html.trials import comparison_table, search_table, trial_table
 
 
 def report_html(study: Study) -> str:
@@ -60,7 +59,7 @@ def _sections(study: Study) -> dict[str, Any]:
         "answers": answers(rows, confidence),
         "no_answer": no_answer(rows, confidence),
         "counts": _counts(study),
-        "converged": _converged(shown),
+        "converged": study_convergence(shown),
         "legend": legend_entries(shown),
         "utility_cut": utility_cut(shown),
         "bars": data["tradeoff"]["bars"],
@@ -99,18 +98,6 @@ def _counts(study: Study) -> list[tuple[str, int]]:
     return [
         (status, found[status]) for status in ("finished", "failed", "stopped", "missing") if found[status]
     ]
-
-
-def _converged(study: Study) -> tuple[int, int] | None:
-    """Finished trials that were no longer rising, and all whose curve is known; None where none is."""
-    found = [
-        curve
-        for cell in study.cells
-        for variant in cell.variants
-        for curve in validation_curves(cell, variant).values()
-    ]
-    known = [rising for curve in found if (rising := still_rising(curve)) is not None]
-    return (known.count(False), len(known)) if known else None
 
 
 def _file(name: str) -> str:
