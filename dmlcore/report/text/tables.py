@@ -95,8 +95,8 @@ def markdown_table(study: Study) -> str:
     lines = [head, ["---"] * 5 + ["---:"] * len(METRICS), *_untrained_rows(study)]
     lines += [[*_names(row), *(_summary_cell(row, metric) for metric in METRICS)] for row in rows]
     reading = (
-        "Cells: baseline → variant (difference, variant - baseline, ± half-width of its "
-        f"{format_percent(confidence)} t-interval); bold if it leaves out 0."
+        f"Cells: baseline → variant (variant - baseline ± half-width of its {format_percent(confidence)} t-interval); "
+        "bold if it leaves out 0."
     )
     notes = [reading, LEGEND, *protocol_text(study).splitlines(), verdict(rows, confidence)]
     escaped = [f"{_escape_markdown(note)}\n" for note in (*notes, *sentences, *caveats(study, rows))]
