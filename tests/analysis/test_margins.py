@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 from matplotlib.patches import Rectangle
 
-from dmlcore.analysis.margins import chosen_table, margins_sentences, margins_table
+from dmlcore.analysis.findings import margins_sentences
+from dmlcore.analysis.margins import chosen_table, margins_table
 from dmlcore.analysis.tuned_settings import best_setting, chosen_study, regularizer_family, tuned_settings
 from dmlcore.report.figures.heat_maps import grid_values, heat_map_figure
 from tests.analysis.studies import as_study, margins_rows, margins_study

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from dmlcore.analysis.columns import judgement
 from dmlcore.analysis.metric_labels import (
     METRICS,
     format_metric,
@@ -17,7 +18,7 @@ from dmlcore.analysis.metric_labels import (
 )
 from dmlcore.analysis.paired_tests import overall_test
 from dmlcore.analysis.study import BASELINE
-from dmlcore.analysis.verdict import judgement, verdict
+from dmlcore.analysis.verdict import verdict
 
 Row = Mapping[str, Any]
 """Of `comparisons`."""

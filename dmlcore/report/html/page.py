@@ -14,7 +14,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from dmlcore.analysis.comparisons import comparisons
-from dmlcore.analysis.convergence import still_rising, validation_curves
+from dmlcore.analysis.convergence import ConvergenceCount, study_convergence
 from dmlcore.analysis.metric_labels import LEGEND, METRICS, metric_label
 from dmlcore.analysis.protocol import protocol_text
 from dmlcore.analysis.study import CELL_COLUMNS, NON_AXIS_COLUMNS, Study
@@ -25,8 +25,7 @@ from dmlcore.report.html.charts import heat_map_data, legend_entries, tradeoff_d
 from dmlcore.report.html.escaping import content_policy, script_json
 from dmlcore.report.html.examples import examples_section
 from dmlcore.report.html.headline import headline_section, opis_metric
-from dmlcore.report.html.searches import search_table
-from dmlcore.report.html.trials import comparison_table, trial_table
+from dmlcore.report.html.trials import comparison_table, search_table, trial_table
 
 MAX_RECORDS = 1_000
 """Trial records that are read for the versions and processors, so that a page of 10,000 trials need not wait."""
@@ -70,8 +69,8 @@ class StatusSection:
 
     counts: dict[str, int]
     """Status -> trials."""
-    converged: tuple[int, int] | None
-    """Finished trials that were no longer rising, and all whose curve is known; None where none is."""
+    convergence: ConvergenceCount | None
+    """None where no trial has a curve."""
 
 
 def _sections(study: Study) -> dict[str, Any]:
@@ -115,9 +114,7 @@ def _sections(study: Study) -> dict[str, Any]:
 def _status(study: Study, shown: Study) -> StatusSection:
     found = Counter(study.trials["status"].to_list())
     counts = {name: found[name] for name in ("finished", "failed", "stopped", "missing") if found[name]}
-    every = (validation_curves(cell, variant).values() for cell in shown.cells for variant in cell.variants)
-    rising = [known for part in every for curve in part if (known := still_rising(curve)) is not None]
-    return StatusSection(counts, (rising.count(False), len(rising)) if rising else None)
+    return StatusSection(counts, study_convergence(shown))
 
 
 def shared_settings(study: Study) -> list[tuple[str, str]]:

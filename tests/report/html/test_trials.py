@@ -59,10 +59,10 @@ def test_comparisons_equal_a_recount(page: Page) -> None:
         differences = [on[seed] - baseline[seed] for seed in pairs]
         assert row["pairs"].value == str(len(pairs))
         assert number(row["baseline"]) == pytest.approx(mean(baseline.values()), rel=1e-5)
-        assert number(row["on"]) == pytest.approx(mean(on.values()), rel=1e-5)
-        assert number(row["on − off"]) == pytest.approx(mean(differences), rel=1e-5)
+        assert number(row["variant"]) == pytest.approx(mean(on.values()), rel=1e-5)
+        assert number(row["difference"]) == pytest.approx(mean(differences), rel=1e-5)
         low, high = stats.t.interval(0.95, len(on) - 1, mean(on.values()), stats.sem(list(on.values())))
-        assert [float(end) for end in row["on"].text.split(None, 1)[1].split(" to ")] == pytest.approx(
+        assert [float(end) for end in row["variant"].text.split(None, 1)[1].split(" to ")] == pytest.approx(
             [low, high], abs=6e-5
         )
         assert number(row["p"]) == pytest.approx(stats.ttest_1samp(differences, 0).pvalue, rel=1e-4)
@@ -109,7 +109,7 @@ def test_what_has_no_result_is_shown_as_such(page: Page) -> None:
         "stopped": "cut short",
         "missing": "missing",
     }
-    assert texts["failed"]["what is wrong"].text == "ValueError: loss is NaN"
+    assert texts["failed"]["error"].text == "ValueError: loss is NaN"
     assert "3 of 24 trials are not finished" in page.html
 
 
