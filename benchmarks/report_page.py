@@ -43,14 +43,14 @@ CHANGE = """async ([selector, value]) => {
 """An input, and seconds until the browser has drawn what follows from it."""
 
 
-def made_data(folder: Path) -> PreparedDataset:
+def synthetic_data(folder: Path) -> PreparedDataset:
     """400 classes of 8 grey images, half of them in the test split."""
     config = PreprocessConfig(image_size=SIDE, split=SplitConfig(test_share=0.5, validation_share=0.1))
     prepare("data0", small_catalogue(CLASSES, IMAGES), config, folder / "data0")
     return PreparedDataset.open(folder / "data0")
 
 
-def made_study(trials: int, data: PreparedDataset, storage: Path) -> Study:
+def synthetic_study(trials: int, data: PreparedDataset, storage: Path) -> Study:
     """A study of so many finished trials; embeddings are stored of the first cell's first pair."""
     counts = zip(("data", "backbone", "loss"), GRIDS[trials], strict=False)
     names = [tuple(f"{kind}{i}" for i in range(count)) for kind, count in counts]
@@ -76,7 +76,7 @@ def store(row: dict[str, Any], data: PreparedDataset, storage: Path) -> None:
     save_file(tensors, folder / "test.safetensors")
 
 
-def looked_at(browser: Browser, page: Path) -> dict[str, float]:
+def browser_seconds(browser: Browser, page: Path) -> dict[str, float]:
     """Seconds to the finished page, of a filter change, and of a sort of the table of trials."""
     tab = browser.new_page(viewport={"width": 1280, "height": 900})
     started = time.perf_counter()
@@ -94,13 +94,13 @@ def looked_at(browser: Browser, page: Path) -> dict[str, float]:
 
 def measured(browser: Browser, trials: int, repeats: int, folder: Path) -> dict[str, float]:
     """Medians over `repeats` fresh tabs."""
-    data = made_data(folder / "prepared")
+    data = synthetic_data(folder / "prepared")
     started = time.perf_counter()
-    html = report_html(made_study(trials, data, folder / "storage"))
+    html = report_html(synthetic_study(trials, data, folder / "storage"))
     made = time.perf_counter() - started
     page = folder / "report.html"
     page.write_text(html, encoding="utf-8")
-    runs = [looked_at(browser, page) for _ in range(repeats)]
+    runs = [browser_seconds(browser, page) for _ in range(repeats)]
     medians = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
     return {"written s": made, "MB": page.stat().st_size / 1e6, **medians}
 

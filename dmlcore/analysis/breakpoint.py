@@ -1,4 +1,4 @@
-"""Whether OPIS falls with accuracy up to a bend and rises past it: two-segment fits and rank correlations."""
+"""Two-segment fits and rank correlations: does OPIS fall with accuracy up to a bend and rise past it?"""
 
 from __future__ import annotations
 
@@ -14,13 +14,9 @@ Floats = NDArray[np.float64]
 
 MIN_SEGMENT_POINTS = 5
 """Points that each of the two segments must have."""
-
-
-RESAMPLES = 999
-
-
 MIN_GROUPS = 4
 """Groups below which a rank correlation gets no interval: too few to resample."""
+RESAMPLES = 999
 
 
 @dataclass(frozen=True)
@@ -35,19 +31,19 @@ class RankCorrelation:
 
 @dataclass(frozen=True)
 class Breakpoint:
-    """The best two-segment line of y on x, and how sure it is that two segments are better than one line."""
+    """The best two-segment line of y on x, and the test of two segments against one line."""
 
     at: float
     """The x where the segments meet."""
     slopes: tuple[float, float]
     p: float
-    """Of the test in `find_breakpoint`; small: one line does not do."""
+    """Of the test in `find_breakpoint`; small: one line does not fit."""
     fitted: Floats
     """[n] y of the two segments at the points."""
 
 
 def find_breakpoint(
-    x: Floats, y: Floats, groups: Sequence[str], least: int = MIN_SEGMENT_POINTS, seed: int = 0
+    x: Floats, y: Floats, groups: Sequence[str], min_points: int = MIN_SEGMENT_POINTS, seed: int = 0
 ) -> Breakpoint | None:
     """Fit a line with one bend by least squares and test it against a straight one.
 
@@ -60,24 +56,26 @@ def find_breakpoint(
         x: [n].
         y: [n].
         groups: [n], what belongs together (the loss).
-        least: points on each side of k.
+        min_points: on each side of k.
         seed: of the signs.
 
     Returns:
-        None where fewer than 2 * least points, or no k has `least` distinct sides.
+        None where no k has `min_points` on each side.
 
     Reference: Cameron, Gelbach and Miller 2008, "Bootstrap-Based Improvements for Inference with Clustered Errors".
     """
-    breaks = _breaks(x, least)
-    if len(x) < 2 * least or not len(breaks):
+    breaks = _candidate_breaks(x, min_points)
+    if not len(breaks):
         return None
+    # Orthonormal bases turn each least-squares fit of the bootstrap (999 resamples x all k) into a matrix product
     line = _basis(x, None)
     straight = line @ (line.T @ y)
     bases = np.stack([_basis(x, k) for k in breaks])
     gains = _gains(line, bases, y[None])[0]
     best = int(np.argmax(gains))
-    signs = _signs(groups, np.random.default_rng(seed))
+    signs = _group_signs(groups, np.random.default_rng(seed))
     null = _gains(line, bases, straight + signs * (y - straight)).max(axis=1)
+    # 1e-12: a resample that flips no sign equals the observed gain up to rounding, and must count as reaching it
     p = float((1 + np.sum(null >= gains[best] * (1 - 1e-12))) / (1 + RESAMPLES))
     k = float(breaks[best])
     b, c = np.linalg.lstsq(_design(x, k), y, rcond=None)[0][1:]
@@ -87,7 +85,7 @@ def find_breakpoint(
 def rank_correlation(
     x: Floats, y: Floats, groups: Sequence[str], confidence: float, seed: int = 0
 ) -> RankCorrelation:
-    """Spearman's rho of x and y; its interval from resamples of whole groups, as points of one are not independent.
+    """Return Spearman's rho of x and y, its interval from resamples of groups, as points of one are not independent.
 
     Args:
         x: [n].
@@ -114,14 +112,14 @@ def rank_correlation(
 def _spearman(x: Floats, y: Floats) -> float | None:
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
+    # `stats.spearmanr` gives the same and takes over twice as long: a second for each bootstrap of 999 resamples
     return float(np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1])
 
 
-def _breaks(x: Floats, least: int) -> Floats:
-    """Midpoints between neighbouring distinct x with at least `least` points on each side."""
+def _candidate_breaks(x: Floats, min_points: int) -> Floats:
+    """Return the midpoints between neighbouring distinct x with at least `min_points` >= 1 on each side."""
     ordered = np.sort(x)
-    at = np.arange(least, len(x) - least + 1)
-    at = at[(at > 0) & (at < len(x))]
+    at = np.arange(min_points, len(x) - min_points + 1)
     rising = at[ordered[at] > ordered[at - 1]]
     return (ordered[rising] + ordered[rising - 1]) / 2
 
@@ -132,19 +130,20 @@ def _design(x: Floats, k: float | None) -> Floats:
 
 
 def _basis(x: Floats, k: float | None) -> Floats:
-    """Orthonormal basis of what the line (k None) or the two segments can fit: [n, 2 or 3]."""
+    """Return an orthonormal basis of what the line (k None) or the two segments can fit: [n, 2 or 3]."""
     return np.asarray(np.linalg.qr(_design(x, k))[0])
 
 
 def _gains(line: Floats, bases: Floats, y: Floats) -> Floats:
-    """Share of the straight line's squares that each break removes: y [r, n] -> [r, breaks]."""
-    left = np.sum(y**2, axis=1) - np.sum((y @ line) ** 2, axis=1)
-    explained = np.sum(np.einsum("rn,knj->rkj", y, bases) ** 2, axis=2)
-    gains = explained - np.sum((y @ line) ** 2, axis=1)[:, None]
-    return np.asarray(gains / np.maximum(left, 1e-300)[:, None])
+    """Return the share of the straight line's residual squares that each break removes: y [r, n] -> [r, breaks]."""
+    by_line = np.sum((y @ line) ** 2, axis=1)
+    residual = np.sum(y**2, axis=1) - by_line
+    by_segments = np.sum(np.einsum("rn,knj->rkj", y, bases) ** 2, axis=2)
+    # 1e-300: points on a straight line leave no residual
+    return np.asarray((by_segments - by_line[:, None]) / np.maximum(residual, 1e-300)[:, None])
 
 
-def _signs(groups: Sequence[str], random: np.random.Generator) -> Floats:
-    """[RESAMPLES, n] of +-1, alike within a group."""
+def _group_signs(groups: Sequence[str], random: np.random.Generator) -> Floats:
+    """Draw [RESAMPLES, n] of +-1, equal within a group."""
     names, which = np.unique(np.array(groups), return_inverse=True)
     return np.asarray(random.choice((-1.0, 1.0), size=(RESAMPLES, len(names)))[:, which])

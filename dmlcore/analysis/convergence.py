@@ -3,45 +3,51 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from dmlcore.analysis.metric_labels import format_percent
 from dmlcore.analysis.study import BASELINE, Cell, Study
 from dmlcore.records import CURVE
 
+Curve = Sequence[float | None]
+"""[E + 1], validation MAP@R from epoch 0 (untrained) to E."""
+
 CURVE_COLUMN = f"curve/{CURVE}"
 RISE = 0.05
 TAIL = 0.2
 CONVERGENCE_RULE = (
-    f"\N{DAGGER} not converged: validation MAP@R of the last epoch more than {format_percent(RISE)} above the best of the "
-    f"first {format_percent(1 - TAIL)} of the epochs (a flat end may also be that of a falling learning rate)."
+    f"\N{DAGGER} not converged: validation MAP@R of the last epoch more than {format_percent(RISE)} above the best of "
+    f"the first {format_percent(1 - TAIL)} of the epochs (a flat end may also be that of a falling learning rate)."
 )
 
 
-def still_rising(curve: Sequence[float | None]) -> bool | None:
-    """Whether a trial was still learning at its end, so that a longer one would have scored otherwise.
+class ConvergenceCount(NamedTuple):
+    """Of the finished trials whose curve is known."""
 
-    The last epoch is held against the best of the epochs 0 .. floor(0.8 E), not against one epoch, so that a dip
-    there does not pass for a rise.
+    converged: int
+    trials: int
 
-    Args:
-        curve: [E + 1], validation MAP@R from epoch 0 (untrained) to E.
+
+def still_rising(curve: Curve) -> bool | None:
+    """Return whether a trial was still learning at its end, so that a longer one would have scored otherwise.
 
     Returns:
-        last > 1.05 * best; None where E = 0 or the last epoch has no value.
+        last > 1.05 * best of the epochs 0 .. floor(0.8 E); None where E = 0 or the last epoch has no value.
     """
     epochs = len(curve) - 1
-    last = _value(curve[-1]) if epochs >= 1 else None
+    last = _finite(curve[-1]) if epochs >= 1 else None
     if last is None:
         return None
+    # Against the best of those epochs, not the last of them: after a dip there, a recovery would pass for a rise.
+    # 1e-9: 0.8 * 5 is 4, but (1 - 0.2) * 5 could be 3.9999999
     until = math.floor((1 - TAIL) * epochs + 1e-9)
-    earlier = [value for entry in curve[: until + 1] if (value := _value(entry)) is not None]
+    earlier = [value for entry in curve[: until + 1] if (value := _finite(entry)) is not None]
     return bool(earlier) and last > (1 + RISE) * max(earlier)
 
 
 def validation_curves(cell: Cell, variant: str) -> dict[int, list[float | None]]:
-    """Seed -> validation MAP@R by epoch, of the finished trials of `variant` that have it."""
+    """Return seed -> curve of the finished trials of `variant` that have one."""
     done = cell.finished.get(variant)
     if done is None or CURVE_COLUMN not in done.columns:
         return {}
@@ -49,32 +55,32 @@ def validation_curves(cell: Cell, variant: str) -> dict[int, list[float | None]]
     return {seed: curve for seed, curve in found if curve is not None}
 
 
+def count_curves(curves: Iterable[Curve]) -> ConvergenceCount | None:
+    """Count the curves that were no longer rising; None where none can be judged."""
+    known = [rising for curve in curves if (rising := still_rising(curve)) is not None]
+    return ConvergenceCount(known.count(False), len(known)) if known else None
+
+
 def count_converged(cell: Cell, variant: str) -> int | None:
-    """How many trials of `variant` were no longer rising; None where no trial has a curve."""
-    known = [
-        rising
-        for curve in validation_curves(cell, variant).values()
-        if (rising := still_rising(curve)) is not None
-    ]
-    return known.count(False) if known else None
+    """Count the trials of `variant` that have converged; None where no trial has a curve."""
+    found = count_curves(validation_curves(cell, variant).values())
+    return found and found.converged
+
+
+def study_convergence(study: Study) -> ConvergenceCount | None:
+    """Count the converged trials of all cells; None where no trial has a curve."""
+    variants = [(cell, variant) for cell in study.cells for variant in cell.variants]
+    return count_curves(curve for pair in variants for curve in validation_curves(*pair).values())
 
 
 def convergence_note(study: Study) -> str | None:
-    """How many trials of the study have converged, with the rule; None where no trial has a curve."""
-    found = [
-        c
-        for cell in study.cells
-        for variant in cell.variants
-        for c in validation_curves(cell, variant).values()
-    ]
-    known = [rising for curve in found if (rising := still_rising(curve)) is not None]
-    if not known:
-        return None
-    return f"{known.count(False)} of {len(known)} trials have converged. {CONVERGENCE_RULE}"
+    """Return how many trials of the study have converged, with the rule; None where no trial has a curve."""
+    found = study_convergence(study)
+    return found and f"{found.converged} of {found.trials} trials have converged. {CONVERGENCE_RULE}"
 
 
 def convergence_mark(row: Mapping[str, Any]) -> str:
-    """What stands beside the seeds of a row of `comparisons`: its converged trials where not all have, else nothing."""
+    """Return how many seeds of a row of `comparisons` have converged; empty where all have."""
     sides = ["baseline"] if row["variant"] == BASELINE else ["baseline", "variant"]
     known = [(row[f"{side}/converged"], row[f"seeds/{side}"]) for side in sides]
     counts = [(done, seeds) for done, seeds in known if done is not None]
@@ -82,5 +88,5 @@ def convergence_mark(row: Mapping[str, Any]) -> str:
     return f"\N{DAGGER}{done} of {seeds} conv." if done < seeds else ""
 
 
-def _value(entry: float | None) -> float | None:
+def _finite(entry: float | None) -> float | None:
     return entry if entry is not None and math.isfinite(entry) else None

@@ -1,4 +1,4 @@
-"""Part `embedding`: 2-D embeddings of the test images with and without the regulariser, and each class's utility."""
+"""The trials of the analysis `embedding`, with their stored 2-D test embeddings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
@@ -26,12 +25,12 @@ class TrialEmbeddings:
     variant: str
     row: dict[str, Any]
     embeddings: Floats
-    """[N, 2], as the embedder gave them."""
+    """[N, 2], not normalised."""
     labels: NDArray[np.int64]
 
 
 def embeddings_path(study: Study, trial_key: str) -> Path | None:
-    """The test embeddings of a trial (`TRAIN-EVAL`), where they are on this machine."""
+    """Return the file of the test embeddings of a trial (`TRAIN-EVAL`); None if it is not on this machine."""
     if study.storage is None:
         return None
     path = study.storage / trial_key.split("-")[0] / "test.safetensors"
@@ -39,23 +38,19 @@ def embeddings_path(study: Study, trial_key: str) -> Path | None:
 
 
 def first_trials(study: Study) -> list[tuple[Cell, str, dict[str, Any]]]:
-    """Of each cell and variant the first finished seed; the same seed for all variants of a cell where they share one."""
+    """Return the first finished seed of each cell and variant, if possible one that all variants of the cell share."""
     found = []
     for cell in study.cells:
-        done = {
-            variant: trials.filter(pl.col("status") == "finished")
-            for variant, trials in cell.variants.items()
-        }
-        done = {variant: trials for variant, trials in done.items() if not trials.is_empty()}
+        done = {variant: trials for variant, trials in cell.finished.items() if not trials.is_empty()}
         shared = set.intersection(*(set(trials["seed"]) for trials in done.values())) if done else set()
         for variant, trials in done.items():
-            mine = trials.filter(pl.col("seed") == min(shared)) if shared else trials
-            found.append((cell, variant, mine.row(0, named=True)))
+            chosen = trials.filter(seed=min(shared)) if shared else trials
+            found.append((cell, variant, chosen.row(0, named=True)))
     return found
 
 
 def load_trial_embeddings(study: Study) -> list[TrialEmbeddings] | None:
-    """The trials to draw; None unless the embeddings of all of them are here.
+    """Load the trials to draw; None unless the embeddings of all of them are on this machine.
 
     Raises:
         ValueError: embeddings that are not two-dimensional.
@@ -69,8 +64,8 @@ def load_trial_embeddings(study: Study) -> list[TrialEmbeddings] | None:
         embeddings = np.asarray(tensors["embeddings"], dtype=np.float64)
         if embeddings.ndim != 2 or embeddings.shape[1] != 2:
             raise ValueError(
-                f"`aggregate.parts: [embedding]` draws embeddings of width 2, {row['trial_key']} has shape "
-                f"{embeddings.shape}; set `model.embedding_dim: 2` or leave the part out"
+                f"`aggregate.parts: [embedding]` draws embeddings of width 2, got shape {embeddings.shape} of trial "
+                f"{row['trial_key']}; set `model.embedding_dim: 2` or remove this part"
             )
         found.append(
             TrialEmbeddings(cell, variant, row, embeddings, np.asarray(tensors["labels"], dtype=np.int64))
@@ -78,14 +73,6 @@ def load_trial_embeddings(study: Study) -> list[TrialEmbeddings] | None:
     return found or None
 
 
-def embedding_sentences(study: Study) -> list[str]:
-    """The numbers of the trials that the picture shows."""
-    return [
-        f"{row['dataset']} {row['backbone']} {cell.loss_text} {variant}, seed {row['seed']}: {metrics_text(row)}."
-        for cell, variant, row in first_trials(study)
-    ]
-
-
 def metrics_text(row: dict[str, Any]) -> str:
-    """OPIS and accuracy of a trial, for a title."""
+    """Return OPIS and accuracy of a trial, for a title."""
     return ", ".join(f"{metric_label(m)} {format_metric(row.get(f'test/{m}'), m)}" for m in TITLE_METRICS)

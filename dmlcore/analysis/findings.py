@@ -1,57 +1,134 @@
-"""What part `pareto` found, in sentences made from the numbers."""
+"""What the searches and the extra analyses of a study found, in sentences made from the numbers."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from dmlcore.analysis.breakpoint import MIN_SEGMENT_POINTS, RankCorrelation
+from dmlcore.analysis.columns import DIFFERENCE, Row
+from dmlcore.analysis.comparisons import comparisons
+from dmlcore.analysis.embedding import first_trials, metrics_text
+from dmlcore.analysis.margins import SELECTION_RULE, chosen_table
 from dmlcore.analysis.metric_labels import format_metric, format_percent, metric_label
 from dmlcore.analysis.relations import Relation, relations
-from dmlcore.analysis.study import Study
+from dmlcore.analysis.searches import SEARCH_METRICS, search_trials, setting_text
+from dmlcore.analysis.study import BASELINE, Study
+from dmlcore.analysis.tuned_settings import SELECTION_METRIC, chosen_study
 
 FALLS, RISES, UNCLEAR = "OPIS falls as accuracy rises", "OPIS rises with accuracy", "no clear trend"
+STATUS_WORDS = {"stopped": "stopped early", "failed": "failed", "missing": "missing"}
+MARGIN_METRICS = ("map_at_r", "opis", "opis_corrected")
+
+
+def search_sentences(study: Study) -> list[str]:
+    """Say of each search how many settings it tried, which it chose, and which the chosen one does not beat."""
+    return [_search_sentence(" ".join(names), rows) for names, rows in search_trials(study).items()]
 
 
 def pareto_sentences(study: Study) -> list[str]:
-    """What was found about "past a bend accuracy is bought with inconsistency", with the numbers."""
+    """Say what was found about "past a bend accuracy is bought with inconsistency", with the numbers."""
     return [relation_sentence(r, study.config.accuracy) for r in relations(study)]
 
 
+def margins_sentences(study: Study) -> list[str]:
+    """Say how many settings each family had, which was chosen, and how it compares with the chosen baseline."""
+    chosen = [_chosen_sentence(row) for row in chosen_table(study).to_dicts()]
+    compared = [row for row in comparisons(chosen_study(study)).to_dicts() if row["variant"] != BASELINE]
+    return [SELECTION_RULE, *chosen, *(_family_sentence(row, study.config.confidence) for row in compared)]
+
+
+def embedding_sentences(study: Study) -> list[str]:
+    """List the numbers of the trials that the picture shows."""
+    return [
+        f"{row['dataset']} {row['backbone']} {cell.loss_text} {variant}, seed {row['seed']}: {metrics_text(row)}."
+        for cell, variant, row in first_trials(study)
+    ]
+
+
+def _search_sentence(name: str, rows: Sequence[Row]) -> str:
+    status = Counter(row["status"] for row in rows)
+    ends = [f"{status[key]} {word}" for key, word in STATUS_WORDS.items() if status[key]]
+    lost = f" ({', '.join(ends)})" if ends else ""
+    chosen = "; ".join(_scored_setting(row) for row in rows if row["role"] == "chosen") or "none yet"
+    front = "; ".join(_scored_setting(row) for row in rows if row["role"] == "front")
+    kept = f" Not beaten in both objectives either: {front}." if front else ""
+    return f"Search of {name}: {len(rows)} settings tried{lost}. Chosen on validation: {chosen}.{kept}"
+
+
+def _scored_setting(row: Row) -> str:
+    scores = [f"{metric_label(m)} {format_metric(row.get(f'validation/{m}'), m)}" for m in SEARCH_METRICS]
+    return f"{setting_text(row) or 'the only one'} ({', '.join(scores)})"
+
+
 def relation_sentence(r: Relation, accuracy: str) -> str:
-    """The front, the bend and the correlations of a relation in words; what the intervals leave open stays open."""
-    who = f"{' '.join(r.group)}, {metric_label(r.metric)} against {metric_label(accuracy)} over {len(r.points)} configurations"
-    text = f"{who}: Spearman's rho {_rho(r.overall, r.confidence)}. "
+    """Word the front, the bend and the correlations of a relation; what the intervals leave open stays open."""
+    text = f"{' '.join(r.group)}, {metric_label(r.metric)} against {metric_label(accuracy)} "
+    text += f"over {len(r.points)} configurations: Spearman's rho {_rho_text(r.overall, r.confidence)}. "
     text += f"Pareto front: {len(r.front)} ({'; '.join(p.name for p in r.front)}). "
     if r.breakpoint is None or r.below is None or r.above is None:
         return text + f"Too few for a bend (it needs {MIN_SEGMENT_POINTS} on each side)."
     test = f"two segments against one line: p = {r.breakpoint.p:.3g}"
-    sides = f"rho {_rho(r.below, r.confidence)} below it and {_rho(r.above, r.confidence)} above"
+    sides = f"rho {_rho_text(r.below, r.confidence)} below it and {_rho_text(r.above, r.confidence)} above"
     at = f"{metric_label(accuracy)} {format_metric(r.breakpoint.at, accuracy)}"
     if not r.has_breakpoint:
         return text + f"No bend found ({test}); the best candidate, {at}, would have {sides}."
-    claim = f"That past a bend accuracy is bought with inconsistency {_outcome(r.below, r.above)} here."
-    return (
-        text
-        + f"Breakpoint at {at} ({test}): {sides}; {_trend(r.below)} below, {_trend(r.above)} above. {claim}"
-    )
-
-
-def _outcome(below: RankCorrelation, above: RankCorrelation) -> str:
-    trends = _trend(below), _trend(above)
-    if trends == (FALLS, RISES):
-        return "holds"
-    return "remains unclear" if UNCLEAR in trends else "does not hold"
+    below, above = _trend(r.below), _trend(r.above)
+    outcome = "holds" if (below, above) == (FALLS, RISES) else "does not hold"
+    if UNCLEAR in (below, above):
+        outcome = "remains unclear"
+    claim = f"That past a bend accuracy is bought with inconsistency {outcome} here."
+    return text + f"Breakpoint at {at} ({test}): {sides}; {below} below, {above} above. {claim}"
 
 
 def _trend(found: RankCorrelation) -> str:
-    """What the interval of rho says; unclear where it holds 0 or is not known."""
+    """Return what the interval of rho says; unclear where it includes 0 or is not known."""
     if found.low is None or found.high is None or found.low <= 0 <= found.high:
         return UNCLEAR
     return FALLS if found.high < 0 else RISES
 
 
-def _rho(found: RankCorrelation, confidence: float) -> str:
+def _rho_text(found: RankCorrelation, confidence: float) -> str:
     if found.rho is None:
         return f"unknown ({found.points} points)"
     if found.low is None or found.high is None:
         return f"{found.rho:+.2f} ({found.points} points, too few losses for an interval)"
     interval = f"{format_percent(confidence)} interval {found.low:+.2f} to {found.high:+.2f}"
     return f"{found.rho:+.2f} ({interval}, {found.points} points)"
+
+
+def _chosen_sentence(row: Mapping[str, Any]) -> str:
+    tried = row["settings/tried"]
+    text = f"{_family_name(row, row['family'])}: {tried} setting{'s' if tried != 1 else ''} tried"
+    if row["setting"] is None:
+        return f"{text}, none with all its seeds."
+    values = ", ".join(f"{metric_label(m)} {format_metric(row[f'test/{m}/mean'], m)}" for m in MARGIN_METRICS)
+    score = format_metric(row[f"{SELECTION_METRIC}/mean"], SELECTION_METRIC)
+    return f"{text}, chosen {row['setting']} (validation MAP@R {score}); test {values}."
+
+
+def _family_sentence(row: Mapping[str, Any], confidence: float) -> str:
+    name = _family_name(row, row["variant"])
+    if row["test/map_at_r/difference/mean"] is None:
+        return f"{name}: no baseline with the same seeds to compare with."
+    changes = [
+        f"{metric_label(m)} {DIFFERENCE.mean_text(row, m)} ({DIFFERENCE.range_text(row, m) or '- to -'})"
+        for m in MARGIN_METRICS
+    ]
+    return (
+        f"{name}, chosen, less {row['loss']} alone, chosen: {', '.join(changes)} "
+        f"({format_percent(confidence)} intervals of the paired differences, {row['seeds/paired']} pairs)."
+    )
+
+
+def _family_name(row: Mapping[str, Any], family: str) -> str:
+    loss = row["loss"]
+    name = (
+        f"{loss} alone"
+        if family == BASELINE
+        else f"{family} alone"
+        if loss == "none"
+        else f"{loss} + {family}"
+    )
+    return f"{row['dataset']} {row['backbone']} {name}"

@@ -1,4 +1,4 @@
-"""The protocol line that stands beside every number."""
+"""The protocol line that accompanies every number."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ import polars as pl
 from dmlcore.analysis.metric_labels import format_percent, one_line
 from dmlcore.analysis.study import Study, cached_per_study
 
-FAR_RANGE = "config/evaluation.far_range"
+FAR_RANGE_COLUMN = "config/evaluation.far_range"
+MAX_LISTED_SEEDS = 8
 
 
 def protocol_line(study: Study, dataset: str) -> str:
-    """Split, selection metric, seeds, calibration range and kind of interval behind the numbers of `dataset`."""
+    """Return split, selection metric, seeds, calibration range and kind of interval behind the numbers of `dataset`."""
     return _lines(study)[dataset]
+
+
+def protocol_text(study: Study) -> str:
+    """Return one protocol line a data set."""
+    return "\n".join(_lines(study).values())
 
 
 @cached_per_study
@@ -36,20 +42,15 @@ def _line(study: Study, dataset: str) -> str:
     )
 
 
-def protocol_text(study: Study) -> str:
-    """One protocol line a data set."""
-    return "\n".join(_lines(study).values())
-
-
 def _seeds(seeds: list[int]) -> str:
-    if len(seeds) > 8:
+    if len(seeds) > MAX_LISTED_SEEDS:
         return f"{seeds[0]} to {seeds[-1]} ({len(seeds)} of them)"
     return ", ".join(str(seed) for seed in seeds)
 
 
 def _far_range(trials: pl.DataFrame) -> str:
-    if FAR_RANGE not in trials.columns:
+    if FAR_RANGE_COLUMN not in trials.columns:
         return "not recorded"
-    ranges = sorted(set(trials[FAR_RANGE].drop_nulls()))
+    ranges = sorted(set(trials[FAR_RANGE_COLUMN].drop_nulls()))
     texts = ["FAR {:g} to {:g}".format(*json.loads(text)) for text in ranges]
     return " / ".join(texts) + " of the test negatives"

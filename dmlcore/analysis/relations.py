@@ -1,4 +1,4 @@
-"""Part `pareto`: accuracy against inconsistency over many losses: the front, the bend, the rank correlations."""
+"""The analysis `pareto`: accuracy against inconsistency over many losses: Pareto front, bend, rank correlations."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Point:
 
     @property
     def setting(self) -> str:
-        """The swept values and, if it is on, the variant."""
+        """The swept values, and the variant unless it is the baseline."""
         parts = [f"{path.rsplit('.', 1)[-1]} {value}" for path, value in self.cell.axes.items()]
         return ", ".join([*parts, *([] if self.variant == BASELINE else [self.variant])])
 
@@ -46,7 +46,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Relation:
-    """How one inconsistency goes with accuracy over the points of a (data set, backbone)."""
+    """How one inconsistency depends on accuracy over the configurations of a (data set, backbone)."""
 
     group: tuple[str, str]
     metric: str
@@ -65,11 +65,11 @@ class Relation:
 
 
 def configuration_points(study: Study) -> dict[tuple[str, str], list[Point]]:
-    """(data set, backbone) -> every configuration with a value of accuracy and of both inconsistencies."""
+    """Return (data set, backbone) -> every configuration with a value of accuracy and of both inconsistencies."""
+    names = (study.config.accuracy, *OPIS_METRICS)
     found: dict[tuple[str, str], list[Point]] = {}
     for cell in study.cells:
         for variant in cell.variants:
-            names = (study.config.accuracy, *OPIS_METRICS)
             values = {name: list(cell.values(variant, name).values()) for name in names}
             if all(values.values()):
                 metrics = {name: t_interval(values[name], study.config.confidence) for name in names}
@@ -78,51 +78,51 @@ def configuration_points(study: Study) -> dict[tuple[str, str], list[Point]]:
 
 
 def relations(study: Study) -> list[Relation]:
-    """One a (data set, backbone) and inconsistency."""
+    """Return one relation a (data set, backbone) and inconsistency."""
     return [
-        relation(place, metric, mine, study.config.accuracy, study.config.confidence)
-        for place, mine in configuration_points(study).items()
+        _relation(group, metric, points, study.config.accuracy, study.config.confidence)
+        for group, points in configuration_points(study).items()
         for metric in OPIS_METRICS
     ]
 
 
-def relation(
-    group: tuple[str, str], metric: str, mine: Sequence[Point], accuracy: str, confidence: float
+def _relation(
+    group: tuple[str, str], metric: str, points: Sequence[Point], accuracy: str, confidence: float
 ) -> Relation:
-    """The front, the bend and the rank correlations of `metric` over accuracy."""
-    x, y = np.array([p.mean(accuracy) for p in mine]), np.array([p.mean(metric) for p in mine])
-    groups = [p.cell.loss for p in mine]
-    bend = find_breakpoint(x, y, groups)
-    sides: list[RankCorrelation | None] = [None, None]
-    if bend is not None:
-        masks = (x <= bend.at, x > bend.at)
-        sides = [_part(x, y, groups, mask.tolist(), confidence) for mask in masks]
+    x, y = (np.array([p.mean(name) for p in points]) for name in (accuracy, metric))
+    losses = np.array([p.cell.loss for p in points])
+
+    def correlation(kept: NDArray[np.bool_]) -> RankCorrelation:
+        return rank_correlation(x[kept], y[kept], losses[kept].tolist(), confidence)
+
+    bend = find_breakpoint(x, y, losses.tolist())
+    below = None if bend is None else correlation(x <= bend.at)
+    above = None if bend is None else correlation(x > bend.at)
+    on_front = pareto_front(y, x)
     front = sorted(
-        (p for p, on in zip(mine, pareto_front(y, x), strict=True) if on), key=lambda p: p.mean(accuracy)
+        (p for p, best in zip(points, on_front, strict=True) if best), key=lambda p: p.mean(accuracy)
     )
-    overall = rank_correlation(x, y, groups, confidence)
-    return Relation(group, metric, mine, front, overall, bend, sides[0], sides[1], confidence)
+    overall = correlation(np.ones(len(x), dtype=bool))
+    return Relation(group, metric, points, front, overall, bend, below, above, confidence)
 
 
 def pareto_table(study: Study, found: Sequence[Relation]) -> pl.DataFrame:
-    """One row a configuration, best accuracy first.
+    """Return one row a configuration, best accuracy first.
 
-    Columns: `dataset`, `backbone`, `loss`, `axis/PATH`, `variant`, `seeds`, `converged`; `M/mean|low|high` for the accuracy
-    and both OPIS; `front/M` whether no other configuration beats it in accuracy and in M; `protocol`.
+    Columns: `dataset`, `backbone`, `loss`, `axis/PATH`, `variant`, `seeds`, `converged`; `M/mean|low|high` for the
+    accuracy and both OPIS; `protocol`; `front/M` whether no other configuration beats it in accuracy and in M.
     """
     accuracy, rows = study.config.accuracy, []
     fronts = {(r.group, r.metric): {id(p) for p in r.front} for r in found}
-    for mine in {r.group: r.points for r in found}.values():
-        for point in sorted(mine, key=lambda p: -p.mean(accuracy)):
-            rows.append(
-                _row(study, point)
-                | {f"front/{m}": id(point) in fronts[_place(point), m] for m in OPIS_METRICS}
-            )
+    for group, points in {r.group: r.points for r in found}.items():
+        for point in sorted(points, key=lambda p: -p.mean(accuracy)):
+            on_front = {f"front/{m}": id(point) in fronts[group, m] for m in OPIS_METRICS}
+            rows.append(_point_row(study, point) | on_front)
     return pl.DataFrame(rows, infer_schema_length=None, schema=None if rows else {"dataset": pl.String})
 
 
 def bend_table(found: Sequence[Relation]) -> pl.DataFrame:
-    """One row a (data set, backbone) and inconsistency.
+    """Return one row a (data set, backbone) and inconsistency.
 
     Columns: `dataset`, `backbone`, `metric`, `points`, `losses`, `front` (its size), `spearman`, `.../low`, `.../high`;
     of the best two segments `bend` (accuracy at which they meet), `bend/p`, `bend/found`, `SIDE/slope`, `SIDE/points`,
@@ -132,57 +132,36 @@ def bend_table(found: Sequence[Relation]) -> pl.DataFrame:
     return pl.DataFrame(rows, infer_schema_length=None, schema=None if rows else {"dataset": pl.String})
 
 
-def _part(x: Any, y: Any, groups: Sequence[str], mask: Sequence[bool], confidence: float) -> RankCorrelation:
-    kept = [group for group, inside in zip(groups, mask, strict=True) if inside]
-    return rank_correlation(x[mask], y[mask], kept, confidence)
-
-
-def _place(point: Point) -> tuple[str, str]:
-    return point.cell.dataset, point.cell.backbone
-
-
-def _row(study: Study, point: Point) -> dict[str, Any]:
+def _point_row(study: Study, point: Point) -> dict[str, Any]:
     cell = point.cell
     row: dict[str, Any] = {"dataset": cell.dataset, "backbone": cell.backbone, "loss": cell.loss}
-    row |= {f"axis/{path}": None if value is None else str(value) for path, value in cell.axes.items()}
-    row |= {"variant": point.variant, "seeds": point.metrics[study.config.accuracy].seeds}
+    row |= {**cell.axis_columns, "variant": point.variant}
+    row |= {"seeds": point.metrics[study.config.accuracy].seeds}
     row["converged"] = count_converged(cell, point.variant)
     for metric, found in point.metrics.items():
-        row |= {f"{metric}/mean": found.mean, f"{metric}/low": found.low, f"{metric}/high": found.high}
+        row |= found.columns(metric)
     return row | {"protocol": protocol_line(study, cell.dataset)}
 
 
 def _bend_row(r: Relation) -> dict[str, Any]:
-    losses = len({p.cell.loss for p in r.points})
+    bend = r.breakpoint
     row: dict[str, Any] = {"dataset": r.group[0], "backbone": r.group[1], "metric": r.metric}
-    row |= {
-        "points": len(r.points),
-        "losses": losses,
-        "front": len(r.front),
-        **_correlation("spearman", r.overall),
-    }
-    row |= {
-        "bend": r.breakpoint and r.breakpoint.at,
-        "bend/p": r.breakpoint and r.breakpoint.p,
-        "bend/found": r.has_breakpoint,
-    }
+    row |= {"points": len(r.points), "losses": len({p.cell.loss for p in r.points}), "front": len(r.front)}
+    row |= _correlation_columns("spearman", r.overall)
+    row |= {"bend": bend and bend.at, "bend/p": bend and bend.p, "bend/found": r.has_breakpoint}
     for i, (side, found) in enumerate((("below", r.below), ("above", r.above))):
-        row |= {
-            f"{side}/slope": r.breakpoint and r.breakpoint.slopes[i],
-            f"{side}/points": found and found.points,
-        }
-        row |= _correlation(f"{side}/spearman", found)
+        row |= {f"{side}/slope": bend and bend.slopes[i], f"{side}/points": found and found.points}
+        row |= _correlation_columns(f"{side}/spearman", found)
     return row
 
 
-def _correlation(name: str, found: RankCorrelation | None) -> dict[str, float | None]:
-    if found is None:
-        return dict.fromkeys((name, f"{name}/low", f"{name}/high"))
-    return {name: found.rho, f"{name}/low": found.low, f"{name}/high": found.high}
+def _correlation_columns(name: str, found: RankCorrelation | None) -> dict[str, float | None]:
+    parts = (None, None, None) if found is None else (found.rho, found.low, found.high)
+    return dict(zip((name, f"{name}/low", f"{name}/high"), parts, strict=True))
 
 
 def pareto_front(cost: ArrayLike, gain: ArrayLike) -> NDArray[np.bool_]:
-    """Which points no other point dominates; O(n log n).
+    """Return which points no other point dominates; O(n log n).
 
     A point dominates another if its cost is not higher, its gain not lower, and one of the two strictly better. Equal
     points do not dominate each other, so both stay.
@@ -200,7 +179,7 @@ def pareto_front(cost: ArrayLike, gain: ArrayLike) -> NDArray[np.bool_]:
     c, g = np.asarray(cost, dtype=float), np.asarray(gain, dtype=float)
     if not (np.isfinite(c).all() and np.isfinite(g).all()):
         raise ValueError("cost and gain must be finite; leave out points without a value")
-    order = np.lexsort((-g, c))
+    order = np.lexsort((-g, c))  # by rising cost, of equal costs the highest gain first
     front = np.zeros(len(c), dtype=bool)
     best, best_cost = -np.inf, np.nan
     for i in order:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from scipy import special
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds with its interval; None where the seeds are too few."""
+class Estimate(NamedTuple):
+    """A mean over seeds with its interval; None where there are too few seeds."""
 
     mean: float | None
     low: float | None
@@ -26,28 +25,34 @@ class Estimate:
             return None
         return (self.high - self.low) / 2
 
+    def columns(self, name: str) -> dict[str, float | None]:
+        """Return the mean and the interval as columns of a table: `NAME/mean`, `NAME/low`, `NAME/high`."""
+        return {f"{name}/mean": self.mean, f"{name}/low": self.low, f"{name}/high": self.high}
 
-@dataclass(frozen=True)
-class PairedDifference:
-    """Variant minus `baseline` over the seeds that finished in both."""
 
+NO_ESTIMATE = Estimate(None, None, None, None, 0)
+
+
+class PairedDifference(NamedTuple):
+    """Variant minus baseline over the seeds that finished in both."""
+
+    values: Sequence[float]
+    """One a seed, by seed."""
     difference: Estimate
     relative: float | None
     """mean(difference) / mean(baseline) over the pairs; None without pairs or where mean(baseline) is not above 0."""
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard deviation (n - 1) of [n >= 1] finite values; of one value the deviation is 0.
-
-    Sums are exact (`math.fsum`), and for the few seeds of a configuration faster than an array's.
-    """
+    """Return mean and standard deviation (n - 1) of [n >= 1] finite values; the deviation of one value is 0."""
+    # `math.fsum` is exact, and for the few seeds of a configuration faster than a numpy array
     mean = math.fsum(values) / len(values)
     squares = math.fsum((value - mean) ** 2 for value in values)
     return mean, math.sqrt(squares / max(len(values) - 1, 1))
 
 
 def t_interval(values: Sequence[float], confidence: float) -> Estimate:
-    """Mean and two-sided t-interval of independent `values`, one a seed.
+    """Return mean and two-sided t-interval of independent `values`, one a seed.
 
     Formula: mean +- t * s / sqrt(n), where s^2 = sum (x - mean)^2 / (n - 1) and t is the (1 + confidence) / 2 quantile
     of Student's t with n - 1 degrees of freedom.
@@ -61,12 +66,12 @@ def t_interval(values: Sequence[float], confidence: float) -> Estimate:
     """
     n = len(values)
     if n == 0:
-        return Estimate(None, None, None, None, 0)
+        return NO_ESTIMATE
     mean, deviation = mean_and_deviation(values)
     if n == 1:
         return Estimate(mean, None, None, None, 1)
     error = deviation / math.sqrt(n)
-    # Student's quantile itself: `stats.t.ppf` takes a hundred times as long for one number
+    # `stats.t.ppf` checks its arguments for a hundred times as long, and a large study has 10,000 intervals
     half = float(special.stdtrit(n - 1, (1 + confidence) / 2)) * error
     return Estimate(mean, mean - half, mean + half, error, n)
 
@@ -74,10 +79,10 @@ def t_interval(values: Sequence[float], confidence: float) -> Estimate:
 def paired_difference(
     baseline: Mapping[int, float], variant: Mapping[int, float], confidence: float
 ) -> PairedDifference:
-    """Difference variant - baseline over the seeds present in both.
+    """Estimate variant - baseline over the seeds present in both.
 
-    Formula: `t_interval` of the d_s = variant_s - off_s. That it leaves out 0 is the same as a paired t-test with
-    p < 1 - confidence. Relative change: mean(d) / mean(off_s), over the same seeds.
+    Formula: `t_interval` of d_s = variant_s - baseline_s. It leaves out 0 exactly when a paired t-test has
+    p < 1 - confidence. Relative change: mean(d) / mean(baseline_s), over the same seeds.
 
     Args:
         baseline: seed -> value.
@@ -85,8 +90,8 @@ def paired_difference(
         confidence: level of the interval, in (0, 1).
     """
     seeds = sorted(baseline.keys() & variant.keys())
-    difference = t_interval([variant[s] - baseline[s] for s in seeds], confidence)
-    base = t_interval([baseline[s] for s in seeds], confidence).mean
-    if base is None or difference.mean is None or base <= 0:
-        return PairedDifference(difference, None)
-    return PairedDifference(difference, difference.mean / base)
+    values = [variant[s] - baseline[s] for s in seeds]
+    difference = t_interval(values, confidence)
+    if difference.mean is None or (base := mean_and_deviation([baseline[s] for s in seeds])[0]) <= 0:
+        return PairedDifference(values, difference, None)
+    return PairedDifference(values, difference, difference.mean / base)

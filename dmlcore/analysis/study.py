@@ -1,10 +1,10 @@
-"""The results of a study as its cells: one a (data set, backbone, loss, swept axes), each with its variants."""
+"""The results of a study, grouped into cells: a cell is a (data set, backbone, loss, swept axes) with its variants."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
 from pathlib import Path
@@ -19,10 +19,8 @@ BASELINE = "baseline"
 CELL_COLUMNS = ("dataset", "backbone", "loss")
 REQUIRED_COLUMNS = ("trial_key", "status", "error", *CELL_COLUMNS, "variant", "seed")
 NON_AXIS_COLUMNS = ("config/seed", "config/regularizers")
-
-
 SEARCH_PREFIX = "search/"
-"""Columns of what a search varied: dotted config path -> value."""
+"""Of the columns that a search varied: `search/PATH` is the value at a dotted config path."""
 
 
 @dataclass(frozen=True)
@@ -46,31 +44,34 @@ class Cell:
         """The loss, with the swept axes where there are any."""
         return ", ".join(part for part in (self.loss, self.axes_text) if part)
 
-    def values(self, variant: str, metric: str) -> Mapping[int, float]:
-        """Seed -> finite value of `metric` (a column) over the finished trials of `variant`."""
-        if (variant, metric) not in self._values:
-            self._values[variant, metric] = self._read(variant, metric)
-        return self._values[variant, metric]
+    @property
+    def axis_columns(self) -> dict[str, str | None]:
+        """The swept axes as columns of a table: `axis/PATH` -> the value as text."""
+        return {f"axis/{path}": None if value is None else str(value) for path, value in self.axes.items()}
 
-    def _read(self, variant: str, metric: str) -> dict[int, float]:
-        done = self.finished.get(variant)
-        if done is None or metric not in done.columns:
-            return {}
-        pairs = zip(done["seed"].to_list(), done[metric].to_list(), strict=True)
-        return {s: float(v) for s, v in pairs if v is not None and math.isfinite(v)}
+    def values(self, variant: str, metric: str) -> Mapping[int, float]:
+        """Return seed -> finite value of `metric` (a column) over the finished trials of `variant`."""
+        if (variant, metric) not in self._values:
+            done = self.finished.get(variant)
+            found: dict[int, float] = {}
+            if done is not None and metric in done.columns:
+                pairs = zip(done["seed"].to_list(), done[metric].to_list(), strict=True)
+                found = {s: float(v) for s, v in pairs if v is not None and math.isfinite(v)}
+            self._values[variant, metric] = found
+        return self._values[variant, metric]
 
     @cached_property
     def _values(self) -> dict[tuple[str, str], dict[int, float]]:
-        """What was read before: tables and plots ask for the same."""
+        """What `values` has read: tables, plots and sentences ask for the same columns."""
         return {}
 
     @cached_property
     def finished(self) -> dict[str, pl.DataFrame]:
         """The finished trials of each variant."""
-        return {variant: _finished(trials) for variant, trials in self.variants.items()}
+        return {variant: trials.filter(status="finished") for variant, trials in self.variants.items()}
 
     def pooled(self, metric: str) -> dict[int, float]:
-        """Seed -> value of a `metric` that does not depend on the variant (`untrained/...`), from whichever variant has it."""
+        """Return seed -> value of a `metric` that no variant changes (`untrained/...`), from any that has it."""
         merged: dict[int, float] = {}
         for variant in reversed(list(self.variants)):
             merged.update(self.values(variant, metric))
@@ -79,19 +80,19 @@ class Cell:
 
 @dataclass(frozen=True)
 class Study:
-    """All that `aggregate` reads."""
+    """The results of a study: all that `aggregate` reads."""
 
     trials: pl.DataFrame
     datasets: Mapping[str, Mapping[str, Any]]
     config: AggregateConfig = field(default_factory=AggregateConfig)
     storage: Path | None = None
-    """Where the sweep keeps checkpoints and embeddings, for the parts that draw them."""
+    """The folder of checkpoints and embeddings of the sweep, for the figures that draw them."""
     prepared: Path | None = None
     """The folder of prepared data sets, for the page's images."""
     records: Path | None = None
     """The folder of trial records, for the versions that the page names."""
     searched: pl.DataFrame | None = None
-    """What a search tried and did not choose: in no comparison, as are all trials that were stopped early."""
+    """Trials of settings that a search tried and did not choose; they are in no comparison."""
 
     def __post_init__(self) -> None:
         _check_columns(self.trials, self.config)
@@ -102,13 +103,11 @@ class Study:
         """Every cell of the plan, sorted by its names and axes."""
         axes = swept_axes(self.trials)
         keys = [*CELL_COLUMNS, *axes]
-        parts = self.trials.sort([*keys, "variant", "seed"], nulls_last=True).partition_by(
-            [*keys, "variant"], maintain_order=True
-        )
-        places: dict[tuple[Any, ...], list[pl.DataFrame]] = {}
-        for part in parts:
-            places.setdefault(tuple(part[key][0] for key in keys), []).append(part)
-        return [_cell(place, axes) for place in places.values()]
+        trials = self.trials.sort([*keys, "variant", "seed"], nulls_last=True)
+        groups: dict[tuple[Any, ...], list[pl.DataFrame]] = {}
+        for variant_trials in trials.partition_by([*keys, "variant"], maintain_order=True):
+            groups.setdefault(tuple(variant_trials[key][0] for key in keys), []).append(variant_trials)
+        return [_cell(group, axes) for group in groups.values()]
 
     @property
     def variants(self) -> list[str]:
@@ -116,34 +115,38 @@ class Study:
         return _baseline_first(self.trials["variant"].unique().to_list())
 
     def raw_pixels(self, dataset: str, metric: str) -> float | None:
-        """`metric` (such as `opis`) of the raw pixels of `dataset` on its test split, where it was measured."""
+        """Return `metric` (such as `opis`) of the raw pixels of `dataset` on its test split; None if not measured."""
         return self.datasets[dataset].get("raw_pixels", {}).get(f"test/{metric}")
 
 
 def cached_per_study(function: Callable[[Study], T]) -> Callable[[Study], T]:
-    """Keep what `function` gives with the study, which does not change."""
+    """Cache the result of `function` in the study, which is immutable."""
 
+    # `functools.cache` would need a hash of the study and would keep it alive after its last use
     @wraps(function)
-    def kept(study: Study) -> T:
-        found: dict[Callable[[Study], Any], Any] = study.__dict__.setdefault("_kept", {})
-        if function not in found:
-            found[function] = function(study)
-        result: T = found[function]
+    def cached(study: Study) -> T:
+        results: dict[Callable[[Study], Any], Any] = study.__dict__.setdefault("_results", {})
+        if function not in results:
+            results[function] = function(study)
+        result: T = results[function]
         return result
 
-    return kept
+    return cached
 
 
 def read_study(
     folder: Path, config: AggregateConfig, storage: str | None = None, prepared: Path | None = None
 ) -> Study:
-    """The results that the sweep stage left in `folder`/results.
+    """Read the results that the sweep stage wrote to `folder`/results.
 
     Args:
         folder: of the study.
         config: its `aggregate` section.
         storage: as in its params, relative to `folder`.
         prepared: the folder of prepared data sets.
+
+    Raises:
+        ValueError: a search has not chosen a setting yet; a column, metric or data set is missing.
     """
     results = folder / "results"
     trials, searched = _without_searched(pl.read_parquet(results / "trials.parquet"))
@@ -160,19 +163,23 @@ def read_study(
 
 
 def _without_searched(trials: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame | None]:
+    """Separate the trials to compare from those of settings that a search did not choose."""
     if "role" not in trials.columns:
         return trials, None
     chosen = trials.filter(role="chosen")
     if chosen.is_empty():
         raise ValueError(
-            f"a search must have chosen a setting before there is anything to compare; {trials.height} were tried: "
-            "go on with `dvc repro`"
+            "nothing to compare: the search has not chosen a setting yet "
+            f"({trials.height} were tried); resume it with `dvc repro`"
         )
     return chosen, trials.filter(pl.col("role") != "chosen")
 
 
 def swept_axes(trials: pl.DataFrame) -> dict[str, str]:
-    """Config column -> dotted path, of what varies within a (data set, backbone, loss) besides variant, seed and search."""
+    """Return config column -> dotted path of what varies within a (data set, backbone, loss).
+
+    Variants, seeds and what a search varied are no axes.
+    """
     searched = {
         f"config/{c.removeprefix(SEARCH_PREFIX)}" for c in trials.columns if c.startswith(SEARCH_PREFIX)
     }
@@ -182,27 +189,22 @@ def swept_axes(trials: pl.DataFrame) -> dict[str, str]:
     return {c: c.removeprefix("config/") for c in columns if (counts[c] > 1).any()}
 
 
-def _cell(parts: list[pl.DataFrame], axes: Mapping[str, str]) -> Cell:
-    """The cell of the trials of each of its variants."""
-    first = {name: parts[0][name][0] for name in (*CELL_COLUMNS, *axes)}
-    by_variant = {part["variant"][0]: part for part in parts}
-    variants = {variant: by_variant[variant] for variant in _baseline_first(list(by_variant))}
-    for variant, rows in variants.items():
-        if rows["seed"].n_unique() < rows.height:
+def _cell(group: list[pl.DataFrame], axes: Mapping[str, str]) -> Cell:
+    """Make the cell of the trials of each of its variants."""
+    first = {name: group[0][name][0] for name in (*CELL_COLUMNS, *axes)}
+    by_variant = {trials["variant"][0]: trials for trials in group}
+    variants = {variant: by_variant[variant] for variant in _baseline_first(by_variant)}
+    for variant, trials in variants.items():
+        if trials["seed"].n_unique() < trials.height:
             raise ValueError(
-                f"a (data set, backbone, loss, axes, variant) must have each seed once, got {rows['seed'].to_list()} "
-                f"for {[first[c] for c in CELL_COLUMNS]}, variant {variant!r}: {rows['trial_key'].to_list()}"
+                f"a (data set, backbone, loss, axes, variant) must have each seed once, got {trials['seed'].to_list()} "
+                f"for {[first[c] for c in CELL_COLUMNS]}, variant {variant!r}: {trials['trial_key'].to_list()}"
             )
     values = {path: first[c] for c, path in axes.items()}
     return Cell(first["dataset"], first["backbone"], first["loss"], values, variants)
 
 
-def _finished(trials: pl.DataFrame) -> pl.DataFrame:
-    done = trials["status"] == "finished"
-    return trials if done.all() else trials.filter(done)
-
-
-def _baseline_first(variants: list[str]) -> list[str]:
+def _baseline_first(variants: Iterable[str]) -> list[str]:
     return sorted(variants, key=lambda variant: (variant != BASELINE, variant))
 
 

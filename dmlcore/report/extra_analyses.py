@@ -6,13 +6,18 @@ from pathlib import Path
 
 import polars as pl
 import polars.selectors as cs
+from matplotlib.figure import Figure
 
-from dmlcore.analysis.embedding import embedding_sentences, load_trial_embeddings
-from dmlcore.analysis.findings import pareto_sentences
-from dmlcore.analysis.margins import chosen_table, margins_sentences, margins_table
+from dmlcore.analysis.embedding import load_trial_embeddings
+from dmlcore.analysis.findings import (
+    embedding_sentences,
+    margins_sentences,
+    pareto_sentences,
+    search_sentences,
+)
+from dmlcore.analysis.margins import chosen_table, margins_table
 from dmlcore.analysis.metric_labels import SIGNIFICANT_DIGITS
 from dmlcore.analysis.relations import bend_table, pareto_table, relations
-from dmlcore.analysis.searches import search_sentences
 from dmlcore.analysis.study import Study
 from dmlcore.analysis.tuned_settings import chosen_study
 from dmlcore.core.io import write_atomically
@@ -23,28 +28,28 @@ from dmlcore.report.figures.pareto import pareto_figure
 
 
 def write_extra_analyses(study: Study, folder: Path) -> None:
-    """Write the files of each part of `aggregate.parts` into `folder`.
+    """Write the files of each analysis of `aggregate.parts` into `folder`.
 
     `pareto`: pareto.csv, bend.csv, pareto.png. `margins`: margins.csv, chosen.csv, margins.png. `embedding`:
-    embedding.png, where the stored embeddings are on this machine; else an earlier picture stays as it is.
+    embedding.png if the stored embeddings are on this machine; else an earlier picture is kept.
     """
     for part in study.config.parts:
         WRITERS[part](study, folder)
 
 
 def analysis_sentences(study: Study) -> list[str]:
-    """What the searches and the parts of the study found, with the numbers."""
+    """Return what the searches and the extra analyses of the study found, with the numbers."""
     found = [sentence for part in study.config.parts for sentence in SENTENCES[part](study)]
     return search_sentences(study) + found
 
 
 def displayed_study(study: Study) -> Study:
-    """What tables and plots compare: all of it, or the chosen settings alone where part `margins` chooses."""
+    """Return what tables and plots compare: all of it, or the chosen settings alone where part `margins` chooses."""
     return chosen_study(study) if "margins" in study.config.parts else study
 
 
 def csv_text(table: pl.DataFrame) -> str:
-    """The table as CSV, floats to 6 significant digits, null as an empty field."""
+    """Return the table as CSV, floats to 6 significant digits, null as an empty field."""
     return table.with_columns(cs.float().round_sig_figs(SIGNIFICANT_DIGITS)).write_csv()
 
 
@@ -52,17 +57,13 @@ def _write_pareto(study: Study, folder: Path) -> None:
     found = relations(study)
     write_atomically(folder / "pareto.csv", csv_text(pareto_table(study, found)))
     write_atomically(folder / "bend.csv", csv_text(bend_table(found)))
-    write_atomically(
-        folder / "pareto.png", png_bytes(pareto_figure(study, found), study.config.figure.dots_per_inch)
-    )
+    _write_png(study, folder / "pareto.png", pareto_figure(study, found))
 
 
 def _write_margins(study: Study, folder: Path) -> None:
     write_atomically(folder / "margins.csv", csv_text(margins_table(study)))
     write_atomically(folder / "chosen.csv", csv_text(chosen_table(study)))
-    write_atomically(
-        folder / "margins.png", png_bytes(heat_map_figure(study), study.config.figure.dots_per_inch)
-    )
+    _write_png(study, folder / "margins.png", heat_map_figure(study))
 
 
 def _write_embedding(study: Study, folder: Path) -> None:
@@ -73,9 +74,11 @@ def _write_embedding(study: Study, folder: Path) -> None:
             "the sweep stage writes them"
         )
         return
-    write_atomically(
-        folder / "embedding.png", png_bytes(embedding_figure(study, drawn), study.config.figure.dots_per_inch)
-    )
+    _write_png(study, folder / "embedding.png", embedding_figure(study, drawn))
+
+
+def _write_png(study: Study, path: Path, figure: Figure) -> None:
+    write_atomically(path, png_bytes(figure, study.config.figure.dots_per_inch))
 
 
 WRITERS = {"pareto": _write_pareto, "margins": _write_margins, "embedding": _write_embedding}

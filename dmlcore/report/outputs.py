@@ -1,9 +1,9 @@
-"""The files of the `aggregate` stage: each whole or not at all, the same input giving the same bytes."""
+"""Write the files of the `aggregate` stage, each atomically; the same input gives the same bytes."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ from dmlcore.analysis.baselines import baselines
 from dmlcore.analysis.comparisons import comparisons
 from dmlcore.analysis.metric_labels import METRICS, round_significant
 from dmlcore.analysis.paired_tests import overall_tests
-from dmlcore.analysis.statistics import t_interval
-from dmlcore.analysis.study import Study
+from dmlcore.analysis.statistics import mean_and_deviation
+from dmlcore.analysis.study import Cell, Study
 from dmlcore.core.io import write_atomically
 from dmlcore.metrics.plot import png_bytes
 from dmlcore.report.extra_analyses import csv_text, displayed_study, write_extra_analyses
@@ -23,7 +23,7 @@ from dmlcore.report.html.page import report_html
 
 
 def write_results(study: Study, folder: Path) -> None:
-    """Write the tables and plots of a study into `folder`, and those of its parts (`write_extra_analyses`).
+    """Write the tables and plots of a study into `folder`, and those of its extra analyses.
 
     baselines.csv, comparisons.csv and metrics.json hold every setting; tradeoff.png and utility_curves.png what
     `displayed_study` shows; convergence.png every trial. report.html is the page with all of it.
@@ -44,31 +44,31 @@ def write_results(study: Study, folder: Path) -> None:
 
 
 def metrics_summary(study: Study) -> dict[str, Any]:
-    """For `dvc metrics`: trials by status; the signed-rank test of each metric over all comparisons (`overall_tests`);
-    data set -> backbone -> loss -> variant -> mean over finished seeds."""
-    counts = study.trials["status"].value_counts().sort("status")
-    summary: dict[str, Any] = {}
-    for cell in study.cells:
-        place = summary.setdefault(cell.dataset, {}).setdefault(cell.backbone, {})
-        place[cell.loss_text] = {
-            variant: {f"test/{m}": _mean(cell.values(variant, f"test/{m}")) for m in METRICS}
-            for variant in cell.variants
-        }
-    return {"trials": dict(counts.iter_rows()), "overall": _overall(study), "datasets": summary}
+    """Return the content of metrics.json, for `dvc metrics`.
 
-
-def _overall(study: Study) -> dict[str, Any]:
-    found = overall_tests(comparisons(study).to_dicts(), tuple(METRICS))
-    return {
+    Trials by status; of each metric the signed-rank test over all comparisons (`overall_tests`); data set ->
+    backbone -> loss -> variant -> mean over finished seeds.
+    """
+    overall = {
         f"test/{metric}": {
             "comparisons": test.comparisons,
             "median_difference": round_significant(test.median),
             "wilcoxon_p": round_significant(test.p_value),
             "note": test.note,
         }
-        for metric, test in found.items()
+        for metric, test in overall_tests(comparisons(study).to_dicts(), tuple(METRICS)).items()
     }
+    means: dict[str, Any] = {}
+    for cell in study.cells:
+        losses = means.setdefault(cell.dataset, {}).setdefault(cell.backbone, {})
+        losses[cell.loss_text] = {
+            variant: {f"test/{m}": _mean(cell, variant, f"test/{m}") for m in METRICS}
+            for variant in cell.variants
+        }
+    counts = dict(sorted(Counter(study.trials["status"]).items()))
+    return {"trials": counts, "overall": overall, "datasets": means}
 
 
-def _mean(values: Mapping[int, float]) -> float | None:
-    return round_significant(t_interval(list(values.values()), 0.95).mean)
+def _mean(cell: Cell, variant: str, metric: str) -> float | None:
+    values = list(cell.values(variant, metric).values())
+    return round_significant(mean_and_deviation(values)[0]) if values else None

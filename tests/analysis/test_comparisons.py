@@ -54,7 +54,9 @@ def test_unfinished_trials_are_counted_and_named() -> None:
     (row,) = comparisons(study(found)).to_dicts()
     counts = [row[f"seeds/{name}"] for name in ("planned", "baseline", "variant", "paired")]
     assert counts == [3, 2, 2, 1]
-    assert row["status"] == f"off: seed 1 failed (ValueError: loss is NaN at step 3); {TCM}: seed 2 missing"
+    assert (
+        row["status"] == f"baseline: seed 1 failed (ValueError: loss is NaN at step 3); {TCM}: seed 2 missing"
+    )
     assert row["test/opis/difference/mean"] is not None
     assert row["test/opis/difference/low"] is None
 
@@ -76,7 +78,7 @@ def test_a_metric_that_some_seeds_lack_is_noted() -> None:
     found[0]["test/opis_corrected"] = None
     found[1]["test/opis_corrected"] = math.nan
     (row,) = comparisons(study(found)).to_dicts()
-    assert "off: test/opis_corrected of 1 of 3 seeds" in row["status"]
+    assert "baseline: test/opis_corrected of 1 of 3 seeds" in row["status"]
     assert row["test/opis_corrected/difference/mean"] == pytest.approx(
         found[5]["test/opis_corrected"] - found[2]["test/opis_corrected"]
     )

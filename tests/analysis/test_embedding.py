@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmlcore.analysis.embedding import embedding_sentences, load_trial_embeddings
+from dmlcore.analysis.embedding import load_trial_embeddings
+from dmlcore.analysis.findings import embedding_sentences
 from dmlcore.metrics.evaluation import evaluate
 from dmlcore.report.figures.embedding import class_colours, embedding_figure, spread
 from dmlcore.report.outputs import write_results

@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 from matplotlib.patches import Rectangle
 
-from dmlcore.analysis.margins import chosen_table, margins_sentences, margins_table
+from dmlcore.analysis.findings import margins_sentences
+from dmlcore.analysis.margins import chosen_table, margins_table
 from dmlcore.analysis.tuned_settings import best_setting, chosen_study, regularizer_family, tuned_settings
 from dmlcore.report.figures.heat_maps import grid_values, heat_map_figure
 from tests.analysis.studies import as_study, margins_rows, margins_study
@@ -108,7 +109,7 @@ def test_the_grid_has_each_value_in_its_cell_and_frames_the_choice() -> None:
         assert frame.get_xy() == (0.5, 0.5)
     shown = [float(text.get_text()) for text in panels[6].texts]
     assert shown == pytest.approx(expected.ravel(), abs=6e-4)
-    assert panels[6].get_title() == "test MAP@R\nbase: 0.303"
+    assert panels[6].get_title() == "test MAP@R\nbaseline: 0.303"
 
 
 def test_a_lost_cell_of_the_grid_is_a_dash() -> None:

@@ -17,7 +17,7 @@ from dmlcore.analysis.paired_tests import (
     hedges_g,
     holm,
     overall_test,
-    paired_test,
+    paired_tests,
     seeds_needed,
 )
 from dmlcore.report.outputs import metrics_summary
@@ -26,7 +26,7 @@ from tests.analysis.synthetic import TCM, rows, study
 
 def test_the_paired_t_test_is_the_textbook_one():
     """Differences 1, 2, 3: t = 2 / (1 / sqrt 3) = 2 sqrt 3 on 2 degrees of freedom; p = 1 - t / sqrt(t^2 + 2) there."""
-    found = paired_test([1.0, 2.0, 3.0])
+    (found,) = paired_tests([[1.0, 2.0, 3.0]])
     t = 2.0 * math.sqrt(3.0)
     assert found.p_value == pytest.approx(1.0 - t / math.sqrt(t**2 + 2.0))
     assert cohen_d([1.0, 2.0, 3.0]) == pytest.approx(2.0)
@@ -49,7 +49,7 @@ def test_hedges_g_has_no_bias_in_small_samples():
 
 @pytest.mark.parametrize("values", [[], [0.3], [0.5, 0.5], [0.0, 0.0, 0.0]])
 def test_too_few_or_equal_differences_have_no_test(values):
-    found = paired_test(values)
+    (found,) = paired_tests([values])
     assert (found.p_value, found.effect_size, found.seeds_needed) == (None, None, None)
 
 

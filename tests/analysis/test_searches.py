@@ -8,11 +8,11 @@ import polars as pl
 import pytest
 
 from dmlcore.analysis.comparisons import comparisons
-from dmlcore.analysis.searches import search_sentences
+from dmlcore.analysis.findings import search_sentences
 from dmlcore.analysis.study import read_study
 from dmlcore.config.report import AggregateConfig
 from dmlcore.report.html.page import report_html
-from dmlcore.report.html.searches import search_table
+from dmlcore.report.html.trials import search_table
 from dmlcore.report.outputs import metrics_summary
 from dmlcore.report.text.tables import markdown_table
 from tests.analysis.synthetic import dataset_info, table, trial, unfinished
@@ -68,7 +68,7 @@ def test_the_sentences_say_what_was_tried_and_chosen(folder):
     baseline, tcm = search_sentences(study)
     best = searched("tcm", 2, "chosen", 0)["validation/map_at_r"]
     assert baseline.startswith(
-        "Search of glyphs resnet10 smooth_ap off: 4 settings tried (1 stopped early). Chosen on"
+        "Search of glyphs resnet10 smooth_ap baseline: 4 settings tried (1 stopped early). Chosen on"
     )
     assert f"Chosen on validation: learning_rate=0.005, positive_margin=0.9 (MAP@R {best:.4f}, OPIS " in tcm
     assert "Not beaten in both objectives either: learning_rate=0.04, positive_margin=0.9 (" in tcm

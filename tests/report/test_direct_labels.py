@@ -1,4 +1,4 @@
-"""Names beside marks: the array form of what a place costs against a loop, and that names keep clear of each other."""
+"""Names next to points: the cost of a place as arrays against a loop, and that names keep clear of each other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dmlcore.report.figures.labels import RINGS, _candidates, _costs, place_labe
 
 
 def cost(box, ring, taken, frame, scale):
-    """Naive twin, one box: area covered in square points, 100 a point outside the frame, 0.2 a point of distance."""
+    """Naive loop for one box: area covered in square points, 100 a point outside the frame, 0.2 a point of distance."""
     covered = 0.0
     for other in taken:
         width = min(box[2], other[2]) - max(box[0], other[0])
@@ -32,7 +32,7 @@ def test_costs_are_those_of_a_loop():
     np.testing.assert_allclose(_costs(boxes, rings, taken, frame, 1.4), expected, rtol=1e-12)
 
 
-def test_candidates_lie_around_the_mark_the_nearest_first():
+def test_candidates_surround_the_point_the_nearest_first():
     at, size = np.array([100.0, 200.0]), np.array([30.0, 8.0])
     boxes, rings = _candidates(at, size, 2.0)
     np.testing.assert_allclose(boxes[:, 2:] - boxes[:, :2], np.tile(size, (len(boxes), 1)))
@@ -44,17 +44,17 @@ def test_candidates_lie_around_the_mark_the_nearest_first():
     assert (gaps <= 2.0 * rings + 1e-9).all()
 
 
-def test_names_of_marks_that_lie_close_do_not_cover_each_other_nor_the_marks():
+def test_names_of_close_points_do_not_cover_each_other_nor_the_points():
     with house_style():
         figure = new_figure(6, 4)
         ax = figure.subplots()
-        marks = np.array([[0.5, 0.5], [0.52, 0.5], [0.5, 0.53], [0.54, 0.54]])
-        ax.plot(*marks.T, "o")
+        points = np.array([[0.5, 0.5], [0.52, 0.5], [0.5, 0.53], [0.54, 0.54]])
+        ax.plot(*points.T, "o")
         ax.set(xlim=(0, 1), ylim=(0, 1))
         settle_layout(figure)
         names = [f"a loss {number}" for number in range(4)]
-        place_labels(figure, ax, names, marks, marks, ["#000000"] * 4)
+        place_labels(figure, ax, names, points, points, ["#000000"] * 4)
     boxes = [text.get_window_extent() for text in ax.texts]
     assert [text.get_text() for text in ax.texts] != []
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
-    assert not any(box.contains(*dot) for box in boxes for dot in ax.transData.transform(marks))
+    assert not any(box.contains(*dot) for box in boxes for dot in ax.transData.transform(points))

@@ -49,7 +49,7 @@ def test_a_part_writes_its_files_the_same_each_time(tmp_path: Path, part: str, f
 def test_the_summary_has_the_sentences_and_only_the_chosen_settings() -> None:
     text = printed_study(margins_study())
     assert "9 settings tried, chosen negative_margin=0.4, positive_margin=0.8" in text
-    assert text.count("against off") == 1
+    assert text.count("against baseline") == 1
     markdown = markdown_table(margins_study())
     assert "9 settings tried" in markdown
     assert sum(line.startswith("| `glyphs`") for line in markdown.splitlines()) == 2 + 2

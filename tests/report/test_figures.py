@@ -14,7 +14,7 @@ from PIL import Image
 
 from dmlcore.config.report import AggregateConfig
 from dmlcore.metrics.plot import colours
-from dmlcore.report.figures.tradeoff import intervals_readable, marks, tradeoff_figure
+from dmlcore.report.figures.tradeoff import intervals_readable, tradeoff_figure, tradeoff_points
 from dmlcore.report.figures.utility import save_utility_plot, utility_curve, utility_figure
 from tests.analysis.synthetic import TCM, rows, study, unfinished
 
@@ -25,21 +25,21 @@ def texts(figure: Figure) -> str:
     return " ".join(" ".join(written).split())
 
 
-def test_marks_stand_at_the_means_of_the_chosen_metrics() -> None:
+def test_points_are_the_means_of_the_chosen_metrics() -> None:
     found = rows(backbones=("vit",))
     config = AggregateConfig(accuracy="test/recall_at_1", inconsistency="test/opis_corrected")
-    drawn = marks(study(found, config))
+    drawn = tradeoff_points(study(found, config))
     assert len(drawn) == 4
-    for mark in drawn:
-        mine = [row for row in found if (row["loss"], row["variant"]) == (mark.cell.loss, mark.variant)]
+    for point in drawn:
+        mine = [row for row in found if (row["loss"], row["variant"]) == (point.cell.loss, point.variant)]
         x = np.mean([row["test/opis_corrected"] for row in mine])
         y = np.mean([row["test/recall_at_1"] for row in mine])
-        assert mark.xy == pytest.approx((x, y))
+        assert point.xy == pytest.approx((x, y))
 
 
 def test_the_plot_says_which_bars_it_draws_and_under_which_protocol() -> None:
     narrow = study(rows(backbones=("vit",), seeds=range(8)))
-    assert intervals_readable(marks(narrow))
+    assert intervals_readable(tradeoff_points(narrow))
     text = texts(tradeoff_figure(narrow))
     for part in (
         "95 % t-interval",
@@ -53,11 +53,11 @@ def test_the_plot_says_which_bars_it_draws_and_under_which_protocol() -> None:
     wide = rows(backbones=("vit",), seeds=(0, 1))
     for row in wide:
         row["test/opis"] += 0.02 * row["seed"]
-    assert not intervals_readable(marks(study(wide)))
+    assert not intervals_readable(tradeoff_points(study(wide)))
     assert "1 standard error" in texts(tradeoff_figure(study(wide)))
 
 
-def test_lost_trials_stand_on_the_plot() -> None:
+def test_lost_trials_are_named_on_the_plot() -> None:
     found = rows(backbones=("vit",))
     found[2] = unfinished(found[2])
     assert "glyphs (11 of 12 trials finished)" in texts(tradeoff_figure(study(found)))

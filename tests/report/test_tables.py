@@ -74,7 +74,7 @@ def test_caveats_name_unfinished_and_unlearned() -> None:
         row["untrained/map_at_r"] = 0.9
     notes = caveats(study(found), comparisons(study(found)).to_dicts())
     assert notes[0] == "1 of 12 trials are not finished and not in the means:"
-    assert notes[1].endswith("glyphs vit recall_at_k off seed 0: ValueError: loss is NaN Traceback")
+    assert notes[1].endswith("glyphs vit recall_at_k baseline seed 0: ValueError: loss is NaN Traceback")
     assert f"smooth_ap {TCM} on glyphs" in notes[2]
     assert "recall_at_k" not in notes[2]
 
@@ -141,7 +141,7 @@ def test_code_span_keeps_a_name_in_its_cell() -> None:
 def test_two_variants_have_a_table_each() -> None:
     other = "tcm(negative_margin=0.3,positive_margin=0.8)"
     text = printed(rows(variants=("baseline", TCM, other)))
-    assert text.count(", against off") == 2
+    assert text.count(", against baseline") == 2
 
 
 def test_table_of_trials_is_sorted() -> None:

@@ -1,4 +1,4 @@
-"""Validation MAP@R by epoch: a panel a (data set, backbone, loss), a data set where those are many; a line a trial."""
+"""Validation MAP@R by epoch: a line a trial, a panel a (data set, backbone, loss) or, of many, a data set."""
 
 from __future__ import annotations
 
@@ -10,124 +10,126 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from numpy.typing import NDArray
 
 from dmlcore.analysis.convergence import CONVERGENCE_RULE, still_rising, validation_curves
 from dmlcore.analysis.metric_labels import one_line, wrap_text
 from dmlcore.analysis.study import Cell, Study
 from dmlcore.analysis.tuned_settings import REGULARIZERS_COLUMN, regularizer_family
 from dmlcore.metrics.plot import add_footer, colours, house_style, new_figure
+from dmlcore.report.figures.panels import add_title, panel_grid, rows_of
 
 COLUMNS, PANEL_INCHES, WIDE_INCHES, LEAST_INCHES = 4, 2.1, 2.4, 5.5
 
-
-MOST_PANELS = 24
+MAX_PANELS = 24
 """Beyond which a panel is a data set."""
 
-
-MANY = 30
+MANY_LINES = 30
 """Lines in a panel beyond which they are drawn thinner."""
-
 
 LINE_STYLES = ("-", "--", ":", "-.")
 NOTE = "One line a trial (seeds and settings of one colour alike). Ring at its end: not converged. Epoch 0: untrained."
-Place = tuple[str, ...]
-Floats = NDArray[np.float64]
+Panel = tuple[str, ...]
+"""Data set, backbone and loss of its trials; or the data set alone."""
 
 
 def convergence_figure(study: Study) -> Figure:
-    """Small multiples with the variants' families as colours; the rule of convergence stands below."""
-    places = _places(study)
-    shades, strokes = colours(_families(study)), _strokes(study)
-    columns = min(COLUMNS, len(places))
-    rows = -(-len(places) // columns)
+    """Draw small multiples with families of regularisers as colours, and the rule of convergence below."""
+    panels = _panels(study)
+    look = _Look(study)
+    columns, count = min(COLUMNS, len(panels)), len(panels)
     with house_style():
-        figure = new_figure(max(LEAST_INCHES, WIDE_INCHES * columns), PANEL_INCHES * rows + 1.5)
-        axes = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
-        for ax, place in zip(axes, places, strict=False):
-            _panel(ax, place, places[place], shades, strokes)
-        for ax in axes[len(places) :]:
-            ax.set_axis_off()
-        for index, ax in enumerate(axes[: len(places)]):
-            lowest = index + columns >= len(places)
+        height = PANEL_INCHES * rows_of(count, columns) + 1.5
+        figure = new_figure(max(LEAST_INCHES, WIDE_INCHES * columns), height)
+        axes = panel_grid(figure, count, columns, sharex=True)
+        for index, (ax, (panel, cells)) in enumerate(zip(axes, panels.items(), strict=True)):
+            _draw_panel(ax, panel, cells, look)
+            lowest = index + columns >= count
             ax.tick_params(labelbottom=lowest)
             ax.set_xlabel("epoch" if lowest else "", fontsize=8)
-        _share_heights(list(axes[: len(places)]), list(places))
+        _share_heights(axes, list(panels))
         figure.supylabel("validation MAP@R", fontsize=9)
-        figure.suptitle("Validation MAP@R by epoch", fontsize=11, x=0.01, ha="left")
-        figure.legend(
-            handles=_entries(shades, strokes), loc="outside upper right", ncols=6, fontsize=7.5, frameon=False
-        )
+        add_title(figure, "Validation MAP@R by epoch")
+        legend: dict[str, Any] = {"loc": "outside upper right", "ncols": 6, "fontsize": 7.5, "frameon": False}
+        figure.legend(handles=look.legend(), **legend)
         add_footer(figure, f"{NOTE}\n{CONVERGENCE_RULE}")
     return figure
 
 
-def _places(study: Study) -> dict[Place, list[Cell]]:
-    """The cells of each panel."""
-    fine: dict[Place, list[Cell]] = {}
-    coarse: dict[Place, list[Cell]] = {}
+def _panels(study: Study) -> dict[Panel, list[Cell]]:
+    """Divide the cells into panels."""
+    fine: dict[Panel, list[Cell]] = {}
+    coarse: dict[Panel, list[Cell]] = {}
     for cell in study.cells:
         fine.setdefault((cell.dataset, cell.backbone, cell.loss), []).append(cell)
         coarse.setdefault((cell.dataset,), []).append(cell)
-    return fine if len(fine) <= MOST_PANELS else coarse
+    return fine if len(fine) <= MAX_PANELS else coarse
 
 
-def _families(study: Study) -> list[str]:
-    if REGULARIZERS_COLUMN not in study.trials.columns:
-        return study.variants
-    names = {regularizer_family(text) for text in study.trials[REGULARIZERS_COLUMN]}
-    return sorted(names, key=lambda name: (name != "baseline", name))
+class _Look:
+    """Family of regularisers -> colour; swept axes -> line style, where there are few enough to tell apart."""
+
+    def __init__(self, study: Study) -> None:
+        families = study.variants
+        if REGULARIZERS_COLUMN in study.trials.columns:
+            names = {regularizer_family(text) for text in study.trials[REGULARIZERS_COLUMN]}
+            families = sorted(names, key=lambda name: (name != "baseline", name))
+        self.colours: Mapping[str, str] = colours(families)
+        axes = list(dict.fromkeys(cell.axes_text for cell in study.cells))
+        self.styles = dict(zip(axes, LINE_STYLES, strict=False)) if 1 < len(axes) <= len(LINE_STYLES) else {}
+
+    def of(self, cell: Cell, variant: str) -> tuple[str, str]:
+        trials = cell.variants[variant]
+        name = (
+            regularizer_family(trials[REGULARIZERS_COLUMN][0])
+            if REGULARIZERS_COLUMN in trials.columns
+            else variant
+        )
+        return self.colours[name], self.styles.get(cell.axes_text, "-")
+
+    def legend(self) -> list[Line2D]:
+        entries: list[dict[str, Any]] = [
+            {"color": colour, "label": wrap_text(name, 40)} for name, colour in self.colours.items()
+        ]
+        entries += [
+            {"color": "#333333", "linestyle": style, "label": one_line(name, 40)}
+            for name, style in self.styles.items()
+        ]
+        return [Line2D([], [], **entry) for entry in entries]
 
 
-def _strokes(study: Study) -> dict[str, str]:
-    """Swept axes -> line style, where there are few enough to tell apart."""
-    texts = list(dict.fromkeys(cell.axes_text for cell in study.cells))
-    return dict(zip(texts, LINE_STYLES, strict=False)) if 1 < len(texts) <= len(LINE_STYLES) else {}
-
-
-def _panel(
-    ax: Axes, place: Place, cells: Sequence[Cell], shades: Mapping[str, str], strokes: Mapping[str, str]
-) -> None:
-    drawn: dict[tuple[str, str], list[list[float | None]]] = {}
+def _draw_panel(ax: Axes, panel: Panel, cells: Sequence[Cell], look: _Look) -> None:
+    lines: dict[tuple[str, str], list[list[float | None]]] = {}
     for cell in cells:
         for variant in cell.variants:
-            look = (shades[_shade(cell, variant)], strokes.get(cell.axes_text, "-"))
-            drawn.setdefault(look, []).extend(validation_curves(cell, variant).values())
-    width = 0.8 if sum(map(len, drawn.values())) <= MANY else 0.45
-    judged = [rising for look, found in drawn.items() for rising in _lines(ax, found, *look, width)]
-    count = (
-        f"{judged.count(False)} of {len(judged)} converged" if judged else "no finished trial with a curve"
-    )
-    head = [
-        one_line(" ".join(place[:2]), 30),
-        *(wrap_text(one_line(name, 44), 30) for name in place[2:]),
-        count,
+            lines.setdefault(look.of(cell, variant), []).extend(validation_curves(cell, variant).values())
+    width = 0.8 if sum(map(len, lines.values())) <= MANY_LINES else 0.45
+    rising = [
+        known
+        for (colour, style), found in lines.items()
+        for known in _draw_lines(ax, found, colour, style, width)
     ]
-    ax.set_title("\n".join(head), fontsize=7.5)
+    count = f"{rising.count(False)} of {len(rising)} converged"
+    head = [one_line(" ".join(panel[:2]), 30), *(wrap_text(one_line(name, 44), 30) for name in panel[2:])]
+    ax.set_title("\n".join([*head, count if rising else "no finished trial with a curve"]), fontsize=7.5)
     ax.locator_params(axis="x", integer=True, nbins=5)
     ax.locator_params(axis="y", nbins=5)
     ax.tick_params(labelsize=7)
 
 
-def _shade(cell: Cell, variant: str) -> str:
-    trials = cell.variants[variant]
-    return (
-        regularizer_family(trials[REGULARIZERS_COLUMN][0])
-        if REGULARIZERS_COLUMN in trials.columns
-        else variant
-    )
-
-
-def _lines(
-    ax: Axes, found: Sequence[list[float | None]], colour: str, stroke: str, width: float
+def _draw_lines(
+    ax: Axes, found: Sequence[list[float | None]], colour: str, style: str, width: float
 ) -> list[bool]:
-    """All curves of one look as one artist (thousands would take minutes), a ring at each end that is still rising."""
+    """Draw all curves of one look as one artist (thousands of artists would take minutes), parted by NaN.
+
+    Returns:
+        Whether each curve that can be judged was still rising at its end; these ends get a ring.
+    """
     if not found:
         return []
     gap = [math.nan]
     values = np.concatenate([np.array([*curve, *gap], dtype=np.float64) for curve in found])
     epochs = np.concatenate([[*range(len(curve)), *gap] for curve in found])
-    ax.plot(epochs, values, stroke, color=colour, linewidth=width, alpha=0.75)
+    ax.plot(epochs, values, style, color=colour, linewidth=width, alpha=0.75)
     judged = [(curve, rising) for curve in found if (rising := still_rising(curve)) is not None]
     ends = [(len(curve) - 1, curve[-1]) for curve, rising in judged if rising]
     if ends:
@@ -135,20 +137,11 @@ def _lines(
     return [rising for _, rising in judged]
 
 
-def _share_heights(axes: Sequence[Axes], places: Sequence[Place]) -> None:
-    """One height a data set, so that its losses can be compared across panels."""
-    for name in {place[0] for place in places}:
-        mine = [ax for ax, place in zip(axes, places, strict=True) if place[0] == name]
-        top = max(
-            (float(np.nanmax(line.get_ydata(), initial=0.0)) for ax in mine for line in ax.lines), default=0.0
-        )
+def _share_heights(axes: Sequence[Axes], panels: Sequence[Panel]) -> None:
+    """Give panels of one data set one height, so that its losses can be compared across them."""
+    for name in {panel[0] for panel in panels}:
+        mine = [ax for ax, panel in zip(axes, panels, strict=True) if panel[0] == name]
+        tops = (float(np.nanmax(line.get_ydata(), initial=0.0)) for ax in mine for line in ax.lines)
+        top = max(tops, default=0.0)
         for ax in mine:
             ax.set_ylim(0.0, 1.06 * top or 1.0)
-
-
-def _entries(shades: Mapping[str, str], strokes: Mapping[str, str]) -> list[Line2D]:
-    lines = [Line2D([], [], color=colour, label=wrap_text(name, 40)) for name, colour in shades.items()]
-    for name, stroke in strokes.items():
-        style: dict[str, Any] = {"color": "#333333", "linestyle": stroke, "label": one_line(name, 40)}
-        lines.append(Line2D([], [], **style))
-    return lines

@@ -1,4 +1,4 @@
-"""The trade-off plot: accuracy against inconsistency, one mark a configuration."""
+"""The trade-off plot: accuracy against inconsistency, one point a configuration."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from dmlcore.analysis.statistics import Estimate, t_interval
 from dmlcore.analysis.study import BASELINE, Cell, Study
 from dmlcore.metrics.plot import COLOURS, add_footer, house_style, new_figure, settle_layout
 from dmlcore.report.figures.labels import Legend, draw_legend, legend_of, place_labels
+from dmlcore.report.figures.panels import add_title, draw_pareto_front, panel_grid, rows_of, write_reason
 
-READABLE = 0.25
-"""Bars are t-intervals unless their median half-width exceeds this share of the span of the marks; then they are
-standard errors. (With 3 seeds the 95 % interval reaches 4.3 standard errors to each side.)"""
+MAX_INTERVAL_SHARE = 0.25
+"""Error bars are t-intervals unless their median half-width exceeds this share of the span of the points; then they
+are standard errors. (With 3 seeds the 95 % interval reaches 4.3 standard errors to each side.)"""
 
+PLAIN_FILLS = ("full", "none")
+"""Marker fills that a scatter can draw; it knows no half-filled markers."""
 
-WHOLE = ("full", "none")
-
-
-MOST_ARROWS, MOST_NAMES = 60, 12
-"""In a facet; more arrows are drawn as thin lines from `baseline` to on."""
+MAX_ARROWS, MAX_NAMES = 60, 12
+"""In a facet; more arrows are drawn as thin lines from baseline to variant."""
 
 
 @dataclass(frozen=True)
-class Mark:
-    """One configuration of the plot."""
+class TradeoffPoint:
+    """One configuration: inconsistency (x) and accuracy (y) over its finished seeds."""
 
     cell: Cell
     variant: str
@@ -45,187 +45,169 @@ class Mark:
         return self.x.mean or 0.0, self.y.mean or 0.0
 
 
-def marks(study: Study, inconsistency: str | None = None) -> list[Mark]:
-    """Every (cell, variant) with a finished seed: mean and t-interval of both axes over its seeds.
+def tradeoff_points(study: Study, inconsistency: str | None = None) -> list[TradeoffPoint]:
+    """Estimate both metrics of every (cell, variant) with a finished seed.
 
-    `inconsistency` is the column of the horizontal axis; None: that of the study's config.
+    Args:
+        study: its config names the metrics and the level of the intervals.
+        inconsistency: column of the horizontal axis; None: that of the config.
     """
     config, found = study.config, []
-    across = inconsistency or config.inconsistency
+    metrics = (inconsistency or config.inconsistency, config.accuracy)
     for cell in study.cells:
         for variant in cell.variants:
-            x, y = (
-                t_interval(list(cell.values(variant, metric).values()), config.confidence)
-                for metric in (across, config.accuracy)
-            )
+            x, y = (t_interval(list(cell.values(variant, m).values()), config.confidence) for m in metrics)
             if x.mean is not None and y.mean is not None:
-                found.append(Mark(cell, variant, x, y))
+                found.append(TradeoffPoint(cell, variant, x, y))
     return found
 
 
-def tradeoff_figure(study: Study) -> Figure:
-    """Accuracy (up) against inconsistency (right), one facet a data set, with arrows from `baseline` to each other variant."""
-    names, found = sorted(set(study.trials["dataset"])), marks(study)
-    width, height = study.config.figure.width_inches, study.config.figure.height_inches
-    columns = min(len(names), 2)
-    rows = -(-len(names) // columns)
-    with house_style():
-        figure = new_figure(width, height * (1 + (rows - 1) * 0.75))
-        axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        legend, whole = legend_of(study), intervals_readable(found)
-        for ax, name in zip(axes, names, strict=False):
-            _facet(ax, name, [m for m in found if m.cell.dataset == name], legend, whole, study)
-        for ax in axes[len(names) :]:
-            ax.set_axis_off()
-        swept = list(dict.fromkeys(path for cell in study.cells for path in cell.axes))
-        beside = swept if len(legend.colours) <= len(COLOURS) else ["the loss, once"]
-        draw_legend(figure, legend, bar_text(whole, study.config.confidence), beside)
-        figure.suptitle(
-            f"Does one threshold serve every class? {metric_label(study.config.accuracy)} against "
-            f"{metric_label(study.config.inconsistency)} on the test classes",
-            fontsize=11,
-            x=0.01,
-            ha="left",
-        )
-        add_footer(figure, protocol_text(study))
-        if len(legend.colours) > len(COLOURS):
-            settle_layout(figure)
-            for ax, name in zip(axes, names, strict=False):
-                _name_losses(figure, ax, [m for m in found if m.cell.dataset == name], legend)
-    return figure
-
-
-def _name_losses(figure: Figure, ax: Axes, found: Sequence[Mark], legend: Legend) -> None:
-    """So many losses that their colours are hard to tell apart are named beside their most accurate mark.
-
-    Of a facet's (backbone, loss) the most accurate MOST_NAMES.
-    """
-    best: dict[tuple[str, str], Mark] = {}
-    for mark in sorted(found, key=lambda mark: mark.xy[1]):
-        best[mark.cell.backbone, mark.cell.loss] = mark
-    for place in sorted(best, key=lambda place: best[place].xy[1], reverse=True)[MOST_NAMES:]:
-        del best[place]
-    if best:
-        names = [one_line(loss, 32) for _, loss in best]
-        where, marks_at = (np.array([mark.xy for mark in group]) for group in (best.values(), found))
-        place_labels(figure, ax, names, where, marks_at, [legend.colours[loss] for _, loss in best])
-
-
-def intervals_readable(found: Sequence[Mark]) -> bool:
-    """Whether t-intervals, drawn, would leave the marks apart (see READABLE), in the median over marks on both axes."""
+def intervals_readable(points: Sequence[TradeoffPoint]) -> bool:
+    """Judge whether t-intervals leave the points apart (MAX_INTERVAL_SHARE), in the median on both axes."""
     for axis in ("x", "y"):
-        means = [getattr(mark, axis).mean for mark in found]
-        halves = [h for mark in found if (h := getattr(mark, axis).half_width) is not None]
-        if halves and np.median(halves) > READABLE * np.ptp(means):
+        means = [getattr(point, axis).mean for point in points]
+        halves = [half for point in points if (half := getattr(point, axis).half_width) is not None]
+        if halves and np.median(halves) > MAX_INTERVAL_SHARE * np.ptp(means):
             return False
     return True
 
 
-def bar_text(whole: bool, confidence: float) -> str:
-    """What the bars are."""
-    if whole:
-        return f"{format_percent(confidence)} t-interval over seeds"
-    return f"±1 standard error over seeds ({format_percent(confidence)} t-intervals, in the tables, would cover the plot)"
+def error_bar(estimate: Estimate, t_intervals: bool) -> float | None:
+    """Return half the length of an error bar: of the t-interval, or else one standard error."""
+    return estimate.half_width if t_intervals else estimate.standard_error
 
 
-def _facet(ax: Axes, name: str, found: Sequence[Mark], legend: Legend, whole: bool, study: Study) -> None:
-    ax.set_title(_heading(study, name), fontsize=10)
+def error_bar_text(t_intervals: bool, confidence: float) -> str:
+    """Say what the error bars are."""
+    interval = f"{format_percent(confidence)} t-interval"
+    if t_intervals:
+        return f"{interval} over seeds"
+    return f"±1 standard error over seeds ({interval}s, in the tables, would cover the plot)"
+
+
+def tradeoff_figure(study: Study) -> Figure:
+    """Draw accuracy (up) against inconsistency (right): a facet a data set, arrows from baseline to variant."""
+    points, config = tradeoff_points(study), study.config
+    facets = {
+        name: [p for p in points if p.cell.dataset == name] for name in sorted(set(study.trials["dataset"]))
+    }
+    height = config.figure.height_inches * (1 + (rows_of(len(facets), 2) - 1) * 0.75)
+    with house_style():
+        figure = new_figure(config.figure.width_inches, height)
+        axes = panel_grid(figure, len(facets), 2)
+        legend, t_intervals = legend_of(study), intervals_readable(points)
+        for ax, (name, mine) in zip(axes, facets.items(), strict=True):
+            _draw_facet(ax, name, mine, legend, t_intervals, study)
+        name_losses = len(legend.colours) > len(COLOURS)
+        swept = list(dict.fromkeys(path for cell in study.cells for path in cell.axes))
+        bars = error_bar_text(t_intervals, config.confidence)
+        draw_legend(figure, legend, bars, ["the loss, once"] if name_losses else swept)
+        add_title(
+            figure,
+            f"Does one threshold serve every class? {metric_label(config.accuracy)} against "
+            f"{metric_label(config.inconsistency)} on the test classes",
+        )
+        add_footer(figure, protocol_text(study))
+        if name_losses:
+            settle_layout(figure)  # labels are placed in pixels, so the axes must have their final size
+            for ax, mine in zip(axes, facets.values(), strict=True):
+                _name_losses(figure, ax, mine, legend)
+    return figure
+
+
+def _draw_facet(
+    ax: Axes, name: str, points: Sequence[TradeoffPoint], legend: Legend, t_intervals: bool, study: Study
+) -> None:
+    trials, config = study.trials.filter(dataset=name), study.config
+    done = trials.filter(status="finished").height
+    count = "" if done == trials.height else f" ({done} of {trials.height} trials finished)"
+    ax.set_title(name + count, fontsize=10)
     ax.set_title("\N{NORTH WEST ARROW} better", loc="left", fontsize=9, color="#555555")
-    ax.set_xlabel(
-        f"{metric_label(study.config.inconsistency)}, {study.config.inconsistency} (\N{LEFTWARDS ARROW} lower is better)"
-    )
-    ax.set_ylabel(
-        f"{metric_label(study.config.accuracy)}, {study.config.accuracy} (higher is better \N{RIGHTWARDS ARROW})"
-    )
+    x, y = (f"{metric_label(metric)}, {metric}" for metric in (config.inconsistency, config.accuracy))
+    ax.set_xlabel(f"{x} (\N{LEFTWARDS ARROW} lower is better)")
+    ax.set_ylabel(f"{y} (higher is better \N{RIGHTWARDS ARROW})")
     ax.locator_params(nbins=6)
     ax.ticklabel_format(useOffset=False, style="plain")
     ax.margins(0.12)
-    if not found:
-        ax.text(0.5, 0.5, "no finished trial", ha="center", transform=ax.transAxes)
+    if not points:
+        write_reason(ax, "no finished trial")
         return
-    _draw_front(ax, found)
-    _draw_arrows(ax, found, legend)
-    looks: dict[tuple[str, ...], list[Mark]] = {}
-    for mark in found:
-        half = () if legend.fills[mark.variant] in WHOLE else (mark.cell.loss,)
-        looks.setdefault((mark.cell.backbone, mark.variant, *half), []).append(mark)
-    for alike in looks.values():
-        _draw_marks(ax, alike, legend)
-    _draw_bars(ax, found, legend, whole)
+    xy = np.array([point.xy for point in points])
+    front = xy[pareto_front(xy[:, 0], xy[:, 1])]
+    draw_pareto_front(ax, front[np.lexsort((front[:, 1], front[:, 0]))], "post", 17)
+    _draw_arrows(ax, points, legend)
+    _draw_markers(ax, points, legend)
+    _draw_error_bars(ax, points, legend, t_intervals)
 
 
-def _heading(study: Study, name: str) -> str:
-    trials = study.trials.filter(dataset=name)
-    done = trials.filter(status="finished").height
-    return name if done == trials.height else f"{name} ({done} of {trials.height} trials finished)"
-
-
-def _draw_front(ax: Axes, found: Sequence[Mark]) -> None:
-    points = np.array([mark.xy for mark in found])
-    front = points[pareto_front(points[:, 0], points[:, 1])]
-    front = front[np.lexsort((front[:, 1], front[:, 0]))]
-    ax.step(front[:, 0], front[:, 1], where="post", color="#999999", linewidth=5, alpha=0.35, zorder=1)
-    ax.plot(
-        front[:, 0], front[:, 1], "o", color="#999999", markersize=17, alpha=0.35, zorder=1, markeredgewidth=0
-    )
-
-
-def _draw_arrows(ax: Axes, found: Sequence[Mark], legend: Legend) -> None:
-    starts = {id(mark.cell): mark for mark in found if mark.variant == BASELINE}
-    pairs = [
-        (starts[id(mark.cell)], mark)
-        for mark in found
-        if mark.variant != BASELINE and id(mark.cell) in starts
-    ]
-    shades = [legend.colours[mark.cell.loss] for _, mark in pairs]
-    if len(pairs) > MOST_ARROWS:
-        lines = [[start.xy, mark.xy] for start, mark in pairs]
-        ax.add_collection(LineCollection(lines, colors=shades, linewidths=0.8, alpha=0.4, zorder=1))
+def _draw_arrows(ax: Axes, points: Sequence[TradeoffPoint], legend: Legend) -> None:
+    starts = {id(point.cell): point.xy for point in points if point.variant == BASELINE}
+    moved = [point for point in points if point.variant != BASELINE and id(point.cell) in starts]
+    ends = [(starts[id(point.cell)], point.xy) for point in moved]
+    colours = [legend.colours[point.cell.loss] for point in moved]
+    if len(ends) > MAX_ARROWS:  # one artist in place of so many annotations
+        ax.add_collection(LineCollection(ends, colors=colours, linewidths=0.8, alpha=0.4, zorder=1))
         return
     style = {"arrowstyle": "-|>", "shrinkA": 5, "shrinkB": 5, "linewidth": 1.2, "alpha": 0.75}
-    for (start, mark), colour in zip(pairs, shades, strict=True):
-        ax.annotate("", xy=mark.xy, xytext=start.xy, arrowprops={**style, "color": colour}, zorder=3)
+    for (start, end), colour in zip(ends, colours, strict=True):
+        ax.annotate("", xy=end, xytext=start, arrowprops={**style, "color": colour}, zorder=3)
 
 
-def _draw_bars(ax: Axes, found: Sequence[Mark], legend: Legend, whole: bool) -> None:
+def _draw_error_bars(ax: Axes, points: Sequence[TradeoffPoint], legend: Legend, t_intervals: bool) -> None:
     segments: list[Any] = []
-    shades: list[str] = []
-    for mark in found:
-        (x, y), right, up = mark.xy, bar(mark.x, whole), bar(mark.y, whole)
+    colours: list[str] = []
+    for point in points:
+        (x, y), right, up = point.xy, error_bar(point.x, t_intervals), error_bar(point.y, t_intervals)
         segments += [[(x - right, y), (x + right, y)]] if right else []
         segments += [[(x, y - up), (x, y + up)]] if up else []
-        shades += [legend.colours[mark.cell.loss]] * (len(segments) - len(shades))
-    ax.add_collection(LineCollection(segments, colors=shades, linewidths=0.9, alpha=0.55, zorder=2))
-    ax.autoscale_view()
+        colours += [legend.colours[point.cell.loss]] * (len(segments) - len(colours))
+    ax.add_collection(LineCollection(segments, colors=colours, linewidths=0.9, alpha=0.55, zorder=2))
+    ax.autoscale_view()  # a collection does not widen the limits by itself
 
 
-def _draw_marks(ax: Axes, alike: Sequence[Mark], legend: Legend) -> None:
-    """Marks of one backbone and variant, and where its fill is a half, of one loss."""
-    first, (x, y) = alike[0], zip(*(mark.xy for mark in alike), strict=True)
-    fill, shades = legend.fills[first.variant], [legend.colours[mark.cell.loss] for mark in alike]
-    shape: dict[str, Any] = {"marker": legend.markers[first.cell.backbone], "zorder": 4}
-    if fill in WHOLE:
-        faces = shades if fill == "full" else "none"
-        ax.scatter(x, y, s=8**2, linewidths=1.6, facecolors=faces, edgecolors=shades, **shape)
-    else:  # a scatter knows no half
-        style: dict[str, Any] = {
-            "color": shades[0],
-            "fillstyle": fill,
-            "markersize": 8,
-            "markeredgewidth": 1.6,
-        }
-        ax.plot(x, y, linestyle="", **style, **shape)
-    if first.variant == BASELINE and len(legend.colours) <= len(COLOURS):
-        for mark, colour in zip(alike, shades, strict=True):
-            _name_axes(ax, mark, colour)
+def _draw_markers(ax: Axes, points: Sequence[TradeoffPoint], legend: Legend) -> None:
+    """Draw points of one look as one artist: of one shape and fill, and where the fill is a half, of one colour."""
+    looks: dict[tuple[str, ...], list[TradeoffPoint]] = {}
+    for point in points:
+        fill = legend.fills[point.variant]
+        colour = () if fill in PLAIN_FILLS else (point.cell.loss,)
+        looks.setdefault((legend.markers[point.cell.backbone], point.variant, fill, *colour), []).append(
+            point
+        )
+    for (marker, variant, fill, *_), alike in looks.items():
+        x, y = zip(*(point.xy for point in alike), strict=True)
+        colours = [legend.colours[point.cell.loss] for point in alike]
+        if fill in PLAIN_FILLS:
+            faces = colours if fill == "full" else "none"
+            ax.scatter(
+                x, y, 8**2, marker=marker, linewidths=1.6, facecolors=faces, edgecolors=colours, zorder=4
+            )
+        else:
+            style: dict[str, Any] = {"fillstyle": fill, "markersize": 8, "markeredgewidth": 1.6}
+            ax.plot(x, y, linestyle="", marker=marker, color=colours[0], zorder=4, **style)
+        if variant == BASELINE and len(legend.colours) <= len(COLOURS):
+            _name_swept_values(ax, alike, colours)
 
 
-def _name_axes(ax: Axes, mark: Mark, colour: str) -> None:
-    if mark.cell.axes:
-        text = ", ".join(str(value) for value in mark.cell.axes.values())
-        ax.annotate(text, mark.xy, (7, -9), textcoords="offset points", fontsize=6.5, color=colour)
+def _name_swept_values(ax: Axes, points: Sequence[TradeoffPoint], colours: Sequence[str]) -> None:
+    for point, colour in zip(points, colours, strict=True):
+        if point.cell.axes:
+            text = ", ".join(str(value) for value in point.cell.axes.values())
+            ax.annotate(text, point.xy, (7, -9), textcoords="offset points", fontsize=6.5, color=colour)
 
 
-def bar(estimate: Estimate, whole: bool) -> float | None:
-    """Half the length of a mark's bar: of the t-interval if `whole`, else one standard error."""
-    return estimate.half_width if whole else estimate.standard_error
+def _name_losses(figure: Figure, ax: Axes, points: Sequence[TradeoffPoint], legend: Legend) -> None:
+    """Name losses next to their most accurate points: so many losses have colours that are hard to tell apart.
+
+    Of a facet's (backbone, loss) the most accurate MAX_NAMES.
+    """
+    best: dict[tuple[str, str], TradeoffPoint] = {}
+    for point in sorted(points, key=lambda point: point.xy[1]):
+        best[point.cell.backbone, point.cell.loss] = point
+    for key in sorted(best, key=lambda key: best[key].xy[1], reverse=True)[MAX_NAMES:]:
+        del best[key]
+    if best:
+        losses = [loss for _, loss in best]
+        anchors, taken = (np.array([point.xy for point in group]) for group in (best.values(), points))
+        names = [one_line(loss, 32) for loss in losses]
+        place_labels(figure, ax, names, anchors, taken, [legend.colours[loss] for loss in losses])

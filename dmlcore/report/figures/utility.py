@@ -27,21 +27,18 @@ from dmlcore.metrics.plot import (
     png_bytes,
 )
 from dmlcore.records import CURVE
+from dmlcore.report.figures.panels import panel_grid, rows_of, variant_title, write_reason
 
 if TYPE_CHECKING:
     from dmlcore.metrics.evaluation import Evaluation
 
-
 ROW_INCHES = 1.9
 
-
-MOST_ROWS, MOST_PANELS = 10, 40
+MAX_ROWS, MAX_PANELS = 10, 40
 """Beyond which not every configuration is drawn: rows of panels, panels of one variant."""
-
 
 COLUMNS = 4
 """Panels in a row where a study has one variant."""
-
 
 PARTS = ("thresholds", "mean", "low", "high")
 LINES = (
@@ -81,83 +78,102 @@ def utility_curve(cell: Cell, variant: str) -> Curve | None:
     thresholds, mean, low, high = (
         np.mean(done[column].explode().to_numpy().reshape(done.height, -1), axis=0) for column in columns
     )
-    return Curve(thresholds, mean, low, high, _span(cell, variant, thresholds), done.height)
+    ends = [_mean(cell, variant, f"test/distance_{end}") for end in ("min", "max")]
+    span = [float(edge) if end is None else end for end, edge in zip(ends, thresholds[[0, -1]], strict=True)]
+    return Curve(thresholds, mean, low, high, (span[0], span[1]), done.height)
 
 
-def utility_figure(study: Study) -> Figure:
-    """One row a cell, one column a variant, `baseline` first; rows share their axis. One variant alone: side by side.
-
-    Where there are too many, those that are most accurate on validation.
-    """
-    variants = study.variants
-    cells, cut = _shown(study)
-    if len(variants) == 1:
-        return _side_by_side(study)
-    with house_style():
-        figure = new_figure(study.config.figure.width_inches, ROW_INCHES * len(cells) + 1.4)
-        grid = figure.subplots(len(cells), len(variants), squeeze=False, sharex="row")
-        for cell, row in zip(cells, grid, strict=True):
-            for variant, ax in zip(variants, row, strict=True):
-                _panel(ax, cell, variant)
-            row[0].set_ylabel(_row_label(cell), fontsize=8)
-            for ax in row[1:]:
-                ax.tick_params(labelleft=False)
-        width = int(90 / len(variants))
-        for variant, ax in zip(variants, grid[0], strict=True):
-            heading = "baseline (no regulariser)" if variant == BASELINE else variant_label(variant)
-            ax.set_title(wrap_text(heading, width) + "\n", fontsize=10)
-        for ax in grid[-1]:
-            ax.set_xlabel("distance threshold (L2)")
-        figure.suptitle(f"Utility of one threshold for the test classes{cut}", fontsize=11)
-        add_footer(figure, f"{LINES} {SEEDS}\n" + protocol_text(study))
-    return figure
+def curve_note(cell: Cell, variant: str, curve: Curve) -> str:
+    """Write OPIS and the number of seeds behind a curve."""
+    opis = format_metric(_mean(cell, variant, "test/opis"), "opis")
+    return f"OPIS {opis}, {curve.seeds} seed{'s' if curve.seeds != 1 else ''}"
 
 
-def _shown(study: Study) -> tuple[list[Cell], str]:
-    """The cells to draw, and what the title says of the others."""
-    cells, cut = most_accurate(study, MOST_ROWS if len(study.variants) > 1 else MOST_PANELS)
-    return cells, f"\n{cut}" if cut else ""
+def _mean(cell: Cell, variant: str, metric: str) -> float | None:
+    values = list(cell.values(variant, metric).values())
+    return float(np.mean(values)) if values else None
 
 
 def most_accurate(study: Study, most: int) -> tuple[list[Cell], str]:
-    """The cells that are most accurate on validation, in the order of the study, and a phrase that says so; all cells
-    and no phrase where these are not more than `most`.
+    """Choose the cells that are most accurate on validation, in the order of the study.
+
+    Returns:
+        The cells, and a phrase that says so; all cells and no phrase where these are not more than `most`.
     """
     if len(study.cells) <= most:
         return study.cells, ""
-    order = sorted(range(len(study.cells)), key=lambda i: -_validation_accuracy(study.cells[i]))
+
+    def accuracy(cell: Cell) -> float:
+        means = (_mean(cell, variant, CURVE) for variant in cell.variants)
+        return max((mean for mean in means if mean is not None), default=-math.inf)
+
+    order = sorted(range(len(study.cells)), key=lambda i: -accuracy(study.cells[i]))
     cut = f"the {most} of {len(study.cells)} configurations that are most accurate on validation"
     return [study.cells[i] for i in sorted(order[:most])], cut
 
 
-def _validation_accuracy(cell: Cell) -> float:
-    found = [cell.values(variant, CURVE).values() for variant in cell.variants]
-    return max((float(np.mean(list(values))) for values in found if values), default=-math.inf)
+def utility_figure(study: Study) -> Figure:
+    """Draw one row a cell, one column a variant, `baseline` first; one variant alone: its cells side by side.
+
+    Where cells are too many, those that are most accurate on validation.
+    """
+    with house_style():
+        return _variant_columns(study) if len(study.variants) > 1 else _side_by_side(study)
+
+
+def _variant_columns(study: Study) -> Figure:
+    cells, cut = most_accurate(study, MAX_ROWS)
+    figure = new_figure(study.config.figure.width_inches, ROW_INCHES * len(cells) + 1.4)
+    grid = figure.subplots(len(cells), len(study.variants), squeeze=False, sharex="row")
+    for cell, row in zip(cells, grid, strict=True):
+        for variant, ax in zip(study.variants, row, strict=True):
+            _draw_panel(ax, cell, variant)
+            ax.tick_params(labelleft=ax is row[0])
+        row[0].set_ylabel("\n".join(one_line(line, 28) for line in [*_names(cell), "utility"]), fontsize=8)
+    for variant, ax in zip(study.variants, grid[0], strict=True):
+        width = int(90 / len(study.variants))
+        ax.set_title(wrap_text(variant_title(variant), width) + "\n", fontsize=10)
+    for ax in grid[-1]:
+        ax.set_xlabel("distance threshold (L2)")
+    _add_texts(figure, study, "", cut, "")
+    return figure
 
 
 def _side_by_side(study: Study) -> Figure:
-    (cells, cut), (variant,) = _shown(study), study.variants
-    columns = min(COLUMNS, len(cells))
-    rows = -(-len(cells) // columns)
-    with house_style():
-        figure = new_figure(study.config.figure.width_inches, ROW_INCHES * rows + 1.2)
-        axes = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
-        for ax in axes[len(cells) :]:
-            ax.set_axis_off()
-        for cell, ax in zip(cells, axes, strict=False):
-            _panel(ax, cell, variant)
-            head = [f"{cell.dataset} {cell.backbone}", cell.loss, *(f"{k}={v}" for k, v in cell.axes.items())]
-            ax.set_title(
-                "\n".join([*(one_line(line, 30) for line in head), ax.get_title(loc="right")]), fontsize=7
-            )
-            ax.set_title("", loc="right")
-            ax.tick_params(labelsize=7)
-        figure.supylabel("utility", fontsize=9)
-        figure.suptitle(
-            f"Utility of one threshold for the test classes, {variant_label(variant)}{cut}", fontsize=11
-        )
-        add_footer(figure, f"{LINES} {SEEDS} Across: distance threshold (L2).\n" + protocol_text(study))
+    (cells, cut), (variant,) = most_accurate(study, MAX_PANELS), study.variants
+    height = ROW_INCHES * rows_of(len(cells), COLUMNS) + 1.2
+    figure = new_figure(study.config.figure.width_inches, height)
+    for cell, ax in zip(cells, panel_grid(figure, len(cells), COLUMNS, sharey=True), strict=True):
+        _draw_panel(ax, cell, variant)
+        dataset, backbone, *rest = _names(cell)
+        head = [one_line(line, 30) for line in (f"{dataset} {backbone}", *rest)]
+        ax.set_title("\n".join([*head, ax.get_title(loc="right")]), fontsize=7)
+        ax.set_title("", loc="right")
+        ax.tick_params(labelsize=7)
+    figure.supylabel("utility", fontsize=9)
+    _add_texts(figure, study, f", {variant_label(variant)}", cut, " Across: distance threshold (L2).")
     return figure
+
+
+def _add_texts(figure: Figure, study: Study, variant: str, cut: str, note: str) -> None:
+    title = f"Utility of one threshold for the test classes{variant}" + (f"\n{cut}" if cut else "")
+    figure.suptitle(title, fontsize=11)
+    add_footer(figure, f"{LINES} {SEEDS}{note}\n{protocol_text(study)}")
+
+
+def _names(cell: Cell) -> list[str]:
+    return [cell.dataset, cell.backbone, cell.loss, *(f"{path}={value}" for path, value in cell.axes.items())]
+
+
+def _draw_panel(ax: Axes, cell: Cell, variant: str) -> None:
+    curve = utility_curve(cell, variant)
+    if curve is None:
+        ax.set_ylim(0.0, 1.02)
+        write_reason(ax, "no finished trial" if variant in cell.variants else "not in the plan")
+        return
+    colour = COLOURS[0] if variant == BASELINE else COLOURS[1]
+    draw_utility(ax, curve.thresholds, curve.mean, curve.low, curve.high, span=curve.span, colour=colour)
+    ax.set_title(curve_note(cell, variant, curve), fontsize=7.5, loc="right", color="#333333")
 
 
 def save_utility_plot(evaluation: Evaluation, path: Path) -> None:
@@ -176,34 +192,3 @@ def save_utility_plot(evaluation: Evaluation, path: Path) -> None:
         figure.set_layout_engine("constrained")  # the footer needs room
         add_footer(figure, LINES)
         write_atomically(path, png_bytes(figure))
-
-
-def _span(cell: Cell, variant: str, thresholds: NDArray[np.float64]) -> tuple[float, float]:
-    ends = []
-    for name, end in (("test/distance_min", thresholds[0]), ("test/distance_max", thresholds[-1])):
-        values = list(cell.values(variant, name).values())
-        ends.append(float(np.mean(values)) if values else float(end))
-    return ends[0], ends[1]
-
-
-def _row_label(cell: Cell) -> str:
-    lines = [cell.dataset, cell.backbone, cell.loss, *(f"{k}={v}" for k, v in cell.axes.items()), "utility"]
-    return "\n".join(one_line(line, 28) for line in lines)
-
-
-def _panel(ax: Axes, cell: Cell, variant: str) -> None:
-    curve = utility_curve(cell, variant)
-    if curve is None:
-        reason = "no finished trial" if variant in cell.variants else "not in the plan"
-        ax.set_ylim(0.0, 1.02)
-        ax.text(0.5, 0.5, reason, ha="center", va="center", transform=ax.transAxes, color="#555555")
-        return
-    colour = COLOURS[0] if variant == BASELINE else COLOURS[1]
-    draw_utility(ax, curve.thresholds, curve.mean, curve.low, curve.high, span=curve.span, colour=colour)
-    ax.set_title(_panel_title(cell, variant, curve), fontsize=7.5, loc="right", color="#333333")
-
-
-def _panel_title(cell: Cell, variant: str, curve: Curve) -> str:
-    values = list(cell.values(variant, "test/opis").values())
-    opis = float(np.mean(values)) if values else None
-    return f"OPIS {format_metric(opis, 'opis')}, {curve.seeds} seed{'s' if curve.seeds != 1 else ''}"

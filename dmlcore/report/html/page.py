@@ -3,115 +3,157 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
+from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from dmlcore.analysis.comparisons import comparisons
-from dmlcore.analysis.convergence import still_rising, validation_curves
+from dmlcore.analysis.convergence import ConvergenceCount, study_convergence
 from dmlcore.analysis.metric_labels import LEGEND, METRICS, metric_label
 from dmlcore.analysis.protocol import protocol_text
-from dmlcore.analysis.study import CELL_COLUMNS, Study
+from dmlcore.analysis.study import CELL_COLUMNS, NON_AXIS_COLUMNS, Study
 from dmlcore.analysis.verdict import caveats
+from dmlcore.records import RecordError, RecordFolder
 from dmlcore.report.extra_analyses import analysis_sentences, displayed_study
-from dmlcore.report.html.answer import answers, inconsistency, no_answer, question
-from dmlcore.report.html.classes import class_table
-from dmlcore.report.html.curves import utility_cut, utility_data
-from dmlcore.report.html.environment import environment, shared_settings
+from dmlcore.report.html.charts import heat_map_data, legend_entries, tradeoff_data, utility_data
 from dmlcore.report.html.escaping import content_policy, script_json
-from dmlcore.report.html.grids import heat_map_data
-from dmlcore.report.html.images import open_pictures
-from dmlcore.report.html.projection import map_data
-from dmlcore.report.html.queries import query_table
-from dmlcore.report.html.searches import search_table
-from dmlcore.report.html.stored import stored_pair
-from dmlcore.report.html.tradeoff import legend_entries, tradeoff_data
-from dmlcore.report.html.trials import comparison_table, trial_table
+from dmlcore.report.html.examples import examples_section
+from dmlcore.report.html.headline import headline_section, opis_metric
+from dmlcore.report.html.trials import comparison_table, search_table, trial_table
+
+MAX_RECORDS = 1_000
+"""Trial records that are read for the versions and processors, so that a page of 10,000 trials need not wait."""
 
 
 def report_html(study: Study) -> str:
-    """The whole page; the same study gives the same bytes."""
-    scripts = [get_plotlyjs(), _file("report.js")]
-    pages = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return pages.from_string(_file("report.html.j2")).render(
-        pairs=lambda names: [(name, name) for name in names],
-        policy=content_policy(scripts),
-        scripts=[Markup(script) for script in scripts],
-        style=Markup(_file("report.css")),
-        **_sections(study),
+    """Write the page; the same study gives the same bytes.
+
+    The browser runs a script only if the page's policy holds its SHA-256, so both scripts are embedded as they are
+    hashed, and a name that smuggles in a script element runs nothing.
+    """
+    scripts = [get_plotlyjs(), _asset("report.js")]
+    return (
+        templates()
+        .get_template("page.html.j2")
+        .render(
+            policy=content_policy(scripts),
+            scripts=[Markup(script) for script in scripts],
+            style=Markup(_asset("report.css")),
+            **_sections(study),
+        )
     )
 
 
+@cache
+def templates() -> Environment:
+    """Return the templates: they escape every value, and an unknown name in them is an error."""
+    return Environment(
+        loader=PackageLoader("dmlcore.report.html"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+@dataclass(frozen=True)
+class StatusSection:
+    """How far the sweep has come."""
+
+    counts: dict[str, int]
+    """Status -> trials."""
+    convergence: ConvergenceCount | None
+    """None where no trial has a curve."""
+
+
 def _sections(study: Study) -> dict[str, Any]:
+    """Make one context a template, by the template's name, and the data of the script."""
     shown, link = displayed_study(study), study.config.run_link
     rows, confidence = comparisons(shown).to_dicts(), study.config.confidence
-    looked, closer = _closer_look(shown)
-    data = {
-        "tradeoff": tradeoff_data(shown, inconsistency(rows), link),
-        "utility": utility_data(shown),
-        "grids": heat_map_data(study) if "margins" in study.config.parts else [],
-        "map": looked.pop("map"),
-    }
-    return looked | {
-        "question": question(rows),
-        "answers": answers(rows, confidence),
-        "no_answer": no_answer(rows, confidence),
-        "counts": _counts(study),
-        "converged": _converged(shown),
-        "legend": legend_entries(shown),
-        "utility_cut": utility_cut(shown),
-        "bars": data["tradeoff"]["bars"],
-        "linked": link is not None,
-        "datasets": sorted(set(shown.trials["dataset"])),
-        "filters": {name: sorted(set(shown.trials[name])) for name in CELL_COLUMNS},
-        "metrics": {metric: metric_label(metric) for metric in METRICS},
-        "comparisons": comparison_table(rows, confidence),
-        "trials": trial_table(study, link),
-        "searches": search_table(study, link),
-        "caveats": caveats(shown, rows),
-        "findings": analysis_sentences(study),
-        "reading": LEGEND,
-        "grids": data["grids"],
-        "closer": closer,
-        "protocol": protocol_text(study).splitlines(),
-        "settings": shared_settings(study),
-        "environment": environment(study),
+    tradeoff = tradeoff_data(shown, opis_metric(rows), link)
+    utility, utility_cut = utility_data(shown)
+    heat_maps = heat_map_data(study) if "margins" in study.config.parts else []
+    examples = examples_section(shown)
+    data = {"tradeoff": tradeoff, "utility": utility, "heat_maps": heat_maps, "map": examples.map}
+    return {
+        "status": _status(study, shown),
+        "headline": headline_section(rows, confidence),
+        "tradeoff": {
+            "datasets": sorted(set(shown.trials["dataset"])),
+            "filters": {name: sorted(set(shown.trials[name])) for name in CELL_COLUMNS},
+            "legend": legend_entries(shown),
+            "error_bars": tradeoff["bars"],
+            "linked": link is not None,
+        },
+        "notes": {"caveats": caveats(shown, rows), "findings": analysis_sentences(study)},
+        "comparisons": {
+            "table": comparison_table(rows, confidence),
+            "metrics": {metric: metric_label(metric) for metric in METRICS},
+            "reading": LEGEND,
+        },
+        "utility": {"cut": utility_cut},
+        "heat_maps": heat_maps,
+        "examples": examples,
+        "trials": {"table": trial_table(study, link), "searches": search_table(study, link)},
+        "protocol": {
+            "lines": protocol_text(study).splitlines(),
+            "settings": shared_settings(study),
+            "environment": environment(study),
+        },
         "data": Markup(script_json(data)),
     }
 
 
-def _closer_look(study: Study) -> tuple[dict[str, Any], str]:
-    """Classes, queries and the map of the stored pair, and the sentence that says which it is or why it is missing."""
-    pair = stored_pair(study)
-    if isinstance(pair, str):
-        return {"classes": None, "queries": None, "map": None}, pair
-    pictures = open_pictures(study, pair)
-    found = {"classes": class_table(pair, pictures), "queries": query_table(pair, pictures)}
-    which = f"Of one pair of trials, the most accurate configuration: {pair.text}. {pictures.missing or ''}".strip()
-    return found | {"map": map_data(pair, pictures)}, which
-
-
-def _counts(study: Study) -> list[tuple[str, int]]:
+def _status(study: Study, shown: Study) -> StatusSection:
     found = Counter(study.trials["status"].to_list())
+    counts = {name: found[name] for name in ("finished", "failed", "stopped", "missing") if found[name]}
+    return StatusSection(counts, study_convergence(shown))
+
+
+def shared_settings(study: Study) -> list[tuple[str, str]]:
+    """List (config path, value) of every setting that all trials have in common."""
+    columns = [
+        c for c in study.trials.columns if c.startswith("config/") and not c.startswith(NON_AXIS_COLUMNS)
+    ]
+    values = {column: study.trials[column].unique(maintain_order=True).to_list() for column in columns}
     return [
-        (status, found[status]) for status in ("finished", "failed", "stopped", "missing") if found[status]
+        (column.removeprefix("config/"), _short(found[0]))
+        for column, found in values.items()
+        if len(found) == 1 and found[0] is not None
     ]
 
 
-def _converged(study: Study) -> tuple[int, int] | None:
-    """Finished trials that were no longer rising, and all whose curve is known; None where none is."""
-    found = [
-        curve
-        for cell in study.cells
-        for variant in cell.variants
-        for curve in validation_curves(cell, variant).values()
-    ]
-    known = [rising for curve in found if (rising := still_rising(curve)) is not None]
-    return (known.count(False), len(known)) if known else None
+def environment(study: Study) -> list[tuple[str, str]]:
+    """List (name, values over the records) of versions and processors, without hosts and dates.
+
+    Empty where the records are not on this machine; of more than MAX_RECORDS every n-th is read.
+    """
+    if study.records is None or not study.records.is_dir():
+        return []
+    folder, found = RecordFolder(study.records), dict[str, set[str]]()
+    keys = study.trials["trial_key"].to_list()
+    for key in keys[:: -(-len(keys) // MAX_RECORDS) or 1]:
+        try:
+            record = folder.read(key) if Path(key).name == key else None
+        except RecordError:
+            continue  # the sweep replaces unreadable records; the trial is in the table all the same
+        if record is not None:
+            machine = {name: record.machine.get(name) for name in ("processor", "cpus", "gpu")}
+            for name, value in {**record.versions, **{k: v for k, v in machine.items() if v}}.items():
+                found.setdefault(name, set()).add(_short(value))
+    return [(name, ", ".join(sorted(values))) for name, values in sorted(found.items())]
 
 
-def _file(name: str) -> str:
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _asset(name: str) -> str:
     return (resources.files("dmlcore.report.html") / name).read_text(encoding="utf-8")

@@ -1,83 +1,88 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const MOST_PANELS = 6; // utility panels at once: each costs the browser about 50 ms
-  const BASELINE = "#0072B2", ON = "#D55E00";
+  const MAX_PANELS = 6; // utility panels at once: each costs the browser about 50 ms
+  const BASELINE = "#0072B2", VARIANT = "#D55E00", WORST = VARIANT, BEST = BASELINE;
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const narrow = () => window.innerWidth < 640;
-  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const cssColour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const visible = (colour) => (colour === "#000000" ? cssColour("--ink") : colour); // black cannot be seen on a dark page
 
-  const shade = (name) => (name === "#000000" ? colour("--ink") : name); // black is no colour on a dark page
-
-  function chosen(form) {
+  function selected(form) {
     return all(`select[form=${form}]`).filter((s) => s.value).map((s) => [s.dataset.filter, s.value]);
   }
-  const fits = (names, wanted) => wanted.every(([name, value]) => !(name in names) || names[name] === value);
+  // a filter leaves alone what does not have its name: the select of metrics hides no trial
+  const matches = (names, filters) => filters.every(([name, value]) => !(name in names) || names[name] === value);
 
   function layout(extra) {
     const size = narrow() ? 11 : 12;
-    const axis = { title: { font: { size } }, gridcolor: colour("--line"), zerolinecolor: colour("--line"), automargin: true };
+    const axis = { title: { font: { size } }, gridcolor: cssColour("--line"), zerolinecolor: cssColour("--line"), automargin: true };
     const base = {
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false, hovermode: "closest",
-      font: { color: colour("--ink"), family: "inherit", size }, dragmode: narrow() ? false : "zoom",
+      font: { color: cssColour("--ink"), family: "inherit", size }, dragmode: narrow() ? false : "zoom",
       margin: { l: 10, r: 10, t: 30, b: 10 }, xaxis: axis, yaxis: axis,
-      hoverlabel: { align: "left", bgcolor: colour("--card"), bordercolor: colour("--line"), font: { color: colour("--ink") } },
+      hoverlabel: { align: "left", bgcolor: cssColour("--card"), bordercolor: cssColour("--line"), font: { color: cssColour("--ink") } },
     };
-    for (const [key, value] of Object.entries(extra)) base[key] = key.match(/axis/) ? { ...axis, ...value, title: { ...axis.title, ...value.title } } : value;
+    // axes are merged with the defaults, every other setting replaces them
+    for (const [key, value] of Object.entries(extra)) {
+      base[key] = key.match(/axis/) ? { ...axis, ...value, title: { ...axis.title, ...value.title } } : value;
+    }
     return base;
   }
+  // react, not newPlot: a filter changes the plot in place and keeps its listeners
   const draw = (el, traces, extra) =>
     Plotly.react(el, traces, layout(extra), { responsive: true, displaylogo: false, displayModeBar: false });
 
+  // plotly reads its texts as HTML; names that the page has not escaped (plot_text) pass through here
   const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-  const hover = (mark) => mark.lines.map((line, i) => (i ? escaped(line) : `<b>${escaped(line)}</b>`)).join("<br>");
+  const hover = (point) => point.lines.map((line, i) => (i ? escaped(line) : `<b>${escaped(line)}</b>`)).join("<br>");
 
-  function traces(marks) {
+  function traces(points) {
     const groups = new Map();
-    for (const mark of marks) {
-      const key = mark.colour + mark.symbol;
-      groups.set(key, [...(groups.get(key) || []), mark]);
+    for (const point of points) {
+      const key = point.colour + point.symbol;
+      groups.set(key, [...(groups.get(key) || []), point]);
     }
     return [...groups.values()].map((group) => ({
-      type: "scatter", mode: "markers", x: group.map((m) => m.x), y: group.map((m) => m.y),
-      error_x: bars(group, "dx"), error_y: bars(group, "dy"), customdata: group.map((m) => data.tradeoff.marks.indexOf(m)),
+      type: "scatter", mode: "markers", x: group.map((p) => p.x), y: group.map((p) => p.y),
+      error_x: bars(group, "dx"), error_y: bars(group, "dy"), customdata: group.map((p) => data.tradeoff.points.indexOf(p)),
       hovertext: group.map(hover), hoverinfo: "text",
-      marker: { color: shade(group[0].colour), symbol: group[0].symbol, size: 11, line: { width: 2, color: shade(group[0].colour) } },
+      marker: { color: visible(group[0].colour), symbol: group[0].symbol, size: 11, line: { width: 2, color: visible(group[0].colour) } },
     }));
   }
   const bars = (group, name) => ({
-    type: "data", array: group.map((m) => m[name] || 0), color: shade(group[0].colour), thickness: 1, width: 3, opacity: 0.6,
+    type: "data", array: group.map((p) => p[name] || 0), color: visible(group[0].colour), thickness: 1, width: 3, opacity: 0.6,
   });
 
-  function front(marks) {
-    const best = marks.filter((m) => m.front).sort((a, b) => a.x - b.x);
+  function front(points) {
+    const best = points.filter((p) => p.front).sort((a, b) => a.x - b.x);
     return {
-      type: "scatter", mode: "lines+markers", x: best.map((m) => m.x), y: best.map((m) => m.y), hoverinfo: "skip",
+      type: "scatter", mode: "lines+markers", x: best.map((p) => p.x), y: best.map((p) => p.y), hoverinfo: "skip",
       line: { color: "rgba(128,128,128,0.35)", width: 7 }, marker: { color: "rgba(128,128,128,0.35)", size: 26 },
     };
   }
 
-  function arrows(marks) {
-    const bases = new Map(marks.filter((m) => m.baseline).map((m) => [m.cell, m]));
-    return marks.filter((m) => !m.baseline && bases.has(m.cell)).map((m) => ({
-      x: m.x, y: m.y, ax: bases.get(m.cell).x, ay: bases.get(m.cell).y, xref: "x", yref: "y", axref: "x", ayref: "y",
-      text: "", showarrow: true, arrowhead: 2, arrowsize: 1.3, arrowwidth: 1.6, arrowcolor: shade(m.colour), standoff: 8, startstandoff: 8,
+  function arrows(points) {
+    const baselines = new Map(points.filter((p) => p.baseline).map((p) => [p.cell, p]));
+    return points.filter((p) => !p.baseline && baselines.has(p.cell)).map((p) => ({
+      x: p.x, y: p.y, ax: baselines.get(p.cell).x, ay: baselines.get(p.cell).y, xref: "x", yref: "y", axref: "x", ayref: "y",
+      text: "", showarrow: true, arrowhead: 2, arrowsize: 1.3, arrowwidth: 1.6, arrowcolor: visible(p.colour), standoff: 8, startstandoff: 8,
     }));
   }
 
-  function detail(mark) {
+  function showDetail(point) {
     const box = document.getElementById("detail");
-    box.replaceChildren(...mark.lines.map((line) => Object.assign(document.createElement("div"), { textContent: line })));
-    for (const [name, address] of mark.runs) {
+    box.replaceChildren(...point.lines.map((line) => Object.assign(document.createElement("div"), { textContent: line })));
+    for (const [name, address] of point.runs) {
       const link = Object.assign(document.createElement("a"), { textContent: `MLflow run, ${name}`, href: address, rel: "noreferrer" });
       box.append(link, " ");
     }
   }
 
-  function drawTradeoff(wanted) {
+  function drawTradeoff(filters) {
     for (const figure of all("figure.tradeoff")) {
-      const here = data.tradeoff.marks.filter((m) => m.dataset === figure.dataset.dataset && fits(m, wanted));
-      figure.hidden = !fits(figure.dataset, wanted) || (here.length === 0 && wanted.length > 0);
+      const here = data.tradeoff.points.filter((p) => p.dataset === figure.dataset.dataset && matches(p, filters));
+      figure.hidden = !matches(figure.dataset, filters) || (here.length === 0 && filters.length > 0);
       if (figure.hidden) continue;
       const el = figure.querySelector(".plot"), axes = data.tradeoff.axes;
       const several = all("figure.tradeoff").length > 1;
@@ -90,15 +95,15 @@
       if (!el.dataset.ready) {
         el.dataset.ready = "yes";
         el.on("plotly_click", (event) => {
-          const point = event.points.find((p) => p.customdata !== undefined);
-          if (point) detail(data.tradeoff.marks[point.customdata]);
+          const clicked = event.points.find((p) => p.customdata !== undefined); // the front has none
+          if (clicked) showDetail(data.tradeoff.points[clicked.customdata]);
         });
       }
     }
   }
 
-  function panel(variant, i) {
-    const x = `x${i ? i + 1 : ""}`, y = `y${i ? i + 1 : ""}`, ink = variant.baseline ? BASELINE : ON;
+  function utilityTraces(variant, i) {
+    const x = `x${i ? i + 1 : ""}`, y = `y${i ? i + 1 : ""}`, ink = variant.baseline ? BASELINE : VARIANT;
     if (variant.missing) return [];
     const edge = { type: "scatter", mode: "lines", x: variant.thresholds, xaxis: x, yaxis: y, line: { width: 0, color: ink } };
     return [
@@ -112,18 +117,18 @@
     ];
   }
 
-  function drawUtility(wanted) {
-    const cells = data.utility.filter((cell) => fits(cell, wanted));
+  function drawUtility(filters) {
+    const cells = data.utility.filter((cell) => matches(cell, filters));
     const box = document.getElementById("utility");
-    all(".plot", box).forEach((el) => Plotly.purge(el));
-    box.replaceChildren(...cells.slice(0, MOST_PANELS).map((cell) => {
+    all(".plot", box).forEach((el) => Plotly.purge(el)); // else plotly keeps what it drew in elements that are gone
+    box.replaceChildren(...cells.slice(0, MAX_PANELS).map((cell) => {
       const figure = Object.assign(document.createElement("figure"), { className: "panel" });
       const heading = Object.assign(document.createElement("h3"), { textContent: cell.title });
       figure.append(heading, Object.assign(document.createElement("div"), { className: "plot" }));
       return figure;
     }));
     all(".plot", box).forEach((el, i) => drawCell(el, cells[i]));
-    const rest = cells.length - MOST_PANELS;
+    const rest = cells.length - MAX_PANELS;
     document.getElementById("more").textContent = rest > 0 ? `${rest} more: choose a data set, backbone or loss above.` : "";
   }
 
@@ -133,7 +138,7 @@
     el.setAttribute("role", "img");
     el.setAttribute("aria-label", `utility against threshold, ${cell.title}`);
     const extra = { grid: { rows, columns, pattern: "independent", ygap: 0.35 }, shapes: [], annotations: [], margin: { l: 10, r: 10, t: narrow() ? 42 : 30, b: 10 } };
-    const ends = cell.variants.flatMap((a) => (a.missing ? [] : [a.thresholds[0], a.thresholds.at(-1)]));
+    const ends = cell.variants.flatMap((v) => (v.missing ? [] : [v.thresholds[0], v.thresholds.at(-1)]));
     cell.variants.forEach((variant, i) => {
       const n = i ? i + 1 : "", place = { xref: `x${n} domain`, yref: `y${n} domain`, showarrow: false };
       extra[`xaxis${n}`] = { range: [Math.min(...ends), Math.max(...ends)], title: { text: "threshold: L2 distance of unit-length embeddings" } };
@@ -145,29 +150,29 @@
         fillcolor: "rgba(128,128,128,0.15)", line: { width: 0 }, layer: "below",
       });
     });
-    draw(el, cell.variants.flatMap(panel), extra);
+    draw(el, cell.variants.flatMap(utilityTraces), extra);
   }
 
-  function drawGrids(wanted) {
-    const box = document.getElementById("grids");
+  function drawHeatMaps(filters) {
+    const box = document.getElementById("heat-maps");
     if (!box) return;
-    const shown = data.grids.filter((grid) => fits(grid, wanted));
+    const shown = data.heat_maps.filter((map) => matches(map, filters));
     box.replaceChildren(...shown.map(() => Object.assign(document.createElement("div"), { className: "plot" })));
-    all(".plot", box).forEach((el, i) => drawGrid(el, shown[i]));
+    all(".plot", box).forEach((el, i) => drawHeatMap(el, shown[i]));
   }
 
-  function drawGrid(el, grid) {
+  function drawHeatMap(el, map) {
     el.setAttribute("role", "img");
-    el.setAttribute("aria-label", grid.title);
-    const frame = grid.chosen && {
-      type: "rect", x0: grid.chosen[0] - 0.5, x1: grid.chosen[0] + 0.5, y0: grid.chosen[1] - 0.5, y1: grid.chosen[1] + 0.5,
-      line: { color: ON, width: 4 },
+    el.setAttribute("aria-label", map.title);
+    const frame = map.chosen && {
+      type: "rect", x0: map.chosen[0] - 0.5, x1: map.chosen[0] + 0.5, y0: map.chosen[1] - 0.5, y1: map.chosen[1] + 0.5,
+      line: { color: VARIANT, width: 4 },
     };
     draw(el, [{
-      type: "heatmap", x: grid.x, y: grid.y, z: grid.z, text: grid.text, texttemplate: "%{text}", hoverinfo: "x+y+text",
-      colorscale: "Cividis", reversescale: grid.low_is_good, showscale: false,
+      type: "heatmap", x: map.x, y: map.y, z: map.z, text: map.text, texttemplate: "%{text}", hoverinfo: "x+y+text",
+      colorscale: "Cividis", reversescale: map.low_is_good, showscale: false,
     }], {
-      title: { text: `${escaped(grid.title)}<br>${grid.base}`, font: { size: 12 } }, margin: { l: 10, r: 5, t: 45, b: 10 },
+      title: { text: `${escaped(map.title)}<br>${map.baseline}`, font: { size: 12 } }, margin: { l: 10, r: 5, t: 45, b: 10 },
       shapes: frame ? [frame] : [],
       xaxis: { type: "category", title: { text: "positive margin" } }, yaxis: { type: "category", title: { text: "negative margin" } },
     });
@@ -178,38 +183,38 @@
     if (!el || !data.map) return;
     const columns = narrow() ? 1 : 2, rows = 2 / columns;
     const extra = { grid: { rows, columns, pattern: "independent", ygap: 0.25 }, annotations: [], margin: { l: 10, r: 10, t: 50, b: 10 } };
-    const points = data.map.sides.flatMap((side, i) => {
+    const points = data.map.trials.flatMap((trial, i) => {
       const n = i ? 2 : "", axes = { type: "scatter", mode: "markers", xaxis: `x${n}`, yaxis: `y${n}`, hoverinfo: "text" };
       extra[`xaxis${n}`] = {};
       extra[`yaxis${n}`] = { scaleanchor: `x${n}` };
       extra.annotations.push({
-        xref: `x${n} domain`, yref: `y${n} domain`, x: 0, y: 1.02, yanchor: "bottom", xanchor: "left", showarrow: false, align: "left", text: side.heading,
+        xref: `x${n} domain`, yref: `y${n} domain`, x: 0, y: 1.02, yanchor: "bottom", xanchor: "left", showarrow: false, align: "left", text: trial.heading,
       });
-      const rest = { ...axes, ...side.others, hoverinfo: "skip", marker: { size: 3, color: "rgba(128,128,128,0.45)" } };
-      return [rest, ...side.groups.map((group) => ({
+      const rest = { ...axes, ...trial.others, hoverinfo: "skip", marker: { size: 3, color: "rgba(128,128,128,0.45)" } };
+      return [rest, ...trial.groups.map((group) => ({
         ...axes, x: group.x, y: group.y, hovertext: group.name,
-        marker: { size: 8, symbol: group.symbol, color: group.kind === "worst" ? ON : BASELINE, line: { width: 0.5, color: colour("--paper") } },
+        marker: { size: 8, symbol: group.symbol, color: group.kind === "worst" ? WORST : BEST, line: { width: 0.5, color: cssColour("--paper") } },
       }))];
     });
     draw(el, points, extra);
   }
 
   function filterRows() {
-    const wanted = chosen("filters");
+    const filters = selected("filters");
     for (const [table, form] of [["comparisons", "metrics"], ["trials", "statuses"]]) {
-      const here = [...wanted, ...chosen(form)];
-      all(`#${table} tbody tr`).forEach((row) => { row.hidden = !fits(row.dataset, here); });
+      const here = [...filters, ...selected(form)];
+      all(`#${table} tbody tr`).forEach((row) => { row.hidden = !matches(row.dataset, here); });
     }
-    const marks = data.tradeoff.marks, shown = marks.filter((m) => fits(m, wanted)).length;
-    document.getElementById("shown").textContent = `${shown} of ${marks.length} configurations shown`;
-    return wanted;
+    const points = data.tradeoff.points, shown = points.filter((p) => matches(p, filters)).length;
+    document.getElementById("shown").textContent = `${shown} of ${points.length} configurations shown`;
+    return filters;
   }
 
   function update() {
-    const wanted = filterRows();
-    drawTradeoff(wanted);
-    drawUtility(wanted);
-    drawGrids(wanted);
+    const filters = filterRows();
+    drawTradeoff(filters);
+    drawUtility(filters);
+    drawHeatMaps(filters);
   }
 
   function sortBy(table, column, heading) {
@@ -219,7 +224,7 @@
     const key = (row) => row.cells[column].dataset.value;
     const order = (a, b) => {
       const [x, y] = [key(a), key(b)];
-      if (x === undefined || y === undefined) return (x === undefined) - (y === undefined);
+      if (x === undefined || y === undefined) return (x === undefined) - (y === undefined); // unknown is always last
       const numbers = x !== "" && y !== "" && !isNaN(x) && !isNaN(y);
       return (down ? -1 : 1) * (numbers ? x - y : x < y ? -1 : x > y ? 1 : 0);
     };
@@ -234,7 +239,7 @@
   }
   const form = document.getElementById("filters");
   all("select[form=filters]").forEach((select) => select.addEventListener("change", update));
-  form.addEventListener("reset", () => setTimeout(update));
+  form.addEventListener("reset", () => setTimeout(update)); // the event comes before the selects are empty
   form.addEventListener("submit", (event) => event.preventDefault());
   all("select[form=metrics], select[form=statuses]").forEach((select) => select.addEventListener("change", filterRows));
   const redraw = () => { update(); drawMap(); };

@@ -1,40 +1,45 @@
-"""The pair of trials, without and with the regulariser, whose stored test embeddings the page looks into.
+"""What the page looks into: the stored test embeddings of two trials that differ in the regulariser, and their images.
 
 Shapes: N test images, D width, C classes with a positive pair.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from safetensors.numpy import load_file
 
 from dmlcore.analysis.embedding import embeddings_path
 from dmlcore.analysis.study import BASELINE, Cell, Study
 
 if TYPE_CHECKING:
+    from dmlcore.data.dataset import Split
     from dmlcore.metrics.evaluation import Evaluation
 
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-
-MOST_IMAGES = 20_000
+MAX_IMAGES = 20_000
 """Test images beyond which the page leaves this out: all pairs of 60,000 images take minutes on one core."""
-
 
 FAR_RANGE, THRESHOLDS = "config/evaluation.far_range", "config/evaluation.num_thresholds"
 
+THUMBNAIL_PIXELS = 64
+"""Longest side of a thumbnail; a photograph then has about 2 kB."""
+
 
 @dataclass(frozen=True)
-class Side:
-    """One of the two trials."""
+class VariantEmbeddings:
+    """The embeddings of one of the two trials, and how one threshold serves each class in them."""
 
     variant: str
     embeddings: Floats
@@ -50,8 +55,8 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Both trials on the same images."""
+class PairedEmbeddings:
+    """The baseline and a variant of one cell, at one seed, on the same images."""
 
     cell: Cell
     seed: int
@@ -61,96 +66,147 @@ class Pair:
     """[N], row of the manifest."""
     is_query: NDArray[np.bool_] | None
     """[N], where queries search a gallery; None where every image does both."""
-    baseline: Side
-    on: Side
+    baseline: VariantEmbeddings
+    variant: VariantEmbeddings
 
     @property
     def text(self) -> str:
         return f"{self.cell.dataset}, {self.cell.backbone}, {self.cell.loss_text}, seed {self.seed}"
 
 
-def stored_pair(study: Study) -> Pair | str:
-    """The pair of the most accurate variant, at the first seed that it and `baseline` both finished; or why there is none.
+class _StoredPair(NamedTuple):
+    cell: Cell
+    variant: str
+    seed: int
+    baseline_file: Path
+    variant_file: Path
+
+
+def paired_embeddings(study: Study) -> PairedEmbeddings | str:
+    """Read the pair of the most accurate variant, at the first seed whose two files are on this machine.
 
     Most accurate: the highest mean of `aggregate.accuracy` among the variants that have a stored pair.
+
+    Returns:
+        The pair, or a sentence that says why there is none.
     """
     found = [
-        chosen
-        for cell in study.cells
-        for variant in cell.variants
-        if (chosen := _stored(study, cell, variant))
+        pair for cell in study.cells for name in cell.variants if (pair := _stored_pair(study, cell, name))
     ]
     if not found:
-        return _reason(study)
-    cell, variant, seed, baseline, on = max(found, key=lambda item: _accuracy(study, item[0], item[1]))
-    tensors = load_file(on)
-    if len(tensors["labels"]) > MOST_IMAGES:
-        return f"Left out: all pairs of {len(tensors['labels']):,} test images take minutes; at most {MOST_IMAGES:,}."
-    before = load_file(baseline)
-    if not np.array_equal(before["index"], tensors["index"]):
-        return f"Left out: the stored embeddings of the two trials of seed {seed} are not of the same images."
-    return _pair(cell, variant, seed, before, tensors)
+        return _why_none(study)
+    best = max(found, key=lambda pair: _accuracy(study, pair))
+    variant = load_file(best.variant_file)
+    if len(variant["labels"]) > MAX_IMAGES:
+        return f"Left out: all pairs of {len(variant['labels']):,} test images take minutes; at most {MAX_IMAGES:,}."
+    baseline = load_file(best.baseline_file)
+    if not np.array_equal(baseline["index"], variant["index"]):
+        return f"Left out: the stored embeddings of the two trials of seed {best.seed} are not of the same images."
+    labels, index = (np.asarray(variant[name], np.int64) for name in ("labels", "index"))
+    is_query = np.asarray(variant["is_query"], bool) if "is_query" in variant else None
+    both = (
+        _evaluated(name, tensors["embeddings"], labels, is_query, best.cell.variants[name].row(0, named=True))
+        for name, tensors in ((BASELINE, baseline), (best.variant, variant))
+    )
+    return PairedEmbeddings(best.cell, best.seed, labels, index, is_query, *both)
 
 
-def _stored(study: Study, cell: Cell, variant: str) -> tuple[Cell, str, int, Path, Path] | None:
+def _stored_pair(study: Study, cell: Cell, variant: str) -> _StoredPair | None:
     if variant == BASELINE or BASELINE not in cell.variants:
         return None
-    keys = {name: _finished(cell, name) for name in (BASELINE, variant)}
-    for seed in sorted(keys[BASELINE].keys() & keys[variant].keys()):
-        baseline, on = (embeddings_path(study, keys[name][seed]) for name in (BASELINE, variant))
-        if baseline and on:
-            return cell, variant, seed, baseline, on
+    keys, others = (
+        dict(cell.finished[name].select("seed", "trial_key").iter_rows()) for name in (BASELINE, variant)
+    )
+    for seed in sorted(keys.keys() & others.keys()):
+        files = embeddings_path(study, keys[seed]), embeddings_path(study, others[seed])
+        if files[0] and files[1]:
+            return _StoredPair(cell, variant, seed, files[0], files[1])
     return None
 
 
-def _finished(cell: Cell, variant: str) -> dict[int, str]:
-    done = cell.finished[variant]
-    return dict(zip(done["seed"].to_list(), done["trial_key"].to_list(), strict=True))
-
-
-def _accuracy(study: Study, cell: Cell, variant: str) -> float:
-    values = list(cell.values(variant, study.config.accuracy).values())
+def _accuracy(study: Study, pair: _StoredPair) -> float:
+    values = list(pair.cell.values(pair.variant, study.config.accuracy).values())
     return float(np.mean(values)) if values else -np.inf
 
 
-def _reason(study: Study) -> str:
+def _why_none(study: Study) -> str:
     if study.storage is None or not study.storage.is_dir():
         return "Left out: the stored embeddings of the trials are not on this machine; the sweep stage writes them."
-    return "Left out: no seed has the stored test embeddings of a trial without and with the regulariser."
+    return "Left out: no seed has the stored test embeddings of both the baseline and a variant."
 
 
-def _pair(cell: Cell, variant: str, seed: int, before: dict[str, Any], after: dict[str, Any]) -> Pair:
-    labels, query = np.asarray(after["labels"], np.int64), after.get("is_query")
-    is_query = None if query is None else np.asarray(query, bool)
-    baseline, on = (
-        _side(name, tensors["embeddings"], labels, is_query, cell.variants[name].row(0, named=True))
-        for name, tensors in ((BASELINE, before), (variant, after))
-    )
-    return Pair(cell, seed, labels, np.asarray(after["index"], np.int64), is_query, baseline, on)
-
-
-def _side(
+def _evaluated(
     variant: str, embeddings: Any, labels: Integers, is_query: NDArray[np.bool_] | None, trial: dict[str, Any]
-) -> Side:
-    # here, not above: the page of a study without stored embeddings does without torch
+) -> VariantEmbeddings:
+    # imported here: `dmlcore.metrics.evaluation.evaluate` loads torch, and a page without stored embeddings needs none
     from dmlcore.metrics.evaluation import evaluate
 
-    far_range = tuple(json.loads(trial.get(FAR_RANGE) or "[0.01, 0.1]"))
     found = evaluate(
         embeddings,
         labels,
-        far_range=far_range,
+        far_range=tuple(json.loads(trial.get(FAR_RANGE) or "[0.01, 0.1]")),
         num_thresholds=trial.get(THRESHOLDS) or 101,
         is_query=is_query,
     )
     points = np.asarray(embeddings, np.float64)
     unit = points / np.linalg.norm(points, axis=1, keepdims=True)
-    return Side(variant, unit, np.asarray(found.class_labels, np.int64), _mean(found), found.frr, found.far)
+    classes = np.asarray(found.class_labels, np.int64)
+    return VariantEmbeddings(variant, unit, classes, _mean_utility(found), found.frr, found.far)
 
 
-def _mean(found: Evaluation) -> Floats:
-    """Mean utility over the range, by the trapezoid rule as in OPIS."""
+def _mean_utility(found: Evaluation) -> Floats:
+    """Average over the calibration range by the trapezoid rule, as OPIS does."""
     width = found.thresholds[-1] - found.thresholds[0]
     if width <= 0:
         return np.asarray(found.utility[:, 0])
     return np.asarray(np.trapezoid(found.utility, found.thresholds, axis=1) / width)
+
+
+@dataclass(frozen=True)
+class DatasetImages:
+    """Class names and thumbnails of the test images, where the prepared data set is on this machine."""
+
+    class_names: dict[int, str]
+    """Row of the manifest -> class name."""
+    split: Split | None
+    missing: str | None
+    """Why there are none."""
+
+    def class_name(self, row: int, label: int) -> str:
+        return self.class_names.get(row, f"class {label}")
+
+    def thumbnail(self, row: int) -> str | None:
+        """Encode the image at a row of the manifest as a data address; None without the data set."""
+        if self.split is None:
+            return None
+        return data_address(self.split.images.read(row - int(self.split.index[0])))
+
+
+def dataset_images(study: Study, pair: PairedEmbeddings) -> DatasetImages:
+    """Open the prepared images of the pair's data set; without them the page shows labels and says why."""
+    dataset = pair.cell.dataset
+    folder = None if study.prepared is None else study.prepared / dataset
+    if folder is None or not (folder / "dataset.json").is_file():
+        return DatasetImages({}, None, "No images: the prepared data set is not on this machine.")
+    # imported here: decoding JPEG files needs torch, a page without images does not
+    from dmlcore.data.dataset import PreparedDataset
+
+    data = PreparedDataset.open(folder)
+    if data.data_hash != study.datasets[dataset].get("data_hash"):
+        # the rows of another preparation would show wrong images under right numbers
+        return DatasetImages(
+            {}, None, "No images: the prepared data set is not the one that the trials were trained on."
+        )
+    rows = pair.index.tolist()
+    names = dict(zip(rows, data.manifest[rows]["class_name"].to_list(), strict=True))
+    return DatasetImages(names, data.split("test"), None)
+
+
+def data_address(pixels: NDArray[np.uint8]) -> str:
+    """Encode [H, W, C] pixels as a `data:image/...` thumbnail: grey as PNG, colour as JPEG."""
+    grey = pixels.shape[2] == 1
+    image = Image.fromarray(np.array(pixels[:, :, 0] if grey else pixels))
+    image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+    buffer, kind = io.BytesIO(), "png" if grey else "jpeg"
+    image.save(buffer, kind, **({} if grey else {"quality": 80}))
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,10 +1,9 @@
-"""Tables of the page: what is shown and the value that sorting and a recount use."""
+"""Tables of the page: what a cell shows, and the value that sorting and a recount use."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from markupsafe import Markup, escape
 
@@ -13,15 +12,12 @@ from dmlcore.analysis.metric_labels import format_metric, round_significant
 
 @dataclass(frozen=True)
 class TableCell:
-    """One cell."""
-
     text: str
     value: str | float | int | None = None
     """What the column is sorted by; None: nothing known, always last."""
     note: str = ""
     """Shown smaller, after the text."""
     css_class: str = ""
-    """A class for the style sheet."""
     link: str | None = None
     images: Sequence[tuple[str, str]] = ()
     """(address of the image, its description)."""
@@ -43,7 +39,8 @@ class Table:
 
     @property
     def body(self) -> Markup:
-        """The rows as HTML. Not by the page's template: a macro call for each of many thousand cells takes seconds."""
+        """The rows as HTML."""
+        # Not by the page's template: a macro call for each of many thousand cells takes seconds
         labels = [escape(column) for column in self.columns]
         return Markup("".join(_row_html(row, labels) for row in self.rows))
 
@@ -55,25 +52,25 @@ def _row_html(row: TableRow, labels: Sequence[Markup]) -> str:
 
 
 def _cell_html(cell: TableCell, label: Markup) -> str:
-    sorted_by = "" if cell.value is None else f' data-value="{escape(cell.value)}"'
-    word = f' class="{escape(cell.css_class)}"' if cell.css_class else ""
+    sort_value = "" if cell.value is None else f' data-value="{escape(cell.value)}"'
+    css_class = f' class="{escape(cell.css_class)}"' if cell.css_class else ""
     shown = str(escape(cell.text))
     if cell.link:
         shown = f'<a href="{escape(cell.link)}" rel="noreferrer">{shown}</a>'
-    pictures = "".join(
+    images = "".join(
         f'<img src="{escape(address)}" alt="{escape(name)}" title="{escape(name)}">'
         for address, name in cell.images
     )
     note = f" <small>{escape(cell.note)}</small>" if cell.note else ""
-    return f'<td data-label="{label}"{sorted_by}{word}>{pictures}{shown}{note}</td>\n'
+    return f'<td data-label="{label}"{sort_value}{css_class}>{images}{shown}{note}</td>\n'
 
 
 def drop_constant_columns(table: Table, names: Container[str]) -> Table:
-    """Without those columns of `names` that say one thing in every row: the caption says it once, if it is anything."""
-    texts = zip(*([value.text for value in row.cells] for row in table.rows), strict=True)
-    only = {i: found.pop() for i, cell in enumerate(texts) if len(found := set(cell)) == 1}
-    dropped = {i: shown for i, shown in only.items() if table.columns[i] in names}
-    said = "; ".join(f"{table.columns[i]}: {shown}" for i, shown in dropped.items() if shown)
+    """Drop the columns of `names` with one text in all rows; the caption then has it, unless it is empty."""
+    texts = zip(*([cell.text for cell in row.cells] for row in table.rows), strict=True)
+    constant = {i: found.pop() for i, column in enumerate(texts) if len(found := set(column)) == 1}
+    dropped = {i: text for i, text in constant.items() if table.columns[i] in names}
+    said = "; ".join(f"{table.columns[i]}: {text}" for i, text in dropped.items() if text)
     kept = [i for i in range(len(table.columns)) if i not in dropped]
     return replace(
         table,
@@ -83,24 +80,17 @@ def drop_constant_columns(table: Table, names: Container[str]) -> Table:
     )
 
 
-def text_cell(value: object, word: str = "") -> TableCell:
-    """A cell of text, sorted by it."""
-    shown = "" if value is None else " ".join(str(value).split())
-    return TableCell(shown, shown or None, css_class=word)
+def text_cell(value: object, css_class: str = "") -> TableCell:
+    """Make a cell of text, sorted by it."""
+    text = "" if value is None else " ".join(str(value).split())
+    return TableCell(text, text or None, css_class=css_class)
 
 
 def int_cell(value: int | None) -> TableCell:
-    """A count."""
+    """Make a cell of a count."""
     return TableCell("-" if value is None else f"{value:,}", value)
 
 
-def float_cell(value: float | None, metric: str, signed: bool = False, beside: str = "") -> TableCell:
-    """A number with the decimals of its metric."""
-    return TableCell(format_metric(value, metric, signed=signed), round_significant(value), beside)
-
-
-def interval_cell(row: Mapping[str, Any], name: str, metric: str, signed: bool = False) -> TableCell:
-    """The mean, and its interval beside it, of `name` in a row of `comparisons`."""
-    mean, low, high = (row[f"{name}/{part}"] for part in ("mean", "low", "high"))
-    ends = [format_metric(end, metric, signed=signed) for end in (low, high)]
-    return float_cell(mean, metric, signed, "" if low is None or high is None else " to ".join(ends))
+def float_cell(value: float | None, metric: str) -> TableCell:
+    """Make a cell of a number with the decimals of its metric."""
+    return TableCell(format_metric(value, metric), round_significant(value))

@@ -1,4 +1,4 @@
-"""The tables of trials: comparisons, one row a comparison and metric; and every trial of the plan."""
+"""The page's tables of trials: comparisons by metric, every trial of the plan, and what the searches tried."""
 
 from __future__ import annotations
 
@@ -8,6 +8,15 @@ from typing import Any
 import polars as pl
 import polars.selectors as cs
 
+from dmlcore.analysis.columns import (
+    HTML,
+    Column,
+    IntervalColumn,
+    JudgementColumn,
+    columns_of,
+    loss_text,
+    seeds_text,
+)
 from dmlcore.analysis.convergence import CURVE_COLUMN, convergence_mark, still_rising
 from dmlcore.analysis.metric_labels import (
     METRICS,
@@ -17,8 +26,8 @@ from dmlcore.analysis.metric_labels import (
     round_significant,
     variant_label,
 )
+from dmlcore.analysis.searches import SEARCH_METRICS, search_trials, setting_text
 from dmlcore.analysis.study import BASELINE, CELL_COLUMNS, Study, swept_axes
-from dmlcore.analysis.verdict import judgement
 from dmlcore.report.html.table import (
     Table,
     TableCell,
@@ -26,47 +35,31 @@ from dmlcore.report.html.table import (
     drop_constant_columns,
     float_cell,
     int_cell,
-    interval_cell,
     text_cell,
 )
 
-STATUSES = {
+STATUS_LABELS = {
     "finished": "finished",
     "failed": "\N{CROSS MARK} failed",
     "stopped": "\N{BLACK SCISSORS} cut short",
     "missing": "\N{WHITE QUESTION MARK ORNAMENT} missing",
 }
-WORDS = {
+JUDGEMENT_LABELS = {
     "better": "\N{BLACK UP-POINTING SMALL TRIANGLE}\N{NO-BREAK SPACE}better",
     "worse": "\N{BLACK DOWN-POINTING SMALL TRIANGLE}\N{NO-BREAK SPACE}worse",
 }
+OPTIONAL_COLUMNS = ("data set", "backbone", "loss", "regulariser", "missing", "error", "converged")
+"""Left out where they have one text in all rows: the tables are wide."""
 
-
-NAMES = ("data set", "backbone", "loss", "regulariser", "missing", "what is wrong", "converged")
-"""Columns that are left out where they say one thing in every row: the tables are wide."""
-
-
-TESTS = {
-    "p_value": "p",
-    "p_holm": "p (Holm)",
-    "effect_size": "effect g",
-    "seeds_needed": "seeds needed",
-}
-"""Columns of `test/M/difference/...` that are shown where a comparison has them."""
-
-
-TESTED = (
-    " p: paired t-test; p (Holm): corrected for the comparisons of the same metric. Effect g: Hedges' g, the "
-    "difference in standard deviations over seeds. Seeds needed: to see it with 80 % power at p < 0.05."
+TESTS_CAPTION = (
+    "p: paired t-test; p (Holm): corrected for the comparisons of the same metric. Effect g: Hedges' g, the difference "
+    "in standard deviations over seeds. Seeds needed: to see it with 80 % power at p < 0.05."
 )
-
-
-MOST_ROWS = 1_000
+MAX_ROWS = 1_000
 """More make a browser slow."""
 
-
 BEST_EPOCH = "validation/best_epoch"
-SHOWN = (
+TRIAL_COLUMNS = (
     *("trial_key", "status", "error", *CELL_COLUMNS, "variant", "seed"),
     *(f"test/{metric}" for metric in METRICS),
     *(BEST_EPOCH, CURVE_COLUMN),
@@ -74,109 +67,125 @@ SHOWN = (
 
 
 def comparison_table(rows: Sequence[Mapping[str, Any]], confidence: float) -> Table:
-    """One row a (comparison, metric): both means, the paired difference and its tests."""
-    tests = [name for name in TESTS if rows and f"test/map_at_r/difference/{name}" in rows[0]]
-    columns = [
-        "data set",
-        "backbone",
-        "loss",
-        "regulariser",
-        "metric",
-        "pairs",
-        "baseline",
-        "on",
-        "on \N{MINUS SIGN} off",
-    ]
-    columns += ["change", "judged", *(TESTS[name] for name in tests), "missing"]
-    level = format_percent(confidence)
+    """Return one row a (comparison, metric), with the columns of `analysis.columns`."""
+    columns = columns_of(HTML)
+    names = ["data set", "backbone", "loss", "regulariser", "metric", "pairs"]
+    labels = [*names, *(column.label for column in columns), "missing"]
     caption = (
-        f"Means and {level} t-intervals over seeds on the test classes; differences paired by seed. Judged: better or "
-        "worse where the interval of the difference leaves out 0."
+        f"Means and {format_percent(confidence)} t-intervals over seeds on the test classes; difference: "
+        "variant \N{MINUS SIGN} baseline, paired by seed. Judged: better or worse where the interval of the difference "
+        "leaves out 0."
     )
-    most = MOST_ROWS // len(METRICS)
+    most = MAX_ROWS // len(METRICS)
     if len(rows) > most:
         caption += f" The first {most:,} of {len(rows):,} comparisons; all of them: results/comparisons.csv."
-    found = [_comparison(row, metric, tests) for row in rows[:most] for metric in METRICS]
+    found = [_comparison(row, metric, columns) for row in rows[:most] for metric in METRICS]
     return drop_constant_columns(
-        Table("comparisons", caption + (TESTED if tests else ""), columns, found), NAMES
+        Table("comparisons", f"{caption} {TESTS_CAPTION}", labels, found), OPTIONAL_COLUMNS
     )
 
 
 def trial_table(study: Study, run_link: str | None) -> Table:
-    """One row a trial of the plan, those without a result first; of very many the first MOST_ROWS."""
+    """Return one row a trial of the plan, those without a result first; of very many the first MAX_ROWS."""
     axes = swept_axes(study.trials)
     columns = ["data set", "backbone", "loss", *axes.values(), "regulariser", "seed", "status"]
-    columns += [*(metric_label(m) for m in METRICS), "best epoch", "converged", "trial", "what is wrong"]
+    columns += [*map(metric_label, METRICS), "best epoch", "converged", "trial", "error"]
     order = [pl.col("status") == "finished", *CELL_COLUMNS, "variant", "seed"]
-    shown = study.trials.select(cs.by_name(*SHOWN, *axes, require_all=False))  # a row has hundreds of columns
-    trials = shown.sort(order, nulls_last=True, maintain_order=True).head(MOST_ROWS).to_dicts()
+    # A row of the table has hundreds of columns: turn the shown ones alone into dicts
+    shown = study.trials.select(cs.by_name(*TRIAL_COLUMNS, *axes, require_all=False))
+    trials = shown.sort(order, nulls_last=True, maintain_order=True).head(MAX_ROWS).to_dicts()
     count = (
-        "Every trial" if shown.height <= MOST_ROWS else f"The first {MOST_ROWS:,} of {shown.height:,} trials"
+        "Every trial" if shown.height <= MAX_ROWS else f"The first {MAX_ROWS:,} of {shown.height:,} trials"
     )
     caption = f"{count} of the plan; failed, cut short and missing ones first. They are in no mean."
-    if shown.height > MOST_ROWS:
+    if shown.height > MAX_ROWS:
         caption += " All of them: results/trials.parquet, or `dmlcore export`."
     found = [_trial(trial, list(axes), run_link) for trial in trials]
-    return drop_constant_columns(Table("trials", caption, columns, found), NAMES)
+    return drop_constant_columns(Table("trials", caption, columns, found), OPTIONAL_COLUMNS)
 
 
-def _comparison(row: Mapping[str, Any], metric: str, tests: Sequence[str]) -> TableRow:
-    name, baseline_alone = f"test/{metric}", row["variant"] == BASELINE
-    axes = [f"{key.removeprefix('axis/')}={value}" for key, value in row.items() if key.startswith("axis/")]
-    counted = row["seeds/baseline" if baseline_alone else "seeds/paired"]
-    pairs = TableCell(f"{counted} of {row['seeds/planned']}", counted, convergence_mark(row))
-    relative = row[f"{name}/difference/relative"]
+def search_table(study: Study, run_link: str | None) -> Table | None:
+    """Return one row a setting that a search tried, by validation alone, as nothing is chosen on test classes.
+
+    Returns:
+        None where nothing was searched.
+    """
+    rows = [row for tried in search_trials(study).values() for row in tried]
+    if not rows:
+        return None
+    labels = ["data set", "backbone", "loss", "regulariser", "asked", "role", "setting", "status"]
+    labels += [*(f"validation {metric_label(metric)}" for metric in SEARCH_METRICS), "trial", "error"]
+    return Table(
+        "searches",
+        "Every setting that a search tried, by validation. Only the chosen ones are compared, at all seeds; those that "
+        "were cut short or not chosen are in no mean.",
+        labels,
+        [_searched(row, run_link) for row in rows],
+    )
+
+
+def _comparison(row: Mapping[str, Any], metric: str, columns: Sequence[Column]) -> TableRow:
+    alone, seeds = row["variant"] == BASELINE, seeds_text(row)
     cells = [
         text_cell(row["dataset"]),
         text_cell(row["backbone"]),
-        text_cell(", ".join([row["loss"], *axes])),
-        text_cell("baseline alone" if baseline_alone else variant_label(row["variant"])),
+        text_cell(loss_text(row)),
+        text_cell("baseline alone" if alone else variant_label(row["variant"])),
         text_cell(metric_label(metric)),
-        pairs,
-        interval_cell(row, f"{name}/baseline", metric),
-        TableCell("-") if baseline_alone else interval_cell(row, f"{name}/variant", metric),
-        interval_cell(row, f"{name}/difference", metric, signed=True),
-        TableCell(
-            "-" if relative is None else f"{100 * relative:+.1f}\N{NO-BREAK SPACE}%",
-            round_significant(relative),
-        ),
-        _judged(judgement(row, metric)),
-        *(_tested(test, row[f"{name}/difference/{test}"]) for test in tests),
+        TableCell(seeds, int(seeds.split()[0]), convergence_mark(row)),
+        *(_column_cell(column, row, metric) for column in columns),
         text_cell(row["status"]),
     ]
     return TableRow(cells, _names(row) | {"metric": metric})
 
 
-def _judged(word: str) -> TableCell:
-    return TableCell(WORDS.get(word, word), word, css_class=word)
-
-
-def _tested(test: str, value: float | None) -> TableCell:
-    if value is None:
-        return TableCell("-")
-    shown = {"seeds_needed": f"{value:,.0f}", "effect_size": f"{value:+.2f}"}.get(test, f"{value:.3g}")
-    return TableCell(shown, round_significant(value))
+def _column_cell(column: Column, row: Mapping[str, Any], metric: str) -> TableCell:
+    value = column.sort_value(row, metric)
+    if isinstance(column, JudgementColumn):
+        return TableCell(JUDGEMENT_LABELS.get(value, value), value, css_class=value)
+    if isinstance(column, IntervalColumn):
+        text, note = column.mean_text(row, metric), column.range_text(row, metric)
+        return TableCell(text, round_significant(value), note)
+    return TableCell(column.text(row, metric), round_significant(value))
 
 
 def _trial(trial: Mapping[str, Any], axes: Sequence[str], run_link: str | None) -> TableRow:
-    status, key = trial["status"], trial["trial_key"]
-    rising = still_rising(trial.get(CURVE_COLUMN) or [])
-    best = trial.get(BEST_EPOCH)
+    rising, best = still_rising(trial.get(CURVE_COLUMN) or []), trial.get(BEST_EPOCH)
     cells = [
-        text_cell(trial["dataset"]),
-        text_cell(trial["backbone"]),
-        text_cell(trial["loss"]),
-        *(text_cell(trial[axis]) for axis in axes),
+        *(text_cell(trial[name]) for name in (*CELL_COLUMNS, *axes)),
         text_cell(variant_label(trial["variant"])),
         int_cell(trial["seed"]),
-        TableCell(STATUSES.get(status, status), status, css_class=status),
+        _status_cell(trial["status"]),
         *(float_cell(trial.get(f"test/{metric}"), metric) for metric in METRICS),
         int_cell(None if best is None else int(best)),
         text_cell("-" if rising is None else ("\N{DAGGER} no" if rising else "yes")),
-        TableCell(key, key, link=None if run_link is None else run_link.replace("{trial_key}", key)),
-        text_cell(one_line(trial["error"] or "", 300)),
+        *_key_and_error(trial, run_link),
     ]
-    return TableRow(cells, _names(trial) | {"status": status})
+    return TableRow(cells, _names(trial) | {"status": trial["status"]})
+
+
+def _searched(row: Mapping[str, Any], run_link: str | None) -> TableRow:
+    cells = [
+        *(text_cell(row[name]) for name in CELL_COLUMNS),
+        text_cell(variant_label(row["variant"])),
+        int_cell(row["ask"]),
+        text_cell(row["role"]),
+        text_cell(setting_text(row)),
+        _status_cell(row["status"]),
+        *(float_cell(row.get(f"validation/{metric}"), metric) for metric in SEARCH_METRICS),
+        *_key_and_error(row, run_link),
+    ]
+    return TableRow(cells, _names(row) | {"status": row["status"]})
+
+
+def _status_cell(status: str) -> TableCell:
+    return TableCell(STATUS_LABELS.get(status, status), status, css_class=status)
+
+
+def _key_and_error(trial: Mapping[str, Any], run_link: str | None) -> list[TableCell]:
+    key = trial["trial_key"]
+    link = None if run_link is None else run_link.replace("{trial_key}", key)
+    return [TableCell(key, key, link=link), text_cell(one_line(trial["error"] or "", 300))]
 
 
 def _names(row: Mapping[str, Any]) -> dict[str, str]:

@@ -79,7 +79,7 @@ class Page(HTMLParser):
 
 
 def stored_study(data: PreparedDataset, storage: Path, **tensors: Any) -> Study:
-    """Off and TCM on the test split of `data`, two seeds; of one of the two losses the embeddings lie in `storage`."""
+    """Baseline and TCM on the test split of `data`, two seeds; `storage` has the embeddings of one of two losses."""
     split, random, found = data.split("test"), np.random.default_rng(5), []
     for row in rows(("small",), ("resnet",), ("smooth_ap", "supcon"), ("baseline", TCM), (0, 1)):
         train = hashlib.sha256(row["trial_key"].encode()).hexdigest()[:16]

@@ -84,12 +84,12 @@ def opened(browser: Browser, html: str, tmp_path: Path) -> Iterator[Opened]:
 
 def test_the_first_screen_shows_the_answer_and_draws_the_plot(opened: Opened) -> None:
     assert "TCM" in opened.tab.locator("h1").inner_text()
-    assert opened.tab.locator("table.scores").first.bounding_box()["y"] < 720  # type: ignore[index]
+    assert opened.tab.locator("table.effects").first.bounding_box()["y"] < 720  # type: ignore[index]
     assert opened.tab.locator("figure.tradeoff").first.locator("path.point").count() >= 8
     assert opened.tab.locator("#utility svg.main-svg").count() >= 6
 
 
-def test_hover_says_what_a_mark_is(opened: Opened) -> None:
+def test_hover_says_what_a_point_is(opened: Opened) -> None:
     opened.tab.locator("figure.tradeoff").first.locator("g.trace").nth(1).locator("path.point").first.hover(
         force=True
     )
@@ -113,7 +113,7 @@ def column(opened: Opened, heading: str) -> list[str]:
     return opened.texts(f"#comparisons tbody tr:visible td:nth-child({place})")
 
 
-def test_filters_choose_rows_marks_and_panels(opened: Opened) -> None:
+def test_filters_choose_rows_points_and_panels(opened: Opened) -> None:
     opened.tab.select_option("select[data-filter=dataset]", "glyphs")
     opened.tab.select_option("select[data-filter=loss]", "ap")
     assert opened.tab.locator("figure.tradeoff:visible").count() == 1
@@ -188,7 +188,7 @@ def test_heat_maps_images_and_the_map_are_drawn(
     browser: Browser, tmp_path: Path, small_data: PreparedDataset
 ) -> None:
     found = Opened(browser, report_html(margins_study()), tmp_path)
-    assert found.tab.locator("#grids .heatmaplayer").count() == 8
+    assert found.tab.locator("#heat-maps .heatmaplayer").count() == 8
     found.tab.close()
     made = stored_study(small_data, tmp_path / "storage")
     looked = Opened(browser, report_html(made), tmp_path, color_scheme="dark")

@@ -53,7 +53,7 @@ def test_a_hostile_name_is_only_text(attack: str) -> None:
     assert [tag for tag, _ in page.tags] == [tag for tag, _ in plain.tags]
     shown = [[row[name].text for name in ("data set", "backbone", "loss")] for row in page.table("trials")]
     assert names[:3] in shown
-    assert {mark["dataset"] for mark in page.data["tradeoff"]["marks"]} == {names[0], "z"}
+    assert {point["dataset"] for point in page.data["tradeoff"]["points"]} == {names[0], "z"}
 
 
 def test_data_cannot_close_its_script_and_comes_back_whole() -> None:
@@ -72,7 +72,7 @@ def test_runs_are_linked_only_where_an_address_is_given() -> None:
     page = Page(report_html(with_link(found, "http://runs.example/?key={trial_key}")))
     links = {names["href"] for tag, names in page.tags if tag == "a" and "http" in (names["href"] or "")}
     assert links == {f"http://runs.example/?key={key}" for key in found.trials["trial_key"]}
-    assert page.data["tradeoff"]["marks"][0]["runs"][0][0] == "seed 0"
+    assert page.data["tradeoff"]["points"][0]["runs"][0][0] == "seed 0"
     with pytest.raises(ConfigError, match="run_link"):
         parse(AggregateConfig, {"run_link": "javascript:alert(1)"}, "here")
 

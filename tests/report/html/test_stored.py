@@ -1,4 +1,4 @@
-"""Classes, queries and the map against naive loops over the stored embeddings; and what is said where they are not."""
+"""Classes, queries and the map against naive loops over the stored embeddings; and what is said without them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ from safetensors.numpy import load_file
 
 from dmlcore.analysis.study import Study
 from dmlcore.data.dataset import PreparedDataset
-from dmlcore.report.html.classes import extreme_classes
+from dmlcore.report.html.examples import (
+    extreme_classes,
+    first_correct_ranks,
+    hardest_queries,
+    principal_components,
+)
 from dmlcore.report.html.page import report_html
-from dmlcore.report.html.projection import principal_components
-from dmlcore.report.html.queries import first_right_ranks, worst_queries
-from dmlcore.report.html.stored import Pair, stored_pair
+from dmlcore.report.html.stored import PairedEmbeddings, paired_embeddings
 from tests.analysis.synthetic import TCM, rows, study
 from tests.report.html.made import Page, stored_study
 
@@ -71,11 +74,11 @@ def naive_rank(found: np.ndarray, labels: np.ndarray, query: int) -> int:
 
 def test_classes_equal_a_naive_loop(made: Study, page: Page, small_data: PreparedDataset) -> None:
     labels = tensors(made, "baseline")["labels"]
-    baseline, on = (
-        naive_utility(tensors(made, variant)["embeddings"], labels) for variant in ("baseline", TCM)
+    baseline, variant = (
+        naive_utility(tensors(made, name)["embeddings"], labels) for name in ("baseline", TCM)
     )
     names = small_data.split("test").class_names
-    order = sorted(on, key=lambda c: on[c])
+    order = sorted(variant, key=lambda c: variant[c])
     half = len(order) // 2 if len(order) < 12 else 6
     shown = page.table("classes")
     assert [row["class"].text for row in shown] == [
@@ -83,9 +86,9 @@ def test_classes_equal_a_naive_loop(made: Study, page: Page, small_data: Prepare
     ]
     for row in shown:
         c = names.index(row["class"].text)
-        assert float(row["utility off"].value or "nan") == pytest.approx(baseline[c], abs=1e-5)
-        assert float(row["utility on"].value or "nan") == pytest.approx(on[c], abs=1e-5)
-        assert float(row["change"].value or "nan") == pytest.approx(on[c] - baseline[c], abs=2e-5)
+        assert float(row["baseline utility"].value or "nan") == pytest.approx(baseline[c], abs=1e-5)
+        assert float(row["variant utility"].value or "nan") == pytest.approx(variant[c], abs=1e-5)
+        assert float(row["change"].value or "nan") == pytest.approx(variant[c] - baseline[c], abs=2e-5)
         assert row["images"].value == str(int(np.sum(labels == c)))
 
 
@@ -98,8 +101,8 @@ def test_queries_equal_a_naive_loop(made: Study, page: Page, small_data: Prepare
     shown = page.table("queries")
     assert [int(row["query"].value or -1) for row in shown] == [index[q] for q in worst]
     for row, q in zip(shown, worst, strict=True):
-        assert row["first right on"].value == str(ranks[q])
-        assert row["first right off"].value == str(naive_rank(before, labels, q))
+        assert row["variant rank"].value == str(ranks[q])
+        assert row["baseline rank"].value == str(naive_rank(before, labels, q))
         others = sorted((j for j in range(len(labels)) if labels[j] != labels[q]), key=lambda j: found[q, j])
         expected = others[: min(5, ranks[q] - 1)]
         assert row["wrong neighbours"].value == ",".join(str(index[j]) for j in expected)
@@ -123,16 +126,16 @@ def test_only_the_gallery_is_searched_and_only_queries_ask(
 ) -> None:
     count = len(small_data.split("test").labels)
     is_query = np.arange(count) % 2 == 0
-    pair = stored_pair(stored_study(small_data, tmp_path, is_query=is_query))
-    assert isinstance(pair, Pair)
-    ranks = first_right_ranks(pair, pair.on)
+    pair = paired_embeddings(stored_study(small_data, tmp_path, is_query=is_query))
+    assert isinstance(pair, PairedEmbeddings)
+    ranks = first_correct_ranks(pair, pair.variant)
     assert np.array_equal(ranks > 0, is_query)
-    found = distances(pair.on.embeddings)
+    found = distances(pair.variant.embeddings)
     gallery = np.flatnonzero(~is_query)
     for q in np.flatnonzero(is_query):
         own = min(found[q, j] for j in gallery if pair.labels[j] == pair.labels[q])
         assert ranks[q] == 1 + sum(found[q, j] < own for j in gallery if pair.labels[j] != pair.labels[q])
-    assert all(is_query[q.place] and not is_query[q.wrong].any() for q in worst_queries(pair))
+    assert all(is_query[q.position] and not is_query[q.wrong].any() for q in hardest_queries(pair))
 
 
 def test_the_map_keeps_the_variance_of_the_two_first_components(made: Study) -> None:
@@ -144,11 +147,11 @@ def test_the_map_keeps_the_variance_of_the_two_first_components(made: Study) -> 
 
 
 def test_the_map_shows_every_image_of_its_classes(made: Study, page: Page) -> None:
-    pair = stored_pair(made)
-    assert isinstance(pair, Pair)
-    for side, stored in zip(page.data["map"]["sides"], (pair.baseline, pair.on), strict=True):
+    pair = paired_embeddings(made)
+    assert isinstance(pair, PairedEmbeddings)
+    for trial, stored in zip(page.data["map"]["trials"], (pair.baseline, pair.variant), strict=True):
         points, _ = principal_components(stored.embeddings)
-        for group, (_, label) in zip(side["groups"], extreme_classes(pair), strict=True):
+        for group, (_, label) in zip(trial["groups"], extreme_classes(pair), strict=True):
             shown = np.stack([group["x"], group["y"]], axis=1)
             assert shown == pytest.approx(points[pair.labels == label], abs=6e-4)
 

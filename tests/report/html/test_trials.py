@@ -59,10 +59,10 @@ def test_comparisons_equal_a_recount(page: Page) -> None:
         differences = [on[seed] - baseline[seed] for seed in pairs]
         assert row["pairs"].value == str(len(pairs))
         assert number(row["baseline"]) == pytest.approx(mean(baseline.values()), rel=1e-5)
-        assert number(row["on"]) == pytest.approx(mean(on.values()), rel=1e-5)
-        assert number(row["on − off"]) == pytest.approx(mean(differences), rel=1e-5)
+        assert number(row["variant"]) == pytest.approx(mean(on.values()), rel=1e-5)
+        assert number(row["difference"]) == pytest.approx(mean(differences), rel=1e-5)
         low, high = stats.t.interval(0.95, len(on) - 1, mean(on.values()), stats.sem(list(on.values())))
-        assert [float(end) for end in row["on"].text.split(None, 1)[1].split(" to ")] == pytest.approx(
+        assert [float(end) for end in row["variant"].text.split(None, 1)[1].split(" to ")] == pytest.approx(
             [low, high], abs=6e-5
         )
         assert number(row["p"]) == pytest.approx(stats.ttest_1samp(differences, 0).pvalue, rel=1e-4)
@@ -109,7 +109,7 @@ def test_what_has_no_result_is_shown_as_such(page: Page) -> None:
         "stopped": "cut short",
         "missing": "missing",
     }
-    assert texts["failed"]["what is wrong"].text == "ValueError: loss is NaN"
+    assert texts["failed"]["error"].text == "ValueError: loss is NaN"
     assert "3 of 24 trials are not finished" in page.html
 
 
@@ -126,13 +126,13 @@ def test_a_rising_curve_has_its_mark() -> None:
 
 def test_marks_and_curves_equal_a_recount(page: Page) -> None:
     found = planned()
-    for mark in page.data["tradeoff"]["marks"]:
+    for mark in page.data["tradeoff"]["points"]:
         names = {name: mark[name] for name in ("dataset", "backbone", "loss", "variant")}
         for axis, metric in (("x", "opis_corrected"), ("y", "map_at_r")):
             seeds = list(values(found, names, metric).values())
             assert mark[axis] == pytest.approx(mean(seeds), rel=1e-5)
-    for mark in page.data["tradeoff"]["marks"]:
-        others = [m for m in page.data["tradeoff"]["marks"] if m["dataset"] == mark["dataset"]]
+    for mark in page.data["tradeoff"]["points"]:
+        others = [m for m in page.data["tradeoff"]["points"] if m["dataset"] == mark["dataset"]]
         beaten = any(
             m["x"] <= mark["x"] and m["y"] >= mark["y"] and (m["x"], m["y"]) != (mark["x"], mark["y"])
             for m in others
@@ -151,7 +151,7 @@ def test_marks_and_curves_equal_a_recount(page: Page) -> None:
 
 def test_heat_maps_hold_the_mean_of_each_margin() -> None:
     made = margins_study()
-    grids = Page(report_html(made)).data["grids"]
+    grids = Page(report_html(made)).data["heat_maps"]
     assert len(grids) == 2 * 4
     for grid in grids:
         metric = "opis_corrected" if grid["low_is_good"] else "map_at_r"
@@ -167,6 +167,6 @@ def test_heat_maps_hold_the_mean_of_each_margin() -> None:
 def test_a_study_without_a_finished_trial_is_a_page_too() -> None:
     page = Page(report_html(study([unfinished(row) for row in rows(("a",), ("vit",), ("ms",))])))
     assert "No comparison yet" in page.html
-    assert page.data["tradeoff"]["marks"] == []
+    assert page.data["tradeoff"]["points"] == []
     assert {row["status"].value for row in page.table("trials")} == {"failed"}
     assert all(math.isnan(number(row["baseline"]) or math.nan) for row in page.table("comparisons"))

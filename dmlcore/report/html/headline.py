@@ -1,0 +1,197 @@
+"""The first screen: the question of the study, and what each variant did to accuracy and inconsistency."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from dmlcore.analysis.columns import judgement
+from dmlcore.analysis.metric_labels import (
+    METRICS,
+    format_metric,
+    format_percent,
+    metric_label,
+    round_significant,
+    variant_label,
+)
+from dmlcore.analysis.paired_tests import overall_test
+from dmlcore.analysis.study import BASELINE
+from dmlcore.analysis.verdict import verdict
+
+Row = Mapping[str, Any]
+"""Of `comparisons`."""
+
+MAX_VARIANTS = 4
+"""Variants that get sentences of their own; more are counted together."""
+
+SIGNIFICANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a variant did to one metric over its comparisons with the baseline."""
+
+    metric: str
+    comparisons: int
+    better: int
+    worse: int
+    relative: tuple[float, float, float] | None
+    """Smallest, median and largest relative change."""
+    change: tuple[float, float, float]
+    clearly_better: int
+    """Comparisons whose interval of the paired difference excludes zero."""
+    clearly_worse: int
+    significant: int | None
+    """Comparisons with p < SIGNIFICANCE after Holm's correction."""
+    overall: str
+    """The signed-rank test over all comparisons."""
+
+    @property
+    def higher_is_better(self) -> bool:
+        return METRICS[self.metric].higher_is_better
+
+    @property
+    def name(self) -> str:
+        return "accuracy" if self.higher_is_better else "inconsistency"
+
+    @property
+    def metric_label(self) -> str:
+        return metric_label(self.metric)
+
+    @property
+    def helped(self) -> bool:
+        """Whether it was better at least as often as worse."""
+        return self.better >= self.worse
+
+    @property
+    def rose(self) -> bool:
+        return self.higher_is_better == self.helped
+
+    @property
+    def majority(self) -> str:
+        """How many comparisons went the way that most did."""
+        return f"{self.better if self.helped else self.worse} of {self.comparisons}"
+
+    @property
+    def clear(self) -> str:
+        """In how many comparisons the interval excludes zero."""
+        return f"{self.clearly_better + self.clearly_worse} of {self.comparisons}"
+
+    @property
+    def size(self) -> str:
+        """The median change, relative where the baseline is not zero."""
+        return self._written(1)
+
+    @property
+    def span(self) -> str:
+        """The smallest and the largest change."""
+        low, high = self._written(0), self._written(2)
+        return low if low == high else f"{low} to {high}"
+
+    def _written(self, which: int) -> str:
+        if self.relative is None:
+            return format_metric(self.change[which], self.metric, signed=True)
+        share = f"{100 * (round_significant(self.relative[which]) or 0.0):+.0f}\N{NO-BREAK SPACE}%"
+        return share.replace("-", "\N{MINUS SIGN}")
+
+
+@dataclass(frozen=True)
+class VariantEffects:
+    """What the headline of one variant, or of all together, is made of."""
+
+    name: str
+    inconsistency: Effect
+    accuracy: Effect
+
+    @property
+    def effects(self) -> tuple[Effect, Effect]:
+        return self.inconsistency, self.accuracy
+
+    @property
+    def tone(self) -> str:
+        """The class of the headline in the style sheet."""
+        helped = {effect.helped for effect in self.effects}
+        return "mixed" if len(helped) > 1 else ("better" if True in helped else "worse")
+
+
+@dataclass(frozen=True)
+class HeadlineSection:
+    """What the first screen says."""
+
+    question: str
+    variants: Sequence[VariantEffects]
+    no_comparison: str
+    """Why there is no effect to tell; unused where there is one."""
+    confidence: str
+    """Of the intervals, in percent."""
+
+
+def headline_section(rows: Sequence[Row], confidence: float) -> HeadlineSection:
+    """Tell the effects of a study from its rows of `comparisons`."""
+    return HeadlineSection(
+        question(rows), variant_effects(rows), verdict(rows, confidence), format_percent(confidence)
+    )
+
+
+def question(rows: Sequence[Row]) -> str:
+    """Ask what the study asks."""
+    name = _name([row["variant"] for row in rows if row["variant"] != BASELINE])
+    if not name:
+        return "How evenly does one distance threshold serve every class, and how accurate is the search?"
+    verb = "Does" if name.startswith("TCM") else "Do"
+    return f"{verb} {name} make one distance threshold serve every class, and what does it cost in accuracy?"
+
+
+def opis_metric(rows: Sequence[Row]) -> str:
+    """Choose the corrected OPIS, or the raw one where no corrected one was measured."""
+    known = any(row["test/opis_corrected/baseline/mean"] is not None for row in rows)
+    return "opis_corrected" if known else "opis"
+
+
+def variant_effects(rows: Sequence[Row]) -> list[VariantEffects]:
+    """Summarise each variant, or all together where they are more than MAX_VARIANTS; none without a comparison."""
+    metrics = (opis_metric(rows), "map_at_r")
+    compared = [row for row in rows if all(row[f"test/{m}/difference/mean"] is not None for m in metrics)]
+    variants = list(dict.fromkeys(row["variant"] for row in compared))
+    groups = [[row for row in compared if row["variant"] == variant] for variant in variants]
+    if len(variants) > MAX_VARIANTS:
+        groups = [compared]
+    return [
+        VariantEffects(_name([row["variant"] for row in group]), *(_effect(group, m) for m in metrics))
+        for group in groups
+    ]
+
+
+def _effect(rows: Sequence[Row], metric: str) -> Effect:
+    means, shares, p_values = (
+        [row[f"test/{metric}/difference/{part}"] for row in rows] for part in ("mean", "relative", "p_holm")
+    )
+    words = [judgement(row, metric) for row in rows]
+    corrected = [p for p in p_values if p is not None]
+    overall = overall_test(means)
+    return Effect(
+        metric=metric,
+        comparisons=len(rows),
+        better=sum((mean > 0) == METRICS[metric].higher_is_better for mean in means if mean != 0),
+        worse=sum((mean > 0) != METRICS[metric].higher_is_better for mean in means if mean != 0),
+        relative=None if None in shares else _range(shares),
+        change=_range(means),
+        clearly_better=words.count("better"),
+        clearly_worse=words.count("worse"),
+        significant=sum(p < SIGNIFICANCE for p in corrected) if corrected else None,
+        overall=(overall.note or "-") if overall.p_value is None else f"p = {overall.p_value:.2g}",
+    )
+
+
+def _range(values: Sequence[float]) -> tuple[float, float, float]:
+    return min(values), median(values), max(values)
+
+
+def _name(variants: Sequence[str]) -> str:
+    """Name the regulariser that the variants share; an empty text without variants."""
+    families = list(dict.fromkeys(variant.partition("(")[0] for variant in variants))
+    if len(families) > 1:
+        return "the regularisers"
+    return "TCM" if families == ["tcm"] else variant_label("".join(families)).replace("_", " ")
