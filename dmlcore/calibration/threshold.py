@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dmlcore.metrics.accuracy import operating_points
 from dmlcore.metrics.class_scores import check_collapse
 from dmlcore.metrics.evaluation import choose_sweep
 from dmlcore.metrics.inputs import REPORTED_FARS, Pairs, Settings
@@ -28,6 +27,7 @@ from dmlcore.metrics.pairwise.order_statistics import (
 )
 from dmlcore.metrics.pairwise.sweep import Sweep
 from dmlcore.metrics.pairwise.tiles import one_thread
+from dmlcore.metrics.verification import operating_points
 
 Kind = Literal["far", "frr"]
 PAIRS_OF = {"far": "negative", "frr": "positive"}

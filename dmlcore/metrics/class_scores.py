@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmlcore.metrics import class_counts, consistency
-from dmlcore.metrics.accuracy import OperatingPoints
 from dmlcore.metrics.consistency import Floats
 from dmlcore.metrics.inputs import REPORTED_FARS, Ints, Pairs, Settings, Split
 from dmlcore.metrics.pairwise.order_statistics import distance, similarity_cuts
 from dmlcore.metrics.pairwise.sweep import Sweep
+from dmlcore.metrics.verification import OperatingPoints
 
 GLOBAL_FAR = 0.01  # the operating point of Evaluation.frr and .far
 MAX_SPLITS = 8  # of each class into halves; more no longer narrow opis_corrected

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dmlcore.metrics.accuracy import operating_points, ranks_of_all, retrieval_metrics
 from dmlcore.metrics.class_scores import build_grid, check_collapse, score_classes
 from dmlcore.metrics.inputs import Array, Pairs, Settings, build_pairs
 from dmlcore.metrics.pairwise.numba_sweep import NumbaSweep
@@ -18,6 +17,8 @@ from dmlcore.metrics.pairwise.order_statistics import HIGH_BINS, LOW_BITS
 from dmlcore.metrics.pairwise.sweep import Sweep
 from dmlcore.metrics.pairwise.tiles import one_thread
 from dmlcore.metrics.pairwise.torch_sweep import TorchSweep
+from dmlcore.metrics.retrieval import ranks_of_all, retrieval_metrics
+from dmlcore.metrics.verification import operating_points
 
 Floats = NDArray[np.float64]
 

@@ -14,7 +14,7 @@ from dmlcore.core.hashing import file_sha256, json_sha256
 from dmlcore.models.weights import local_file
 
 NOT_CHOOSING = tuple(
-    f"dmlcore.metrics.{name}" for name in ("consistency", "counts", "scores", "verification")
+    f"dmlcore.metrics.{name}" for name in ("consistency", "class_counts", "class_scores", "verification")
 )
 """The metrics of thresholds, which `evaluate` computes after MAP@R and from which MAP@R takes nothing."""
 NOT_TRAINING = (*KEYED_BY_VALUE, *NOT_CHOOSING, "dmlcore.training.evaluation")

@@ -92,7 +92,7 @@ def test_edits_make_stale_what_they_change_and_nothing_else(source_copy):
 
 
 @pytest.mark.parametrize(
-    "file", ["evaluation.py", "inputs.py", "retrieval.py", "pairwise/ranks.py", "pairwise/kernels.py"]
+    "file", ["evaluation.py", "inputs.py", "retrieval.py", "pairwise/ranks.py", "pairwise/scan_kernels.py"]
 )
 def test_the_code_of_the_metric_that_chooses_the_epoch_is_in_the_train_key(source_copy, file):
     base = keys()
