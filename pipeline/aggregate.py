@@ -1,4 +1,4 @@
-"""Stage `aggregate`: results/trials.parquet and datasets.json of a study -> its tables and plots in results/."""
+"""Run stage `aggregate`: results/trials.parquet and datasets.json of a study -> its tables and plots in results/."""
 
 import sys
 from pathlib import Path

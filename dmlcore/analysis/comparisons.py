@@ -43,6 +43,7 @@ def comparisons(study: Study) -> pl.DataFrame:
     found = {metric: _compare(pairs, metric, study.config.confidence) for metric in METRICS}
     by_pair = (dict(zip(METRICS, group, strict=True)) for group in zip(*found.values(), strict=True))
     rows = [_row(study, *pair, compared) for pair, compared in zip(pairs, by_pair, strict=True)]
+    # A column that is null in every row would have no type, and the CSV and parquet files of studies would differ
     texts = dict.fromkeys((*CELL_COLUMNS, "variant", "status", "protocol"), pl.String)
     counts = dict.fromkeys(("baseline/converged", "variant/converged"), pl.Int64)
     return pl.DataFrame(rows, infer_schema_length=None, schema_overrides={**texts, **counts})
@@ -60,6 +61,7 @@ def _compare(pairs: Sequence[tuple[Cell, str]], metric: str, confidence: float) 
         baseline, values = (cell.values(name, f"test/{metric}") for name in (BASELINE, variant))
         alone = t_interval(list(baseline.values()), confidence), t_interval(list(values.values()), confidence)
         found.append((*alone, paired_difference(baseline if variant != BASELINE else {}, values, confidence)))
+    # All comparisons of the study at once: Holm's correction needs their number
     tests = paired_tests([paired.values for _, _, paired in found])
     return [MetricComparison(*estimates, test) for estimates, test in zip(found, tests, strict=True)]
 

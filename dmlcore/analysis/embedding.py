@@ -42,6 +42,7 @@ def first_trials(study: Study) -> list[tuple[Cell, str, dict[str, Any]]]:
     found = []
     for cell in study.cells:
         done = {variant: trials for variant, trials in cell.finished.items() if not trials.is_empty()}
+        # Trials of one seed share split and initial weights: their pictures differ by the regulariser alone
         shared = set.intersection(*(set(trials["seed"]) for trials in done.values())) if done else set()
         for variant, trials in done.items():
             chosen = trials.filter(seed=min(shared)) if shared else trials

@@ -84,6 +84,7 @@ def relation_sentence(r: Relation, accuracy: str) -> str:
 
 def _trend(found: RankCorrelation) -> str:
     """Return what the interval of rho says; unclear where it includes 0 or is not known."""
+    # An interval that includes 0 is no proof that there is no trend
     if found.low is None or found.high is None or found.low <= 0 <= found.high:
         return UNCLEAR
     return FALLS if found.high < 0 else RISES

@@ -72,6 +72,7 @@ class Cell:
 
     def pooled(self, metric: str) -> dict[int, float]:
         """Return seed -> value of a `metric` that no variant changes (`untrained/...`), from any that has it."""
+        # Reversed, so that the baseline's value wins
         merged: dict[int, float] = {}
         for variant in reversed(list(self.variants)):
             merged.update(self.values(variant, metric))
@@ -101,6 +102,7 @@ class Study:
     @cached_property
     def cells(self) -> list[Cell]:
         """Every cell of the plan, sorted by its names and axes."""
+        # One sort and one partition: a filter for each cell and variant would read the table as often as there are those
         axes = swept_axes(self.trials)
         keys = [*CELL_COLUMNS, *axes]
         trials = self.trials.sort([*keys, "variant", "seed"], nulls_last=True)
@@ -180,6 +182,7 @@ def swept_axes(trials: pl.DataFrame) -> dict[str, str]:
 
     Variants, seeds and what a search varied are no axes.
     """
+    # A search may choose another value for each variant, which as an axis would part a variant from its baseline
     searched = {
         f"config/{c.removeprefix(SEARCH_PREFIX)}" for c in trials.columns if c.startswith(SEARCH_PREFIX)
     }

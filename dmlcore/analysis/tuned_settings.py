@@ -94,6 +94,7 @@ def best_setting(tried: Sequence[Setting], seeds: Iterable[int] | None = None) -
     """
     if not tried or SELECTION_METRIC not in tried[0].trials.columns:
         return None
+    # The settings are sorted and `max` keeps the first of equals, so the order of the rows does not matter
     shared = selection_seeds(tried) if seeds is None else sorted(seeds)
     return max(
         eligible_settings(tried, shared), key=lambda s: s.mean(SELECTION_METRIC, shared) or 0.0, default=None

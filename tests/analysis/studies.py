@@ -63,7 +63,7 @@ def _scored(
 
 
 def toy_rows(storage: Path, width: int = 2) -> list[dict[str, Any]]:
-    """Four classes on a circle, off and TCM, two seeds; their embeddings are in `storage`."""
+    """Four classes on a circle, baseline and TCM, two seeds; their embeddings are in `storage`."""
     random, found = np.random.default_rng(0), []
     for variant in ("baseline", TCM):
         for seed in (0, 1):

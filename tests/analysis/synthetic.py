@@ -20,7 +20,7 @@ LOSSES = ("recall_at_k", "smooth_ap")
 
 
 def trial(dataset: str, backbone: str, loss: str, variant: str, seed: int, **config: Any) -> dict[str, Any]:
-    """One finished row; its numbers hang on its names and seed alone."""
+    """One finished row; its numbers depend on its names and seed alone."""
     cell = np.random.default_rng([*(dataset + backbone + loss).encode()])
     noise = np.random.default_rng([*(dataset + backbone + loss + variant).encode(), seed])
     on = variant != "baseline"

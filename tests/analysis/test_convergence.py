@@ -50,7 +50,7 @@ def with_rising(count: int) -> list:
 
 
 def test_comparisons_count_the_converged_of_each_side() -> None:
-    found = with_rising(4)  # the three seeds of off, one of tcm
+    found = with_rising(4)  # the three seeds of the baseline, one of tcm
     (row,) = comparisons(study(found)).to_dicts()
     assert (row["baseline/converged"], row["variant/converged"]) == (0, 2)
     assert convergence_mark(row) == "†2 of 6 conv."

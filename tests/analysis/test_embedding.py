@@ -19,7 +19,7 @@ from tests.analysis.synthetic import unfinished
 from tests.report.test_figures import texts
 
 
-def test_the_variants_stand_side_by_side_over_their_utility(tmp_path: Path) -> None:
+def test_the_variants_are_side_by_side_over_their_utility(tmp_path: Path) -> None:
     study = as_study(toy_rows(tmp_path), "embedding", tmp_path)
     drawn = load_trial_embeddings(study)
     assert drawn is not None

@@ -1,4 +1,4 @@
-"""t-intervals and paired differences against numbers worked out by hand and a plain numpy twin."""
+"""t-intervals and paired differences against numbers worked out by hand and plain numpy."""
 
 import numpy as np
 import pytest

@@ -57,7 +57,7 @@ def test_latex_has_balanced_braces_and_as_many_cells_a_row(found):
 
 
 @pytest.mark.parametrize("mark", "&%$#_{}")
-def test_latex_marks_stand_behind_a_backslash(mark):
+def test_latex_marks_follow_a_backslash(mark):
     assert escape_latex(f"a{mark}b") == f"a\\{mark}b"
 
 

@@ -23,8 +23,8 @@ def written(study: Study, folder: Path) -> dict[str, bytes]:
 
 def few_losses() -> Study:
     """Three losses: 36 panels of utility take their time."""
-    whole = losses_study(0.06)
-    return replace(whole, trials=whole.trials.filter(pl.col("loss").is_in(LOSSES[::4])))
+    study = losses_study(0.06)
+    return replace(study, trials=study.trials.filter(pl.col("loss").is_in(LOSSES[::4])))
 
 
 @pytest.mark.parametrize(

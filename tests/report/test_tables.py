@@ -1,4 +1,4 @@
-"""What is printed, its Markdown twin and the sentence made from the numbers."""
+"""What is printed, the same as Markdown, and the sentence made from the numbers."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_caveats_name_unfinished_and_unlearned() -> None:
     assert "recall_at_k" not in notes[2]
 
 
-def test_the_summary_fits_100_columns_and_says_where_things_lie() -> None:
+def test_the_summary_fits_100_columns_and_says_where_the_files_are() -> None:
     text = printed(rows(("glyphs", "grocery"), **{"train.batch_size": 128}))
     assert max(len(line) for line in text.splitlines()) <= 100
     for part in (

@@ -70,11 +70,11 @@ def drop_constant_columns(table: Table, names: Container[str]) -> Table:
     texts = zip(*([cell.text for cell in row.cells] for row in table.rows), strict=True)
     constant = {i: found.pop() for i, column in enumerate(texts) if len(found := set(column)) == 1}
     dropped = {i: text for i, text in constant.items() if table.columns[i] in names}
-    said = "; ".join(f"{table.columns[i]}: {text}" for i, text in dropped.items() if text)
+    constants = "; ".join(f"{table.columns[i]}: {text}" for i, text in dropped.items() if text)
     kept = [i for i in range(len(table.columns)) if i not in dropped]
     return replace(
         table,
-        caption=f"{table.caption} In all rows: {said}." if said else table.caption,
+        caption=f"{table.caption} In all rows: {constants}." if constants else table.caption,
         columns=[table.columns[i] for i in kept],
         rows=[replace(row, cells=[row.cells[i] for i in kept]) for row in table.rows],
     )

@@ -125,6 +125,7 @@ def search_table(study: Study, run_link: str | None) -> Table | None:
 
 
 def _comparison(row: Mapping[str, Any], metric: str, columns: Sequence[Column]) -> TableRow:
+    # A row a metric, so that the page can filter and sort by it
     alone, seeds = row["variant"] == BASELINE, seeds_text(row)
     cells = [
         text_cell(row["dataset"]),

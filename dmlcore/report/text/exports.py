@@ -144,6 +144,7 @@ def _numbers(row: Row, metrics: Collection[str]) -> list[str]:
 def _latex_number(cell: str) -> str:
     if cell == "-":
         return "--"
+    # Math mode turns the hyphen into a minus sign, but would set words in italics
     if not any(character.isdigit() for character in cell):
         return escape_latex(cell)
     return f"${cell.replace('±', chr(92) + 'pm').replace('%', chr(92) + '%')}$"

@@ -182,6 +182,7 @@ def _summary_cell(row: Row, metric: str) -> str:
 
 
 def _escape_markdown(text: str) -> str:
+    # The backslash first, or it would escape those that escape the others
     for character in "\\`*_[]<>$|~#":
         text = text.replace(character, "\\" + character)
     return text.strip()

@@ -75,7 +75,7 @@ def test_holms_family_is_one_metric_over_the_study(page: Page) -> None:
         assert [number(row["p (Holm)"]) for row in mine] == pytest.approx(expected, rel=1e-4)
 
 
-def test_every_trial_stands_in_the_table_with_its_numbers(page: Page) -> None:
+def test_every_trial_is_in_the_table_with_its_numbers(page: Page) -> None:
     found = {row["trial_key"]: row for row in planned()}
     shown = page.table("trials")
     assert {row["trial"].value for row in shown} == set(found)
