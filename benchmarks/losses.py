@@ -32,7 +32,7 @@ IMAGES_PER_CLASS = 4
 SECONDS_LIMIT = 60.0
 BYTES_LIMIT = 8 * 2**30
 EUCLIDEAN = {"name": "LpDistance", "normalize_embeddings": False}
-# Ours -> the loss of pytorch-metric-learning with its arguments; None: it has none, a loop over queries takes its place.
+# Ours -> the loss of pytorch-metric-learning with its arguments; None: it has none, a loop over queries replaces it.
 LOSSES: dict[str, tuple[str, dict[str, Any]] | None] = {
     "tcm": ("ThresholdConsistentMarginLoss", {}),
     "smooth_ap": ("SmoothAPLoss", {}),

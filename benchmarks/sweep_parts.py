@@ -155,7 +155,7 @@ def writers_memory(process: psutil.Process) -> int:
     """Resident bytes of the process that writes to MLflow."""
     for child in process.children():
         with suppress(psutil.NoSuchProcess):
-            if "dmlcore.tracking.background_process" in child.cmdline():
+            if any("dmlcore.tracking.background" in argument for argument in child.cmdline()):
                 return int(child.memory_info().rss)
     return 0
 

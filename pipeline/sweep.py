@@ -15,8 +15,7 @@ from dmlcore.sweep.execution.guards import SweepBusyError
 from dmlcore.sweep.planning import make_plan
 from dmlcore.sweep.ray.shared_storage import ClusterError
 from dmlcore.sweep.run import SweepFolders, run_sweep
-from dmlcore.tracking import BackgroundTracker, MlflowTracker
-from dmlcore.tracking.models import log_best
+from dmlcore.tracking import TRACKERS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,15 +29,15 @@ def main(study: Path, dry_run: bool = False) -> int:
         plan = make_plan(sweep, study=study, prepared=folders.prepared)
         print(*preview(plan, sweep, study / sweep.storage), sep="\n")
         return 0
-    tracker = MlflowTracker.for_study(sweep.study, folders.state, ROOT)
+    tracker = TRACKERS[sweep.tracker].for_study(sweep.study, folders.state, ROOT)
     try:
-        with BackgroundTracker(tracker, folders.state) as background:
-            plan = run_sweep(sweep, folders, background)
+        with tracker.running(folders.state) as running:
+            plan = run_sweep(sweep, folders, running)
     except KeyboardInterrupt:
         print("\nsweep: interrupted; every finished trial is kept. Resume with: dvc repro")
         return 130
-    for name in log_best(tracker.runs, plan.records.values(), study, folders.prepared):
-        print(f"sweep: model of {name} logged to MLflow, the best of its data set on validation")
+    for name in tracker.log_models(plan.records.values(), study, folders.prepared):
+        print(f"sweep: model of {name} logged, the best of its data set on validation")
     for trial in plan.missing:
         reason = plan.records[trial.key].error if trial.key in plan.records else "no record"
         print(f"sweep: FAILED {trial.name} [{trial.key}]: {reason}", file=sys.stderr)

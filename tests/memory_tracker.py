@@ -1,4 +1,4 @@
-"""The tracker's twin in memory, so that what is logged can be tested without MLflow."""
+"""A tracker in memory, so that what is logged can be tested without MLflow."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dmlcore.records import TrialRecord
+from dmlcore.tracking.base import Tracker
 
 
 @dataclass
-class MemoryTracker:
+class MemoryTracker(Tracker):
     """Keeps all that it is told, by trial key."""
 
     started: list[str] = field(default_factory=list)
     epochs: dict[str, dict[int, dict[str, float]]] = field(default_factory=dict)
     records: dict[str, TrialRecord] = field(default_factory=dict)
-
-    def prepare(self) -> None: ...
 
     def start(self, trial_key: str, name: str, labels: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         self.started.append(trial_key)

@@ -177,5 +177,7 @@ class SweepConfig(Strict):
     """Largest size of the storage folder: a trial that would exceed it is not started and fails. None: no limit."""
     resources: ResourcesConfig = ResourcesConfig()
     cluster: ClusterConfig = ClusterConfig()
+    tracker: Literal["mlflow", "none"] = "mlflow"
+    """Where trials are shown as they run; the records and the report need no tracker."""
     attempts: PositiveInt = 2
     """Attempts per trial in one run of the stage before it is recorded as failed."""

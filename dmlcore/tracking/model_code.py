@@ -1,4 +1,4 @@
-"""The code of a model in MLflow: copied beside its weights and run when the model is loaded."""
+"""The code of a model in MLflow: copied next to its weights and run when the model is loaded."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from dmlcore.training.load import embed_images, rebuilt
 
 
 class EmbeddingModel(PythonModel):
-    """Images as the network takes them to embeddings of length 1."""
+    """Turns images of the size that the network takes into embeddings of length 1."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Rebuild the network from the trial's config and its weights."""
@@ -30,7 +30,7 @@ class EmbeddingModel(PythonModel):
         model_input: np.ndarray,
         params: dict[str, Any] | None = None,
     ) -> np.ndarray:
-        """`[N, H, W, C]` uint8 -> `[N, D]` float32, L2-normalised."""
+        """Embed images [N, H, W, C] uint8: [N, D] float32, L2-normalised."""
         embeddings = embed_images(self.model, self.config, RawImages(np.asarray(model_input, dtype=np.uint8)))
         return torch.nn.functional.normalize(embeddings, dim=1).numpy()
 

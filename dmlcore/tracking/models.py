@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dmlcore.config.base import parse
 from dmlcore.config.trial import TrialConfig
 from dmlcore.data.dataset import PreparedDataset
-from dmlcore.records import TrialRecord
+from dmlcore.records import CURVE, TrialRecord
 from dmlcore.tracking.runs import Runs
 from dmlcore.training.load import store_of, trained_embedder
 from dmlcore.training.loader import input_pipeline
@@ -28,41 +28,30 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
     from mlflow.models import ModelSignature
 
-
 logger = logging.getLogger(__name__)
 PACKAGE = Path(__file__).resolve().parents[1]
-
-
-NEEDED = (
-    "mlflow", "numba", "numpy", "pillow", "polars", "pydantic", "pyyaml", "safetensors", "scipy", "timm", "torch",
-    "torchvision",
+REQUIREMENTS = (
+    "filelock", "mlflow", "numba", "numpy", "pillow", "polars", "pydantic", "pyyaml", "safetensors", "scipy", "timm",
+    "torch", "torchvision",
 )  # fmt: skip
-"""What the copy of dmlcore inside a model imports when it embeds."""
-
-
-CHOICE = "validation/map_at_r"
+"""Packages that the copy of dmlcore inside a model imports when it embeds."""
 DATA_FACTS = ("name", "data_hash", "licence", "image_size", "encoding")
 EXAMPLES = 2
 
 
 def best_trials(records: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Of each data set the finished trial with the highest validation MAP@R; of equal ones the lowest key."""
-    found: dict[str, TrialRecord] = {}
+    """Choose of each data set the finished trial with the highest validation MAP@R, of equal ones the lowest key."""
+    best: dict[str, tuple[float, TrialRecord]] = {}
     for record in sorted(records, key=lambda record: record.trial_key):
-        if record.status != "finished" or record.metrics.get(CHOICE) is None:
-            continue
-        best = found.setdefault(record.config["dataset"], record)
-        if _score(record) > _score(best):
-            found[record.config["dataset"]] = record
-    return list(found.values())
-
-
-def _score(record: TrialRecord) -> float:
-    return record.metrics[CHOICE] or 0.0
+        score = record.metrics.get(CURVE) if record.status == "finished" else None
+        dataset = record.config["dataset"]
+        if score is not None and (dataset not in best or score > best[dataset][0]):
+            best[dataset] = (score, record)
+    return [record for _, record in best.values()]
 
 
 def log_best(runs: Runs, records: Iterable[TrialRecord], study: Path, prepared: Path) -> list[str]:
-    """Log the models of `best_trials` that are not logged yet; what cannot be is a warning.
+    """Log the models of `best_trials` that are not logged yet; one that cannot be logged is a warning.
 
     Args:
         runs: of the study.
@@ -80,20 +69,21 @@ def log_best(runs: Runs, records: Iterable[TrialRecord], study: Path, prepared: 
                 log_model(runs, record, store_of(study, record), prepared)
                 logged.append(record.name)
         except Exception as error:
-            text = str(error)[:300]
+            said = str(error)[:300]
             logger.warning(
-                "the model of %s is not in MLflow: %s; `dmlcore publish` tries again", record.name, text
+                "the model of %s was not logged to MLflow: %s; run `dmlcore publish`", record.name, said
             )
     return logged
 
 
 def find_model(runs: Runs, record: TrialRecord) -> LoggedModel | None:
-    """The logged model of a trial, None before `log_model`."""
+    """Find the logged model of a trial; None where there is none."""
     run = runs.find(record.trial_key)
     if run is None:
         return None
     query = f"source_run_id = '{run.info.run_id}'"
     found = runs.client.search_logged_models([runs.experiment_id], filter_string=query)
+    # A model whose upload was cut short never becomes READY: it is logged again.
     return next((model for model in found if str(model.status) == "READY"), None)
 
 
@@ -134,21 +124,21 @@ def log_model(runs: Runs, record: TrialRecord, store: TrialStore, prepared: Path
 
 
 def register(runs: Runs, model: LoggedModel, name: str) -> int:
-    """Make `model` a version of the registered model `name`, created where there is none; gives the version."""
+    """Make `model` a version of the registered model `name`, creating the latter; return the number of the version."""
     client = runs.client
     for earlier in client.search_model_versions(f"name = '{name}'"):
         if earlier.source == model.artifact_location:
             return int(earlier.version)
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
-    made = client.create_model_version(
+    created = client.create_model_version(
         name, model.artifact_location, run_id=model.source_run_id, model_id=model.model_id
     )
-    return int(made.version)
+    return int(created.version)
 
 
 def _write(model: LoggedModel, record: TrialRecord, store: TrialStore, prepared: Path, folder: Path) -> None:
-    """The model as files: MLmodel, code, weights.safetensors, the trial's config, an input example."""
+    """Write the model as files: MLmodel, code, weights.safetensors, the trial's config, an input example."""
     from mlflow.models import Model
     from mlflow.pyfunc import save_model
 
@@ -156,18 +146,19 @@ def _write(model: LoggedModel, record: TrialRecord, store: TrialStore, prepared:
     data = PreparedDataset.open(prepared / config.dataset)
     channels = int(data.summary["channels"])
     example = input_pipeline(data.split("test"), config).evaluation_batch(np.arange(EXAMPLES)).numpy()
-    made = TrialStore(folder.parent)
-    made.save("weights", trained_embedder(config, store, channels=channels).state_dict())
+    scratch = TrialStore(folder.parent)
+    scratch.save("weights", trained_embedder(config, store, channels=channels).state_dict())
     save_model(
         folder,
         mlflow_model=Model(run_id=model.source_run_id, model_id=model.model_id, model_uuid=model.model_id),
         python_model=str(PACKAGE / "tracking" / "model_code.py"),
         code_paths=[str(PACKAGE)],
-        artifacts={"weights": str(made.path("weights"))},
+        artifacts={"weights": str(scratch.path("weights"))},
         model_config={"trial": record.config, "channels": channels},
+        # Without a signature and requirements MLflow would load and run the model here to infer them.
         signature=_signature(example, config.model.embedding_dim),
         input_example=example,
-        pip_requirements=[f"{name}=={version(name)}" for name in NEEDED],
+        pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
         metadata={"trial_key": record.trial_key} | {name: data.summary[name] for name in DATA_FACTS},
     )
 

@@ -1,6 +1,6 @@
-"""The runs of one MLflow experiment: one a trial key, whatever was retried, resumed or killed. What is here raises.
+"""The runs of one MLflow experiment: one per trial key, whatever was retried, resumed or killed. What is here raises.
 
-The join is the tag `trial_key`.
+The tag `trial_key` joins runs and records.
 """
 
 from __future__ import annotations
@@ -11,25 +11,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
-
-from dmlcore.metrics.plot import curve_figure
 from dmlcore.records import TrialRecord, flatten
 from dmlcore.tracking.store import Store
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from mlflow.entities import Metric, Run
-
 
 SHOWN_IN_TAGS = ("dataset", "backbone", "loss", "variant", "role", "ask", "seed")
 STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
-
-
 CURVES = ("validation/map_at_r", "final/train/loss")
-"""By whose steps a reopened run knows which epochs it has."""
-
-
+"""A reopened run knows by their steps which epochs it has: each epoch logs one of the two."""
 MAX_PARAM = 500
+"""Characters of a parameter: what every store of MLflow takes."""
 
 
 class Runs(Store):
@@ -44,15 +38,17 @@ class Runs(Store):
         super().__init__(uri, experiment, artifacts)
         self.tags = dict(tags)
         self._open: dict[str, str] = {}
+        """Trial key -> id of the run that this process writes to."""
         self._logged: dict[str, int] = {}
+        """Trial key -> last epoch that the run has; -1: none."""
 
     def find(self, trial_key: str) -> Run | None:
-        """The run of a trial."""
+        """Look up the run of a trial."""
         runs = self.client.search_runs([self.experiment_id], f"tags.trial_key = '{trial_key}'", max_results=1)
         return runs[0] if runs else None
 
     def start(self, trial_key: str, name: str, labels: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-        """Open the run of a trial, the one that is there already if it was tried before; gives its id."""
+        """Open the run of a trial, its existing one if it was tried before; return its id."""
         from mlflow.entities import Param
 
         run = self.find(trial_key)
@@ -67,7 +63,8 @@ class Runs(Store):
                 tags=tags | {"trial_key": trial_key, "mlflow.runName": name},
             )
             self._logged[trial_key] = -1
-        if not run.data.params:  # nor has a run whose first writer was killed before it came to them
+        # A run whose first writer was killed right after `create_run` has no parameters either.
+        if not run.data.params:
             params = [Param(key, str(value)[:MAX_PARAM]) for key, value in flatten(config).items()]
             self.client.log_batch(run.info.run_id, params=params)
         self._open[trial_key] = str(run.info.run_id)
@@ -78,25 +75,20 @@ class Runs(Store):
         return max((point.step for history in histories for point in history), default=-1)
 
     def forget(self, trial_key: str) -> None:
-        """A run that missed an epoch gets no later one, which would hide the gap; `complete` delivers them."""
+        """Log no further epoch to a run that missed one: a later step would hide the gap. `complete` delivers them."""
         self._open.pop(trial_key, None)
 
     def log_epoch(self, trial_key: str, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """One batch an epoch, none that an earlier attempt logged; gives whether the run has the epoch."""
+        """Log an epoch in one batch unless an earlier attempt did; return whether the run has it."""
         if trial_key not in self._open:
             return False
         if epoch > self._logged[trial_key]:
-            self._log(self._open[trial_key], metrics, epoch)
+            self.client.log_batch(self._open[trial_key], _points(metrics, epoch))
             self._logged[trial_key] = epoch
         return True
 
-    def _log(self, run_id: str, metrics: Mapping[str, float | None], step: int) -> None:
-        self.client.log_batch(run_id, _points(metrics, step))
-
     def _log_end(self, run_id: str, record: TrialRecord) -> None:
-        """Final metrics, facts and tags in one call, without what the run has already: a record is delivered again
-        where a kill cut that short.
-        """
+        """Log final metrics, facts and tags in one call, without what the run has: a kill may have cut it short."""
         from mlflow.entities import RunTag
 
         known = self.client.get_run(run_id).data.metrics
@@ -112,23 +104,27 @@ class Runs(Store):
         )
 
     def complete(self, record: TrialRecord, name: str) -> None:
-        """Log what the record holds, end the run."""
-        run_id = self._open.get(record.trial_key) or self.start(
-            record.trial_key, name, record.labels, record.config
-        )
+        """Log what the record holds, then end the run: a run that ended has everything."""
+        key = record.trial_key
+        run_id = self._open.get(key) or self.start(key, name, record.labels, record.config)
         for epoch, metrics in enumerate(record.curve):
-            self.log_epoch(
-                record.trial_key, epoch, {key: value for key, value in metrics.items() if value is not None}
-            )
+            self.log_epoch(key, epoch, {path: value for path, value in metrics.items() if value is not None})
         self._log_end(run_id, record)
         if record.utility:
             figure = utility_figure(record.utility, record.metrics.get("test/opis"))
             self.client.log_figure(run_id, figure, "utility_curve.png")
         self.client.set_terminated(run_id, status=STATUS[record.status])
-        self._open.pop(record.trial_key, None)
+        self._open.pop(key, None)
 
     def deliver(self, records: Mapping[str, TrialRecord]) -> int:
-        """Complete the runs that are missing or behind, end those that run without a record; gives how many."""
+        """Complete the runs that are missing or behind their record, and end those that a killed process left running.
+
+        Args:
+            records: trial key -> record, all of the study.
+
+        Returns:
+            How many runs were behind.
+        """
         runs = {run.data.tags.get("trial_key"): run for run in self._all_runs()}
         late = [
             record
@@ -138,17 +134,16 @@ class Runs(Store):
         for record in late:
             self.complete(record, record.name)
         for key, record in records.items():
-            role = record.labels.get("role")  # of a search's trial: known at the end of the search
+            role = record.labels.get("role")  # a search chooses its settings at its end, after the runs ended
             if role and key in runs and runs[key].data.tags.get("role") != role:
                 self.client.set_tag(runs[key].info.run_id, "role", role)
                 self.client.set_tag(runs[key].info.run_id, "mlflow.runName", record.name)
-        left = [
-            run for key, run in runs.items() if key and key not in records and run.info.status == "RUNNING"
-        ]
-        for run in left:
+        running = [run for key, run in runs.items() if key and run.info.status == "RUNNING"]
+        orphans = [run for run in running if run.data.tags["trial_key"] not in records]
+        for run in orphans:
             self.client.set_tag(run.info.run_id, "trial_status", "interrupted")
             self.client.set_terminated(run.info.run_id, status="KILLED")
-        return len(late) + len(left)
+        return len(late) + len(orphans)
 
     def _all_runs(self) -> list[Run]:
         runs: list[Run] = []
@@ -184,12 +179,14 @@ def _record_tags(record: TrialRecord) -> dict[str, str]:
 
 
 def utility_figure(utility: Mapping[str, Sequence[float]], opis: float | None) -> Figure:
-    """Mean utility over the classes, with the band from the 10 % to the 90 % class quantile.
+    """Draw the mean utility over the classes, with the band from the 10 % to the 90 % class quantile.
 
     Args:
         utility: `thresholds`, `mean`, `low`, `high`, one value a threshold.
         opis: printed above; None where it is unknown.
     """
+    from dmlcore.metrics.plot import curve_figure  # matplotlib: only the process that draws loads it
+
     thresholds, mean, low, high = (utility[name] for name in ("thresholds", "mean", "low", "high"))
     score = "" if opis is None else f": OPIS {opis:.5f}"
     title = f"One threshold for all classes{score}\nline: mean over classes; band: 10 % to 90 % of classes"

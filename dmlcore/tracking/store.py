@@ -9,18 +9,21 @@ import os
 import sqlite3
 import subprocess
 import zlib
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-# MLflow's own defaults hold a trial for minutes at every call while the server is down.
+# With MLflow's own defaults every call waits for minutes while the server is down.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+
+SQLITE = "sqlite:///"
 
 
 class Store:
@@ -58,35 +61,24 @@ class Store:
         return str(self.client.create_experiment(self.experiment, artifact_location=location))
 
     def prepare(self) -> None:
-        """Create database and experiment in one process: concurrent first use breaks MLflow's migration."""
-        if self.uri.startswith("sqlite:///"):
-            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        _ = self.experiment_id
-        self._offer_view()
-        if self.uri.startswith("sqlite:///"):
-            self._write_ahead()
-
-    def _offer_view(self) -> None:
-        """Give the experiment its saved view, unless it has one: a user may have changed it."""
+        """Create database, experiment and its saved view, in one process: concurrent first use breaks the migration."""
+        sqlite_file = Path(self.uri.removeprefix(SQLITE)) if self.uri.startswith(SQLITE) else None
+        if sqlite_file:
+            sqlite_file.parent.mkdir(parents=True, exist_ok=True)
         experiment = self.client.get_experiment(self.experiment_id)
+        # A view that is there may have been changed by a user.
         if TAG not in experiment.tags:
             self.client.set_experiment_tag(experiment.experiment_id, TAG, saved_view())
-
-    def _write_ahead(self) -> None:
-        """SQLite's write-ahead log halves the stalls of several writers; the setting stays in the file."""
-        connection = sqlite3.connect(self.uri.removeprefix("sqlite:///"))
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.close()
+        if sqlite_file:
+            # The write-ahead log halves the stalls of several writers; the setting stays in the file.
+            with closing(sqlite3.connect(sqlite_file)) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")
 
 
 TAG = "mlflow.sharedViewState.accuracy_against_opis"
 NAME = "Accuracy against OPIS"
-
-
 LABELS = ("variant", "loss", "backbone", "dataset")
-"""Tags that tell one comparison's variant from another; what differs most stands first, since the page cuts long names."""
-
-
+"""Tags that tell the variants of a comparison apart; what differs most comes first, since the page cuts long names."""
 METRICS = tuple(
     f"test/{name}" for name in ("map_at_r", "recall_at_1", "opis", "opis_corrected", "opis_validation_range")
 )
@@ -94,7 +86,7 @@ RUN_NAME = "attributes.`Run Name`"
 
 
 def saved_view() -> str:
-    """The value of the experiment tag TAG."""
+    """Return the value of the experiment tag TAG: the table and charts that MLflow's page opens with."""
     state = base64.b64encode(zlib.compress(json.dumps(_state()).encode())).decode()
     return json.dumps({"name": NAME, "createdAt": 0, "updatedAt": 0, "state": f"deflate;{state}"})
 
@@ -144,24 +136,18 @@ def _axis(metric: str) -> dict[str, str]:
 
 
 def store_uri(state: Path) -> str:
-    """MLFLOW_TRACKING_URI, else the SQLite file of the study; a relative SQLite path is made absolute."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if not uri:
-        return f"sqlite:///{(state / 'mlflow.db').resolve()}"
-    if uri.startswith("sqlite:///"):
-        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
-    return uri
+    """Return MLFLOW_TRACKING_URI, else the SQLite file of the study; a relative SQLite path is made absolute."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{state / 'mlflow.db'}"
+    return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).resolve()}" if uri.startswith(SQLITE) else uri
 
 
 def git_tags(repository: Path) -> dict[str, str]:
-    """The commit that the code is at, and whether files differ from it; empty outside a checkout."""
+    """Return the commit that the code is at, and whether files differ from it; empty outside a checkout."""
     commit = _git(repository, "rev-parse", "HEAD")
     if not commit:
         return {}
-    return {
-        "git_commit": commit,
-        "git_dirty": str(bool(_git(repository, "status", "--porcelain", "-uno"))).lower(),
-    }
+    dirty = bool(_git(repository, "status", "--porcelain", "-uno"))
+    return {"git_commit": commit, "git_dirty": str(dirty).lower()}
 
 
 def _git(repository: Path, *arguments: str) -> str:

@@ -165,7 +165,7 @@ def test_after_an_interruption_the_call_that_is_made_ends_and_what_waits_is_drop
 
 
 def test_an_interruption_waits_for_a_call_that_hangs_but_not_for_ever(diary, monkeypatch):
-    monkeypatch.setattr(background, "PATIENCE", 0.5)
+    monkeypatch.setattr(background, "GRACE_SECONDS", 0.5)
 
     def interrupted():
         with BackgroundTracker(diary, diary.folder) as tracker:

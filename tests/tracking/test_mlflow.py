@@ -177,7 +177,7 @@ def test_epochs_after_a_gap_are_not_logged_before_those_in_it(tracker, monkeypat
     address = tracker.runs.client
     tracker.runs._client = Runs("http://127.0.0.1:9", "down", None, {}).client
     tracker.epoch("key", 1, {"validation/map_at_r": 0.2})
-    tracker.runs._client, tracker._resting_until = address, 0.0
+    tracker.runs._client, tracker._backoff_until = address, 0.0
     tracker.epoch("key", 2, {"validation/map_at_r": 0.3})
     curve = [{"validation/map_at_r": 0.1 * (epoch + 1)} for epoch in range(3)]
     tracker.finish(record(curve=curve), "a name")

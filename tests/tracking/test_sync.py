@@ -72,7 +72,7 @@ def test_what_a_server_missed_while_it_was_down_is_delivered_once_it_is_up(study
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     down = sync(study)
     assert down.exit_code == 1
-    assert f"MLflow at {uri} must answer" in down.output
+    assert f"MLflow at {uri} did not answer" in down.output
     assert "Traceback" not in down.output
     server.start()
     assert "2 runs brought up to date" in sync(study).output
