@@ -16,7 +16,7 @@ from dmlcore.training.language import Texts, dummy_text_embeddings, loss_params
 
 
 def build_model(config: ModelConfig, *, in_channels: int, seed: int) -> Embedder:
-    """Build the embedder; `config` and `seed` alone decide its initial weights, so variants of a comparison share them."""
+    """Build the embedder; `config` and `seed` decide its initial weights, so variants of a comparison share them."""
     torch.manual_seed(derived_seed(seed, "model"))
     backbone = build_backbone(
         config.backbone.name,
