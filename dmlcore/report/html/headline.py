@@ -57,7 +57,7 @@ class Effect:
         return "accuracy" if self.higher_is_better else "inconsistency"
 
     @property
-    def metric_label(self) -> str:
+    def label(self) -> str:
         return metric_label(self.metric)
 
     @property

@@ -75,24 +75,24 @@ class StatusSection:
 
 def _sections(study: Study) -> dict[str, Any]:
     """Make one context a template, by the template's name, and the data of the script."""
-    shown, link = displayed_study(study), study.config.run_link
-    rows, confidence = comparisons(shown).to_dicts(), study.config.confidence
-    tradeoff = tradeoff_data(shown, opis_metric(rows), link)
-    utility, utility_cut = utility_data(shown)
+    displayed, link = displayed_study(study), study.config.run_link
+    rows, confidence = comparisons(displayed).to_dicts(), study.config.confidence
+    tradeoff = tradeoff_data(displayed, opis_metric(rows), link)
+    utility, utility_cut = utility_data(displayed)
     heat_maps = heat_map_data(study) if "margins" in study.config.parts else []
-    examples = examples_section(shown)
+    examples = examples_section(displayed)
     data = {"tradeoff": tradeoff, "utility": utility, "heat_maps": heat_maps, "map": examples.map}
     return {
-        "status": _status(study, shown),
+        "status": _status(study, displayed),
         "headline": headline_section(rows, confidence),
         "tradeoff": {
-            "datasets": sorted(set(shown.trials["dataset"])),
-            "filters": {name: sorted(set(shown.trials[name])) for name in CELL_COLUMNS},
-            "legend": legend_entries(shown),
+            "datasets": sorted(set(displayed.trials["dataset"])),
+            "filters": {name: sorted(set(displayed.trials[name])) for name in CELL_COLUMNS},
+            "legend": legend_entries(displayed),
             "error_bars": tradeoff["bars"],
             "linked": link is not None,
         },
-        "notes": {"caveats": caveats(shown, rows), "findings": analysis_sentences(study)},
+        "notes": {"caveats": caveats(displayed, rows), "findings": analysis_sentences(study)},
         "comparisons": {
             "table": comparison_table(rows, confidence),
             "metrics": {metric: metric_label(metric) for metric in METRICS},
@@ -111,10 +111,10 @@ def _sections(study: Study) -> dict[str, Any]:
     }
 
 
-def _status(study: Study, shown: Study) -> StatusSection:
+def _status(study: Study, displayed: Study) -> StatusSection:
     found = Counter(study.trials["status"].to_list())
     counts = {name: found[name] for name in ("finished", "failed", "stopped", "missing") if found[name]}
-    return StatusSection(counts, study_convergence(shown))
+    return StatusSection(counts, study_convergence(displayed))
 
 
 def shared_settings(study: Study) -> list[tuple[str, str]]:
