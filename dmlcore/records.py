@@ -18,7 +18,7 @@ Metrics = dict[str, float | None]
 
 
 CURVE = "validation/map_at_r"
-"""The metric whose value after each epoch stands in the table: by it the epoch is chosen and convergence judged."""
+"""The metric that the table holds after each epoch: it chooses the epoch and tells convergence."""
 
 
 class RecordError(ValueError):
@@ -62,7 +62,7 @@ class TrialRecord(BaseModel):
 
     @property
     def name(self) -> str:
-        """As `trial_name`."""
+        """Return the name of the trial, as `trial_name`."""
         return trial_name(self.labels)
 
     @property
@@ -72,13 +72,13 @@ class TrialRecord(BaseModel):
 
 
 def trial_name(labels: Mapping[str, Any]) -> str:
-    """A name that a person finds: `glyphs resnet smooth_ap tcm(...) seed 0`."""
+    """Name a trial by its labels: `glyphs resnet smooth_ap tcm(...) seed 0`."""
     parts = [str(value) for key, value in labels.items() if key != "seed"]
     return " ".join([*parts, f"seed {labels.get('seed', '?')}"])
 
 
 def finite(metrics: Mapping[str, float]) -> Metrics:
-    """The metrics with every value that JSON cannot hold as null."""
+    """Replace values that JSON cannot hold by null."""
     return {key: float(value) if math.isfinite(value) else None for key, value in metrics.items()}
 
 
@@ -92,11 +92,11 @@ class RecordFolder:
         return self.folder / f"{trial_key}.json"
 
     def write(self, record: TrialRecord) -> None:
-        """Publish a record, whole or not at all; an earlier one of the same key is replaced."""
+        """Publish a record atomically; an earlier one of the same key is replaced."""
         write_atomically(self.path(record.trial_key), record.model_dump_json(indent=1) + "\n")
 
     def read(self, trial_key: str) -> TrialRecord | None:
-        """The record of a trial, or None if there is none.
+        """Read the record of a trial, or return None if there is none.
 
         Raises:
             RecordError: the file is not a record of that trial.
@@ -115,7 +115,7 @@ class RecordFolder:
         return record
 
     def read_or_set_aside(self, trial_key: str) -> TrialRecord | None:
-        """As `read`, but a corrupt file is renamed to `KEY.json.corrupt`, so that the trial runs again."""
+        """Read as `read` does, but rename a corrupt file to `KEY.json.corrupt`, so that the trial runs again."""
         try:
             return self.read(trial_key)
         except RecordError:
@@ -124,7 +124,7 @@ class RecordFolder:
             return None
 
     def all(self) -> list[TrialRecord]:
-        """Every readable record, by key."""
+        """Read every readable record, by key."""
         keys = sorted(path.stem for path in self.folder.glob("*.json") if not path.name.startswith("."))
         return [record for key in keys if (record := self.read_or_set_aside(key)) is not None]
 
@@ -132,7 +132,7 @@ class RecordFolder:
 def trials_table(
     rows: Iterable[tuple[str, Mapping[str, Any], Mapping[str, Any], TrialRecord | None]],
 ) -> pl.DataFrame:
-    """One row a planned trial, sorted by key.
+    """Build the table of trials: one row per planned trial, sorted by key.
 
     Args:
         rows: (trial key, labels of the cell, canonical config, its record or None).
@@ -183,7 +183,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def write_table(table: pl.DataFrame, path: Path) -> None:
-    """Write a parquet file whole or not at all."""
+    """Write a parquet file atomically."""
     content = io.BytesIO()  # polars itself calls a full disk a file out of specification
     table.write_parquet(content)
     write_atomically(path, content.getvalue())

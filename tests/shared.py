@@ -1,4 +1,4 @@
-"""Real files that lie beside the checkout: annotations and photographs that are not part of the project."""
+"""Real files next to the checkout: annotations and photographs that are not part of the project."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def build_embedder(
 
 
 def build_head(num_features: int, *, normalization: str, embedding_dim: int) -> Head:
-    """The head alone, for features of a frozen trunk.
+    """Build the head alone, for features of a frozen trunk.
 
     Raises:
         ValueError: unknown normalization.

@@ -35,7 +35,7 @@ def build_model(config: ModelConfig, *, in_channels: int, seed: int) -> Embedder
 
 
 def build_features_head(config: ModelConfig, *, num_features: int, seed: int) -> Head:
-    """The head of a trial on a frozen trunk of `num_features` features; weights depend on `config` and `seed` alone."""
+    """Build the head of a trial on a frozen trunk of `num_features` features, from `config` and `seed` alone."""
     torch.manual_seed(derived_seed(seed, "model"))
     return build_head(num_features, normalization=config.normalization, embedding_dim=config.embedding_dim)
 
@@ -49,18 +49,18 @@ class Objective(nn.Module):
         self.regularizers = nn.ModuleDict(regularizers)
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """The terms by name; their sum is the loss. `[B, D]`, `[B]` -> scalars."""
+        """Compute the terms by name; their sum is the loss. `[B, D]`, `[B]` -> scalars."""
         terms = {} if self.base is None else {"base": self.base(embeddings, labels)}
         return terms | {name: term(embeddings, labels) for name, term in self.regularizers.items()}
 
 
 def build_objective(config: TrialConfig, *, num_classes: int, texts: Texts | None = None) -> Objective:
-    """The objective of a trial, its own parameters drawn from (seed, "loss").
+    """Build the objective of a trial; its own parameters are drawn from (seed, "loss").
 
     Args:
         config: the trial.
         num_classes: C, of the training split.
-        texts: text embeddings of the classes for a component; None: a stand-in, to check a config.
+        texts: text embeddings of the classes for a component; None: dummy embeddings, to check a config.
 
     Raises:
         ValueError: unknown loss or regulariser, wrong argument, or neither a loss nor a regulariser.
@@ -84,7 +84,7 @@ def build_objective(config: TrialConfig, *, num_classes: int, texts: Texts | Non
 def build_optimizer(
     config: OptimizerConfig, model: Embedder | Head, objective: Objective
 ) -> torch.optim.Optimizer:
-    """The optimiser with a group each for backbone, head and the loss's own parameters.
+    """Build the optimiser with a group each for backbone, head and the loss's own parameters.
 
     Vectors and scalars (biases, normalisation gains, the GeM exponent) and the loss's own parameters are not decayed.
     """
@@ -113,7 +113,7 @@ def _groups(parameters: list[nn.Parameter], rate: float, decay: float) -> list[d
 
 
 def schedule_factor(config: ScheduleConfig, *, epochs: int, progress: float) -> float:
-    """What the learning rates are multiplied by at `progress` epochs (a fraction within an epoch counts)."""
+    """Return the factor of the learning rates at `progress` epochs (a fraction within an epoch counts)."""
     if progress < config.warmup_epochs:
         return max(progress, 1.0e-3) / config.warmup_epochs
     if config.name == "cosine":

@@ -55,7 +55,7 @@ class InputPipeline:
         self.shape = (size, size) if size is not None else self._stored_shape()
 
     def training_batch(self, indices: Indices, generator: np.random.Generator) -> Tensor:
-        """Random crops, mirrored by chance.
+        """Cut random crops, mirrored by chance.
 
         Args:
             indices: [B], of the images.
@@ -79,7 +79,7 @@ class InputPipeline:
         return self._ahead(batches, lambda indices: self._training_boxes(indices, generator))
 
     def evaluation_batch(self, indices: Indices) -> Tensor:
-        """Centre crops of S x S stored pixels; of a smaller image the largest square, resized.
+        """Cut centre crops of S x S stored pixels; of a smaller image the largest square, resized.
 
         Args:
             indices: [B], of the images.
@@ -181,7 +181,7 @@ def _finished(job: Job) -> Tensor:
     return batch
 
 
-TRIES = 10  # crops drawn until one lies inside the image
+TRIES = 10  # crops drawn until one is inside the image
 DRAWS = 2 * TRIES + 3  # numbers an image: area and ratio of each crop, top, left, mirror
 
 
@@ -196,7 +196,7 @@ class RandomCrop:
 
 
 def random_boxes(draws: npt.NDArray[np.float64], sizes: Indices, crop: RandomCrop) -> Indices:
-    """The first of ten drawn crops that lies inside its image; else the largest centre crop of an allowed ratio.
+    """Draw crops: the first of ten that is inside its image, else the largest centre crop of an allowed ratio.
 
     Args:
         draws: [B, 23], uniform in 0..1; the last column is not used.

@@ -48,7 +48,7 @@ def _centred_square(pixels: Pixels) -> Pixels:
 
 
 def raw_pixel_metrics(test: Split, config: EvaluationConfig) -> dict[str, float]:
-    """Retrieval and threshold consistency of the test split's raw pixels, under the keys of a trial: `test/...`.
+    """Measure the test split's raw pixels as an embedding, under the keys of a trial: `test/...`.
 
     Where some images are queries, they search the rest.
     """

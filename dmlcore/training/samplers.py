@@ -25,7 +25,7 @@ def class_balanced_batches(
 
     Every class comes up equally often: the classes are shuffled, cut into groups of P, and shuffled again when fewer
     than P are left. A class gives its images in shuffled order, and shuffles again when fewer than K are left. A class
-    of fewer than K images gives all it has, so that no image stands twice in a batch and the batch is that much
+    of fewer than K images gives all it has, so that no image is twice in a batch and the batch is that much
     smaller than `batch_size`.
 
     Args:

@@ -64,7 +64,7 @@ class Trainer:
 
     @property
     def modules(self) -> dict[str, nn.Module]:
-        """The modules whose state a checkpoint holds."""
+        """Return the modules whose state a checkpoint holds."""
         return {"model": self.model, "objective": self.objective}
 
     def _loader(self, split: Split) -> Loader:

@@ -32,7 +32,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def trained_checkout(root: Path, variant: str) -> Path:
-    """Write a checkout whose study `.` has one finished trial; its test images lie below `images/`, in order."""
+    """Write a checkout whose study `.` has one finished trial; its test images are below `images/`, in order."""
     prepared = root / "data" / "prepared" / "small"
     prepared.parent.mkdir(parents=True)
     dataset = _photographs(root, prepared) if variant == "jpeg" else _drawings(root, prepared)

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Diary:
-    """Writes each call as a line into a file; `start` waits until the file `gate` beside it is there.
+    """Writes each call as a line into a file; `start` waits until the file `gate` next to it exists.
 
     Args:
         folder: of both.

@@ -1,4 +1,4 @@
-"""An interrupted trial goes on from its checkpoint, to the same bits."""
+"""An interrupted trial resumes from its checkpoint, to the same bits."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def tradeoff_data(study: Study, metric: str, run_link: str | None) -> dict[str, 
 
 
 def _names(cell: Cell) -> dict[str, str]:
-    """What the page's filters choose by."""
+    """Return what the page's filters choose by."""
     return {"dataset": cell.dataset, "backbone": cell.backbone, "loss": cell.loss}
 
 
