@@ -34,9 +34,9 @@ def figures(root: Path) -> dict[str, str]:
     sizes = {path: _count(text) for path, text in texts.items()}
     longest_file = max(product, key=lambda path: sizes[path])
     spans = {
-        f"{path.stem}.{node.name}": _span(node) for path, tree in trees.items() for node in _functions(tree)
+        f"{path.stem}.{node.name}": span(node) for path, tree in trees.items() for node in functions(tree)
     }
-    lengths = [_span(node) for tree in trees.values() for node in _functions(tree)]
+    lengths = [span(node) for tree in trees.values() for node in functions(tree)]
     longest = max(spans, key=lambda name: spans[name])
     importers = _fan_in(root, trees)
     top = max(importers, key=lambda path: importers[path])
@@ -55,7 +55,7 @@ def figures(root: Path) -> dict[str, str]:
         ),
         "files that exactly one other imports": f"{single} of {len(texts)}: {single / len(texts):.0%}",
         "highest fan-in": f"{importers[top]} (`{top.relative_to(root / 'dmlcore')}`)",
-        "dependency lines in all dvc.yaml": f"{_dependency_lines(root)}",
+        "dependency lines in all dvc.yaml": f"{dependency_lines(root)}",
         "comments per 100 lines": f"{100 * comments / lines:.1f}",
     }
 
@@ -68,11 +68,11 @@ def _count(text: str) -> int:
     return len(text.splitlines())
 
 
-def _functions(tree: ast.Module) -> Iterator[Function]:
+def functions(tree: ast.Module) -> Iterator[Function]:
     return (node for node in ast.walk(tree) if isinstance(node, Function))
 
 
-def _span(node: Function) -> int:
+def span(node: Function) -> int:
     """Count the lines of a function from `def` to its end, its docstring included."""
     return (node.end_lineno or node.lineno) - node.lineno + 1
 
@@ -86,11 +86,11 @@ def _fan_in(root: Path, trees: dict[Path, ast.Module]) -> Counter[Path]:
     importers: Counter[Path] = Counter()
     for path, tree in trees.items():
         # a set: several imports of one file are one arrow
-        importers.update({target for target in _imports(root, tree) if target in trees and target != path})
+        importers.update({target for target in imports(root, tree) if target in trees and target != path})
     return importers
 
 
-def _imports(root: Path, tree: ast.Module) -> Iterator[Path]:
+def imports(root: Path, tree: ast.Module) -> Iterator[Path]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -107,7 +107,7 @@ def _file(root: Path, module: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def _dependency_lines(root: Path) -> int:
+def dependency_lines(root: Path) -> int:
     """Count the entries of `deps` of every stage, a `foreach` stage once, as it is written."""
     total = 0
     for path in [root / "dvc.yaml", root / "data" / "dvc.yaml", *(root / "studies").glob("*/dvc.yaml")]:
