@@ -106,7 +106,7 @@ def test_a_weights_file_counts_by_its_content_and_the_seed_then_no_more(small_da
     from safetensors.torch import save_file
 
     config = frozen()
-    state = build_model(config.model, in_channels=1, seed=0).backbone.body.model.state_dict()
+    state = build_model(config.model, in_channels=1, seed=0).backbone.model.state_dict()
     save_file({key: value.contiguous() for key, value in state.items()}, path)
     named = {"model": {"backbone": {"weights": str(path)}}}
     key = features_key(frozen(**named), small_data.data_hash)
