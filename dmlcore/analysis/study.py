@@ -102,7 +102,7 @@ class Study:
     @cached_property
     def cells(self) -> list[Cell]:
         """Every cell of the plan, sorted by its names and axes."""
-        # One sort and one partition: a filter for each cell and variant would read the table as often as there are those
+        # One sort and one partition: a filter for each cell and variant would read the table once for each
         axes = swept_axes(self.trials)
         keys = [*CELL_COLUMNS, *axes]
         trials = self.trials.sort([*keys, "variant", "seed"], nulls_last=True)
