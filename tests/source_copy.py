@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dmlcore.core import code_hash
+from dmlcore.training import code_hash
 
 ROOT = Path(__file__).resolve().parents[1]
 

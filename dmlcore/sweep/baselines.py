@@ -7,11 +7,11 @@ from pathlib import Path
 
 from dmlcore.config.base import canonical
 from dmlcore.config.trial import EvaluationConfig
-from dmlcore.core.code_hash import KEYED_BY_VALUE, code_hashes, library_versions
 from dmlcore.core.hashing import json_sha256
 from dmlcore.core.io import write_atomically
 from dmlcore.data.dataset import PreparedDataset
 from dmlcore.records import Metrics, finite
+from dmlcore.training.code_hash import KEYED_BY_VALUE, code_hashes, library_versions
 from dmlcore.training.raw_pixels import raw_pixel_metrics
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from dmlcore.config.base import canonical
 from dmlcore.config.trial import TrialConfig
-from dmlcore.core.code_hash import KEYED_BY_VALUE, code_hashes, library_versions, loss_modules
 from dmlcore.core.hashing import file_sha256, json_sha256
 from dmlcore.models.weights import local_file
+from dmlcore.training.code_hash import KEYED_BY_VALUE, code_hashes, library_versions, loss_modules
 
 NOT_CHOOSING = tuple(
     f"dmlcore.metrics.{name}" for name in ("consistency", "class_counts", "class_scores", "verification")

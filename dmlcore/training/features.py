@@ -14,12 +14,12 @@ import torch
 
 from dmlcore.config.base import canonical
 from dmlcore.config.trial import TrialConfig
-from dmlcore.core.code_hash import KEYED_BY_VALUE, code_hashes, library_versions
 from dmlcore.core.hashing import file_sha256
 from dmlcore.data.dataset import PreparedDataset
 from dmlcore.models import Embedder
 from dmlcore.models.weights import local_file
 from dmlcore.training.build import build_model
+from dmlcore.training.code_hash import KEYED_BY_VALUE, code_hashes, library_versions
 from dmlcore.training.loader import ImageLoader, autocast
 from dmlcore.training.store import cache_key, cached_array
 

@@ -10,7 +10,6 @@ import shutil
 import pytest
 import torch
 
-from dmlcore.core.code_hash import loss_modules
 from dmlcore.losses import LOSSES, REGULARIZERS
 from dmlcore.metrics import evaluate, evaluation
 from dmlcore.sweep.trial_key import (
@@ -20,6 +19,7 @@ from dmlcore.sweep.trial_key import (
     training_code,
     trial_keys,
 )
+from dmlcore.training.code_hash import loss_modules
 from dmlcore.training.features import NOT_FEATURES
 from tests.small import small_trial
 

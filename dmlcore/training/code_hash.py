@@ -11,7 +11,12 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
 LIBRARIES = ("torch", "torchvision", "timm")
-KEYED_BY_VALUE = ("dmlcore.config", "dmlcore.core.code_hash", "dmlcore.core.hashing", "dmlcore.data.manifest")
+KEYED_BY_VALUE = (
+    "dmlcore.config",
+    "dmlcore.training.code_hash",
+    "dmlcore.core.hashing",
+    "dmlcore.data.manifest",
+)
 """Modules that no code hash needs: what they make (a config, the data) enters each key by value, or they make keys."""
 REGISTRIES = ("dmlcore.losses",)
 """Packages whose `__init__` names every loss: only the files of the losses that a trial uses count."""
