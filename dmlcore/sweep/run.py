@@ -76,6 +76,8 @@ def run_sweep(
         context = WorkerContext(folders.state, sweep.resources.gpus, limits, run)
         plan = make_plan(sweep, study=folders.study, prepared=folders.prepared)
         print("sweep: " + ", ".join(f"{count} {name}" for name, count in plan.counts().items()), flush=True)
+        # Measured and stored before the trials: `publish` below must neither take long nor fail after Ctrl-C.
+        _summaries(plan, folders)
         try:
             _run_plan(plan, sweep, folders, tracker, context)
         finally:
@@ -140,13 +142,17 @@ def _early_stopping(sweep: SweepConfig, plan: Plan) -> EarlyStopping | None:
 def publish(plan: Plan, folders: SweepFolders) -> None:
     """Write the inputs of stage `aggregate`: the table of trials, and the summaries of their data sets."""
     write_table(trials_table(plan.rows()), folders.results / "trials.parquet")
-    names = sorted({trial.cell.config.dataset for trial in plan.trials})
-    summaries = {name: _summary(folders.prepared / name, folders.state / "baselines") for name in names}
     write_atomically(
-        folders.results / "datasets.json", json.dumps(summaries, indent=1, sort_keys=True) + "\n"
+        folders.results / "datasets.json",
+        json.dumps(_summaries(plan, folders), indent=1, sort_keys=True) + "\n",
     )
 
 
-def _summary(folder: Path, baselines: Path) -> dict[str, Any]:
-    data = PreparedDataset.open(folder)
-    return {**data.summary, "raw_pixels": raw_pixel_baseline(data, baselines)}
+def _summaries(plan: Plan, folders: SweepFolders) -> dict[str, dict[str, Any]]:
+    """Return the summary of each data set, with its raw-pixel baseline; a search may have no trials yet."""
+    trials = plan.trials + [search.example for search in plan.searches]
+    found = {}
+    for name in sorted({trial.cell.config.dataset for trial in trials}):
+        data = PreparedDataset.open(folders.prepared / name)
+        found[name] = {**data.summary, "raw_pixels": raw_pixel_baseline(data, folders.state / "baselines")}
+    return found

@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from dmlcore.config.base import ConfigError
 from dmlcore.records import RecordFolder
+from dmlcore.sweep import baselines
 from dmlcore.sweep.execution.guards import SweepBusyError
 from dmlcore.sweep.execution.worker import execute
 from dmlcore.sweep.run import SweepFolders, run_sweep
@@ -27,6 +28,21 @@ def folders(tmp_path, small_data):
 
 def written(folders):
     return {path.name: path.read_bytes() for path in sorted(folders.records.glob("*.json"))}
+
+
+def test_an_interrupted_sweep_publishes_without_measuring_raw_pixels(folders, monkeypatch):
+    """Ctrl-C must end within seconds, and an error there would lose the table."""
+
+    class Interrupted(MemoryTracker):
+        def prepare(self):
+            monkeypatch.setattr(baselines, "raw_pixel_metrics", not_called)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(sweep_config(), folders, Interrupted())
+    assert pl.read_parquet(folders.results / "trials.parquet")["status"].to_list() == ["missing"] * 2
+    published = json.loads((folders.results / "datasets.json").read_text())
+    assert published["small"]["raw_pixels"]["test/recall_at_1"] > 0
 
 
 @pytest.mark.slow
