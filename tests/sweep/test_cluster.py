@@ -40,6 +40,7 @@ from dmlcore.training.run import run_trial
 from dmlcore.training.store import TrialStore
 from tests.memory_tracker import MemoryTracker
 from tests.sweep.clusters import ray_cluster
+from tests.sweep.light_actor import Answering
 from tests.sweep.search.searches import searching
 from tests.sweep.sweeps import plan_of, run_here, sweep_config, worker_context
 
@@ -137,10 +138,11 @@ class Loop:
 
 
 def start_and_stop_ray_while_a_thread_collects(state: str) -> None:
-    ended = threading.Event()
+    collecting, ended = threading.Event(), threading.Event()
 
     def collect() -> None:
         while not ended.is_set():
+            collecting.wait()  # while Ray starts, the thread would only take the interpreter away from it
             gc.collect(0)
             [[] for _ in range(2000)]
 
@@ -152,17 +154,15 @@ def start_and_stop_ray_while_a_thread_collects(state: str) -> None:
                 kind = ray.remote(num_cpus=0)(Answering)
                 actor = kind.remote()
                 ray.get(actor.answer.remote())
+                collecting.set()
                 loops = [Loop(actor.answer.remote()) for _ in range(300)]
                 loops += [Loop(actor) for _ in range(1500)] + [Loop(kind.remote()) for _ in range(20)]
                 del actor, loops
+            collecting.clear()
     finally:
         ended.set()
+        collecting.set()
         collector.join()
-
-
-class Answering:
-    def answer(self) -> dict[str, float]:
-        return {"a": 1.0}
 
 
 @pytest.mark.slow
@@ -172,7 +172,7 @@ def test_ray_stops_while_another_thread_collects_garbage(tmp_path):
         target=start_and_stop_ray_while_a_thread_collects, args=(str(tmp_path),)
     )
     process.start()
-    process.join(240)
+    process.join(600)  # a limit for a hang, not for a busy machine
     assert process.exitcode == 0
 
 
