@@ -15,7 +15,7 @@ from dmlcore.sweep.execution.guards import SweepBusyError
 from dmlcore.sweep.planning import make_plan
 from dmlcore.sweep.ray.shared_storage import ClusterError
 from dmlcore.sweep.run import SweepFolders, run_sweep
-from dmlcore.tracking import TRACKERS
+from dmlcore.tracking import tracker_class
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,7 +29,7 @@ def main(study: Path, dry_run: bool = False) -> int:
         plan = make_plan(sweep, study=study, prepared=folders.prepared)
         print(*preview(plan, sweep, study / sweep.storage), sep="\n")
         return 0
-    tracker = TRACKERS[sweep.tracker].for_study(sweep.study, folders.state, ROOT)
+    tracker = tracker_class(sweep.tracker).for_study(sweep.study, folders.state, ROOT)
     try:
         with tracker.running(folders.state) as running:
             plan = run_sweep(sweep, folders, running)

@@ -9,6 +9,18 @@ from pydantic import AfterValidator, Field, model_validator
 from dmlcore.config.base import Name, NonNegative, PositiveFloat, PositiveInt, Strict
 from dmlcore.config.trial import ComponentConfig
 
+TRACKERS = {
+    "mlflow": "dmlcore.tracking.mlflow:MlflowTracker",
+    "none": "dmlcore.tracking.base:Tracker",
+}
+"""Module and class of each tracker by its name. Text, so that settings are checked without importing any."""
+
+
+def _known_tracker(name: str) -> str:
+    if name not in TRACKERS:
+        raise ValueError(f"must be one of {', '.join(TRACKERS)}")
+    return name
+
 
 class ResourcesConfig(Strict):
     gpus: NonNegative = 0.0
@@ -177,7 +189,7 @@ class SweepConfig(Strict):
     """Largest size of the storage folder: a trial that would exceed it is not started and fails. None: no limit."""
     resources: ResourcesConfig = ResourcesConfig()
     cluster: ClusterConfig = ClusterConfig()
-    tracker: Literal["mlflow", "none"] = "mlflow"
-    """Where trials are shown as they run; the records and the report need no tracker."""
+    tracker: Annotated[str, AfterValidator(_known_tracker)] = "mlflow"
+    """Where trials are shown as they run, a key of TRACKERS; the records and the report need no tracker."""
     attempts: PositiveInt = 2
     """Attempts per trial in one run of the stage before it is recorded as failed."""
