@@ -56,11 +56,12 @@ def compared_variants(cell: Cell) -> list[str]:
 
 def _compare(pairs: Sequence[tuple[Cell, str]], metric: str, confidence: float) -> list[MetricComparison]:
     """Compare all pairs in one metric; they are the family of Holm's correction."""
-    found = []
+    column, found = f"test/{metric}", []
     for cell, variant in pairs:
-        baseline, values = (cell.values(name, f"test/{metric}") for name in (BASELINE, variant))
-        alone = t_interval(list(baseline.values()), confidence), t_interval(list(values.values()), confidence)
-        found.append((*alone, paired_difference(baseline if variant != BASELINE else {}, values, confidence)))
+        baseline = cell.values(BASELINE, column) if variant != BASELINE else {}
+        paired = paired_difference(baseline, cell.values(variant, column), confidence)
+        before, after = (cell.estimate(name, column, confidence) for name in (BASELINE, variant))
+        found.append((before, after, paired))
     # All comparisons of the study at once: Holm's correction needs their number
     tests = paired_tests([paired.values for _, _, paired in found])
     return [MetricComparison(*estimates, test) for estimates, test in zip(found, tests, strict=True)]

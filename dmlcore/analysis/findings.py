@@ -22,6 +22,12 @@ STATUS_WORDS = {"stopped": "stopped early", "failed": "failed", "missing": "miss
 MARGIN_METRICS = ("map_at_r", "opis", "opis_corrected")
 
 
+def analysis_sentences(study: Study) -> list[str]:
+    """Return what the searches and the analyses of `aggregate.parts` found, with the numbers."""
+    found = [sentence for part in study.config.parts for sentence in SENTENCES[part](study)]
+    return search_sentences(study) + found
+
+
 def search_sentences(study: Study) -> list[str]:
     """Say of each search how many settings it tried, which it chose, and which the chosen one does not beat."""
     return [_search_sentence(" ".join(names), rows) for names, rows in search_trials(study).items()]
@@ -133,3 +139,6 @@ def _family_name(row: Mapping[str, Any], family: str) -> str:
         else f"{loss} + {family}"
     )
     return f"{row['dataset']} {row['backbone']} {name}"
+
+
+SENTENCES = {"pareto": pareto_sentences, "margins": margins_sentences, "embedding": embedding_sentences}

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from dmlcore.analysis.breakpoint import Breakpoint, RankCorrelation, find_breakpoint, rank_correlation
 from dmlcore.analysis.convergence import count_converged
 from dmlcore.analysis.protocol import protocol_line
-from dmlcore.analysis.statistics import Estimate, t_interval
+from dmlcore.analysis.statistics import Estimate
 from dmlcore.analysis.study import BASELINE, Cell, Study
 
 OPIS_METRICS = ("test/opis_corrected", "test/opis")
@@ -70,9 +70,8 @@ def configuration_points(study: Study) -> dict[tuple[str, str], list[Point]]:
     found: dict[tuple[str, str], list[Point]] = {}
     for cell in study.cells:
         for variant in cell.variants:
-            values = {name: list(cell.values(variant, name).values()) for name in names}
-            if all(values.values()):
-                metrics = {name: t_interval(values[name], study.config.confidence) for name in names}
+            metrics = {name: cell.estimate(variant, name, study.config.confidence) for name in names}
+            if all(found.seeds for found in metrics.values()):
                 found.setdefault((cell.dataset, cell.backbone), []).append(Point(cell, variant, metrics))
     return found
 

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TypeVar
 
 import polars as pl
 
+from dmlcore.analysis.statistics import Estimate, t_interval
 from dmlcore.config.report import AggregateConfig
 
 T = TypeVar("T")
@@ -53,17 +55,22 @@ class Cell:
         """Return seed -> finite value of `metric` (a column) over the finished trials of `variant`."""
         if (variant, metric) not in self._values:
             done = self.finished.get(variant)
-            found: dict[int, float] = {}
-            if done is not None and metric in done.columns:
-                pairs = zip(done["seed"].to_list(), done[metric].to_list(), strict=True)
-                found = {s: float(v) for s, v in pairs if v is not None and math.isfinite(v)}
-            self._values[variant, metric] = found
+            self._values[variant, metric] = {} if done is None else finite_values(done, metric)
         return self._values[variant, metric]
 
     @cached_property
     def _values(self) -> dict[tuple[str, str], dict[int, float]]:
         """What `values` has read: tables, plots and sentences ask for the same columns."""
         return {}
+
+    def mean(self, variant: str, metric: str) -> float | None:
+        """Return the mean of `values`; None where there are none."""
+        values = self.values(variant, metric).values()
+        return fmean(values) if values else None
+
+    def estimate(self, variant: str, metric: str, confidence: float) -> Estimate:
+        """Return mean and t-interval of `values`."""
+        return t_interval(list(self.values(variant, metric).values()), confidence)
 
     @cached_property
     def finished(self) -> dict[str, pl.DataFrame]:
@@ -119,6 +126,14 @@ class Study:
     def raw_pixels(self, dataset: str, metric: str) -> float | None:
         """Return `metric` (such as `opis`) of the raw pixels of `dataset` on its test split; None if not measured."""
         return self.datasets[dataset].get("raw_pixels", {}).get(f"test/{metric}")
+
+
+def finite_values(trials: pl.DataFrame, metric: str) -> dict[int, float]:
+    """Return seed -> finite value of `metric`; empty where no column has this name."""
+    if metric not in trials.columns:
+        return {}
+    pairs = zip(trials["seed"].to_list(), trials[metric].to_list(), strict=True)
+    return {seed: float(v) for seed, v in pairs if v is not None and math.isfinite(v)}
 
 
 def cached_per_study(function: Callable[[Study], T]) -> Callable[[Study], T]:

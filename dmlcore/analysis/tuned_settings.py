@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from statistics import fmean
 from typing import Any
 
 import polars as pl
 
-from dmlcore.analysis.statistics import mean_and_deviation
-from dmlcore.analysis.study import BASELINE, CELL_COLUMNS, Study, swept_axes
+from dmlcore.analysis.study import BASELINE, CELL_COLUMNS, Study, finite_values, swept_axes
 
 REGULARIZERS_COLUMN = "config/regularizers"
 SELECTION_METRIC = "validation/map_at_r"
@@ -39,17 +38,11 @@ class Setting:
     def finished(self) -> pl.DataFrame:
         return self.trials.filter(pl.col("status") == "finished")
 
-    def mean(self, metric: str, seeds: Iterable[int] | None = None) -> float | None:
+    def mean(self, metric: str, seeds: Sequence[int] | None = None) -> float | None:
         """Return the mean of a column over the finished seeds, or over those of `seeds` alone."""
-        values = self.values(metric, seeds)
-        return mean_and_deviation(values)[0] if values else None
-
-    def values(self, metric: str, seeds: Iterable[int] | None = None) -> list[float]:
-        """Return the finite values of a column, by seed."""
-        if metric not in self.finished.columns:
-            return []
-        rows = self.finished if seeds is None else self.finished.filter(pl.col("seed").is_in(list(seeds)))
-        return [v for v in rows.sort("seed")[metric].to_list() if v is not None and math.isfinite(v)]
+        found = finite_values(self.finished, metric)
+        values = [v for seed, v in found.items() if seeds is None or seed in seeds]
+        return fmean(values) if values else None
 
 
 def regularizer_family(regularizers: str | None) -> str:
@@ -109,6 +102,11 @@ def chosen_study(study: Study) -> Study:
     axes = list(swept_axes(study.trials))
     tables = [s.trials.with_columns(pl.lit(s.family[3]).alias("variant")).drop(axes) for s in chosen]
     return replace(study, trials=pl.concat(tables).sort("trial_key"))
+
+
+def displayed_study(study: Study) -> Study:
+    """Return what tables and plots compare: all of it, or the chosen settings alone where part `margins` chooses."""
+    return chosen_study(study) if "margins" in study.config.parts else study
 
 
 def value_text(value: Any) -> str:

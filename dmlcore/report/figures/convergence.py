@@ -101,7 +101,7 @@ def _draw_panel(ax: Axes, panel: Panel, cells: Sequence[Cell], look: _Look) -> N
     lines: dict[tuple[str, str], list[list[float | None]]] = {}
     for cell in cells:
         for variant in cell.variants:
-            lines.setdefault(look.of(cell, variant), []).extend(validation_curves(cell, variant).values())
+            lines.setdefault(look.of(cell, variant), []).extend(validation_curves(cell.finished[variant]))
     width = 0.8 if sum(map(len, lines.values())) <= MANY_LINES else 0.45
     rising = [
         known

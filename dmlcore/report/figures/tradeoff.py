@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from dmlcore.analysis.metric_labels import format_percent, metric_label, one_line
 from dmlcore.analysis.protocol import protocol_text
 from dmlcore.analysis.relations import pareto_front
-from dmlcore.analysis.statistics import Estimate, t_interval
+from dmlcore.analysis.statistics import Estimate
 from dmlcore.analysis.study import BASELINE, Cell, Study
 from dmlcore.metrics.plot import COLOURS, add_footer, house_style, new_figure, settle_layout
 from dmlcore.report.figures.labels import Legend, draw_legend, legend_of, place_labels
@@ -56,7 +56,7 @@ def tradeoff_points(study: Study, inconsistency: str | None = None) -> list[Trad
     metrics = (inconsistency or config.inconsistency, config.accuracy)
     for cell in study.cells:
         for variant in cell.variants:
-            x, y = (t_interval(list(cell.values(variant, m).values()), config.confidence) for m in metrics)
+            x, y = (cell.estimate(variant, m, config.confidence) for m in metrics)
             if x.mean is not None and y.mean is not None:
                 found.append(TradeoffPoint(cell, variant, x, y))
     return found

@@ -78,20 +78,15 @@ def utility_curve(cell: Cell, variant: str) -> Curve | None:
     thresholds, mean, low, high = (
         np.mean(done[column].explode().to_numpy().reshape(done.height, -1), axis=0) for column in columns
     )
-    ends = [_mean(cell, variant, f"test/distance_{end}") for end in ("min", "max")]
+    ends = [cell.mean(variant, f"test/distance_{end}") for end in ("min", "max")]
     span = [float(edge) if end is None else end for end, edge in zip(ends, thresholds[[0, -1]], strict=True)]
     return Curve(thresholds, mean, low, high, (span[0], span[1]), done.height)
 
 
 def curve_note(cell: Cell, variant: str, curve: Curve) -> str:
     """Write OPIS and the number of seeds behind a curve."""
-    opis = format_metric(_mean(cell, variant, "test/opis"), "opis")
+    opis = format_metric(cell.mean(variant, "test/opis"), "opis")
     return f"OPIS {opis}, {curve.seeds} seed{'s' if curve.seeds != 1 else ''}"
-
-
-def _mean(cell: Cell, variant: str, metric: str) -> float | None:
-    values = list(cell.values(variant, metric).values())
-    return float(np.mean(values)) if values else None
 
 
 def most_accurate(study: Study, most: int) -> tuple[list[Cell], str]:
@@ -104,7 +99,7 @@ def most_accurate(study: Study, most: int) -> tuple[list[Cell], str]:
         return study.cells, ""
 
     def accuracy(cell: Cell) -> float:
-        means = (_mean(cell, variant, CURVE) for variant in cell.variants)
+        means = (cell.mean(variant, CURVE) for variant in cell.variants)
         return max((mean for mean in means if mean is not None), default=-math.inf)
 
     order = sorted(range(len(study.cells)), key=lambda i: -accuracy(study.cells[i]))

@@ -16,7 +16,7 @@ from dmlcore.analysis.metric_labels import (
     round_significant,
 )
 from dmlcore.analysis.relations import pareto_front
-from dmlcore.analysis.statistics import Estimate, t_interval
+from dmlcore.analysis.statistics import Estimate
 from dmlcore.analysis.study import BASELINE, Cell, Study
 from dmlcore.report.figures.heat_maps import PANELS, MarginGrid, cell_text, grid_values, margin_grids
 from dmlcore.report.figures.labels import legend_of
@@ -109,7 +109,7 @@ def _hover_lines(study: Study, point: TradeoffPoint) -> list[str]:
     cell, level = point.cell, study.config.confidence
     lines = [f"{cell.dataset}, {cell.backbone}, {cell.loss_text}", variant_title(point.variant)]
     for metric in METRICS:
-        found = t_interval(list(cell.values(point.variant, f"test/{metric}").values()), level)
+        found = cell.estimate(point.variant, f"test/{metric}", level)
         lines.append(f"{metric_label(metric)} {_with_interval(found, metric)}")
     planned = cell.variants[point.variant].height
     return [*lines, f"{point.y.seeds} of {planned} seeds; {format_percent(level)} intervals"]

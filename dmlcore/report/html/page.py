@@ -15,12 +15,13 @@ from plotly.offline import get_plotlyjs
 
 from dmlcore.analysis.comparisons import comparisons
 from dmlcore.analysis.convergence import ConvergenceCount, study_convergence
+from dmlcore.analysis.findings import analysis_sentences
 from dmlcore.analysis.metric_labels import LEGEND, METRICS, metric_label
 from dmlcore.analysis.protocol import protocol_text
 from dmlcore.analysis.study import CELL_COLUMNS, NON_AXIS_COLUMNS, Study
+from dmlcore.analysis.tuned_settings import displayed_study
 from dmlcore.analysis.verdict import caveats
 from dmlcore.records import RecordError, RecordFolder
-from dmlcore.report.extra_analyses import analysis_sentences, displayed_study
 from dmlcore.report.html.charts import heat_map_data, legend_entries, tradeoff_data, utility_data
 from dmlcore.report.html.escaping import content_policy, script_json
 from dmlcore.report.html.examples import examples_section

@@ -95,7 +95,8 @@ def paired_embeddings(study: Study) -> PairedEmbeddings | str:
     ]
     if not found:
         return _why_none(study)
-    best = max(found, key=lambda pair: _accuracy(study, pair))
+    accuracy = [pair.cell.mean(pair.variant, study.config.accuracy) for pair in found]
+    best = found[int(np.argmax([-np.inf if mean is None else mean for mean in accuracy]))]
     variant = load_file(best.variant_file)
     if len(variant["labels"]) > MAX_IMAGES:
         return f"Left out: all pairs of {len(variant['labels']):,} test images take minutes; at most {MAX_IMAGES:,}."
@@ -122,11 +123,6 @@ def _stored_pair(study: Study, cell: Cell, variant: str) -> _StoredPair | None:
         if files[0] and files[1]:
             return _StoredPair(cell, variant, seed, files[0], files[1])
     return None
-
-
-def _accuracy(study: Study, pair: _StoredPair) -> float:
-    values = list(pair.cell.values(pair.variant, study.config.accuracy).values())
-    return float(np.mean(values)) if values else -np.inf
 
 
 def _why_none(study: Study) -> str:
