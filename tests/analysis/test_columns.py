@@ -12,7 +12,7 @@ from dmlcore.analysis import columns
 from dmlcore.analysis.columns import COLUMNS, Column
 from dmlcore.analysis.comparisons import comparisons
 from dmlcore.analysis.metric_labels import METRICS, Metric
-from dmlcore.report.html.trials import comparison_table
+from dmlcore.report.html.tables import comparison_table
 from dmlcore.report.text.exports import csv_text, latex_comparisons, markdown_comparisons
 from dmlcore.report.text.tables import markdown_table
 from tests.analysis.synthetic import rows, study

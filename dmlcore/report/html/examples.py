@@ -24,7 +24,7 @@ from dmlcore.report.html.stored import (
     dataset_images,
     paired_embeddings,
 )
-from dmlcore.report.html.table import Table, TableCell, TableRow, int_cell, text_cell
+from dmlcore.report.html.tables import Table, TableCell, TableRow, int_cell, text_cell, word_cell
 
 CLASSES_PER_END, IMAGES_PER_CLASS = 6, 4
 QUERIES, NEIGHBOURS = 8, 5
@@ -108,7 +108,7 @@ def _class_row(pair: PairedEmbeddings, images: DatasetImages, kind: str, label: 
     rates = (float(values[at]) for values in (pair.variant.frr, pair.variant.far))
     return TableRow(
         [
-            text_cell(kind, kind),
+            word_cell(kind),
             text_cell(name),
             TableCell("", None, images=[(url, f"{name}, image {row}") for row, url in examples if url]),
             int_cell(len(members)),

@@ -26,7 +26,7 @@ from dmlcore.report.html.charts import heat_map_data, legend_entries, tradeoff_d
 from dmlcore.report.html.escaping import content_policy, script_json
 from dmlcore.report.html.examples import examples_section
 from dmlcore.report.html.headline import headline_section, opis_metric
-from dmlcore.report.html.trials import comparison_table, search_table, trial_table
+from dmlcore.report.html.tables import comparison_table, search_table, trial_table
 
 MAX_RECORDS = 1_000
 """Trial records that are read for the versions and processors, so that a page of 10,000 trials need not wait."""
