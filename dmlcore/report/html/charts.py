@@ -1,4 +1,4 @@
-"""What the page's script draws: the points of the trade-off plot, the utility curves, the heat maps."""
+"""What the page's script draws: trade-off points, utility curves, heat maps, the map of the embeddings."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from dmlcore.report.figures.tradeoff import (
 )
 from dmlcore.report.figures.utility import curve_note, most_accurate, utility_curve
 from dmlcore.report.html.escaping import plot_text
+from dmlcore.report.html.stored import DatasetImages, Floats, PairedEmbeddings, extreme_classes
 
 SYMBOLS = {
     "o": ("circle", "\N{BLACK CIRCLE}"),
@@ -49,6 +50,10 @@ FILLED, HOLLOW = "\N{BLACK CIRCLE}", "\N{WHITE CIRCLE}"
 
 MAX_CURVES = 100
 """Configurations whose utility curves the page holds."""
+
+MAP_SYMBOLS = ("circle", "square", "triangle-up", "diamond", "cross", "x")
+BACKGROUND = 1_000
+"""Images of other classes, every n-th, drawn small and grey: as many as a browser draws at once without a delay."""
 
 
 def tradeoff_data(study: Study, metric: str, run_link: str | None) -> dict[str, Any]:
@@ -198,3 +203,45 @@ def _heat_map(grid: MarginGrid, metric: str) -> dict[str, Any]:
         "low_is_good": "opis" in metric,
         "chosen": grid.chosen_cell(positive, negative),
     }
+
+
+def principal_components(points: Floats) -> tuple[Floats, float]:
+    """Project on the two directions of greatest variance.
+
+    Args:
+        points: [N, D].
+
+    Returns:
+        [N, 2] coordinates about the mean; the share of the variance that they keep.
+    """
+    centred = points - points.mean(axis=0)
+    variances, directions = np.linalg.eigh(centred.T @ centred)
+    kept = directions[:, ::-1][:, :2]
+    # an eigenvector is known up to its sign: a positive largest entry makes the map the same on every machine
+    signs = np.sign(kept[np.abs(kept).argmax(axis=0), np.arange(kept.shape[1])])
+    total = float(variances.sum())
+    return centred @ (kept * signs), float(variances[-2:].sum()) / total if total > 0 else 0.0
+
+
+def map_data(pair: PairedEmbeddings, images: DatasetImages) -> dict[str, Any]:
+    """Project baseline and variant: the extreme classes by name, of the other images every n-th as background."""
+    classes = extreme_classes(pair)
+    others = np.flatnonzero(~np.isin(pair.labels, [label for _, label in classes]))
+    others = others[:: max(1, -(-len(others) // BACKGROUND))]
+    trials = []
+    for trial in (pair.baseline, pair.variant):
+        points, share = principal_components(trial.embeddings)
+        groups = []
+        for i, (kind, label) in enumerate(classes):
+            members = np.flatnonzero(pair.labels == label)
+            name = plot_text(f"{kind}: {images.class_name(pair, members[0])}")
+            symbol = MAP_SYMBOLS[i % len(MAP_SYMBOLS)]
+            groups.append({"name": name, "kind": kind, "symbol": symbol, **_xy(points[members])})
+        heading = f"{plot_text(variant_title(trial.variant))}<br>{100 * share:.0f} % of the variance"
+        trials.append({"heading": heading, "others": _xy(points[others]), "groups": groups})
+    return {"trials": trials}
+
+
+def _xy(points: Floats) -> dict[str, list[float]]:
+    """Three decimals: of a unit sphere a pixel."""
+    return {"x": np.round(points[:, 0], 3).tolist(), "y": np.round(points[:, 1], 3).tolist()}

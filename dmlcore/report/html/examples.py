@@ -1,4 +1,4 @@
-"""The closer look at one pair of trials: the classes served worst and best, the hardest queries, a map.
+"""The closer look at one pair of trials: the classes served worst and best, the hardest queries.
 
 Shapes: N test images, Q queries, D width.
 """
@@ -13,8 +13,7 @@ import numpy as np
 
 from dmlcore.analysis.metric_labels import round_significant
 from dmlcore.analysis.study import Study
-from dmlcore.report.figures.panels import variant_title
-from dmlcore.report.html.escaping import plot_text
+from dmlcore.report.html.charts import map_data
 from dmlcore.report.html.stored import (
     DatasetImages,
     Floats,
@@ -22,20 +21,16 @@ from dmlcore.report.html.stored import (
     PairedEmbeddings,
     VariantEmbeddings,
     dataset_images,
+    extreme_classes,
     paired_embeddings,
 )
 from dmlcore.report.html.tables import Table, TableCell, TableRow, int_cell, text_cell, word_cell
 
-CLASSES_PER_END, IMAGES_PER_CLASS = 6, 4
+IMAGES_PER_CLASS = 4
 QUERIES, NEIGHBOURS = 8, 5
 
 QUERY_BLOCK = 512
 """Queries at once: 512 x 20,000 similarities are 80 MB."""
-
-BACKGROUND = 1_000
-"""Images of other classes, every n-th, drawn small and grey: as many as a browser draws at once without a delay."""
-
-SYMBOLS = ("circle", "square", "triangle-up", "diamond", "cross", "x")
 
 
 @dataclass(frozen=True)
@@ -50,38 +45,25 @@ class HardQuery:
     """The nearest images, all of other classes, at most NEIGHBOURS."""
 
 
-@dataclass(frozen=True)
-class ExamplesSection:
-    """What the section shows; without stored embeddings its introduction alone, which says why."""
+def examples_section(study: Study) -> dict[str, Any]:
+    """Look into the stored embeddings of the most accurate configuration.
 
-    introduction: str
-    classes: Table | None = None
-    queries: Table | None = None
-    map: dict[str, Any] | None = None
-
-
-def examples_section(study: Study) -> ExamplesSection:
-    """Look into the stored embeddings of the most accurate configuration."""
+    Returns:
+        introduction, tables of classes and queries, map; without embeddings the introduction alone, which says why.
+    """
     pair = paired_embeddings(study)
     if isinstance(pair, str):
-        return ExamplesSection(pair)
+        return {"introduction": pair, "classes": None, "queries": None, "map": None}
     images = dataset_images(study, pair)
     text = (
         f"Of one pair of trials, the most accurate configuration: {pair.text}. {images.missing or ''}".strip()
     )
-    return ExamplesSection(text, class_table(pair, images), query_table(pair, images), map_data(pair, images))
-
-
-def extreme_classes(pair: PairedEmbeddings) -> list[tuple[str, int]]:
-    """Find the classes with the lowest and the highest mean utility in the variant.
-
-    Returns:
-        (`worst` or `best`, label), the worst first; of equals the one with the lower label.
-    """
-    order = np.argsort(pair.variant.utility, kind="stable")
-    count = min(CLASSES_PER_END, len(order) // 2)
-    labels = pair.variant.class_labels[np.r_[order[:count], order[len(order) - count :]]].tolist()
-    return list(zip(["worst"] * count + ["best"] * count, labels, strict=True))
+    return {
+        "introduction": text,
+        "classes": class_table(pair, images),
+        "queries": query_table(pair, images),
+        "map": map_data(pair, images),
+    }
 
 
 def class_table(pair: PairedEmbeddings, images: DatasetImages) -> Table:
@@ -103,7 +85,7 @@ def _class_row(pair: PairedEmbeddings, images: DatasetImages, kind: str, label: 
     members = np.flatnonzero(pair.labels == label)
     at = int(np.searchsorted(pair.variant.class_labels, label))
     baseline, variant = float(pair.baseline.utility[at]), float(pair.variant.utility[at])
-    name = _class_name(pair, images, members[0])
+    name = images.class_name(pair, members[0])
     examples = ((row, images.thumbnail(row)) for row in pair.index[members[:IMAGES_PER_CLASS]].tolist())
     rates = (float(values[at]) for values in (pair.variant.frr, pair.variant.far))
     return TableRow(
@@ -177,11 +159,11 @@ def query_table(pair: PairedEmbeddings, images: DatasetImages) -> Table:
         TableRow(
             [
                 _thumbnails(pair, images, [query.position]),
-                text_cell(_class_name(pair, images, query.position)),
+                text_cell(images.class_name(pair, query.position)),
                 int_cell(query.baseline_rank),
                 int_cell(query.variant_rank),
                 _thumbnails(pair, images, query.wrong),
-                text_cell("; ".join(_class_name(pair, images, at) for at in query.wrong)),
+                text_cell("; ".join(images.class_name(pair, at) for at in query.wrong)),
             ]
         )
         for query in hardest_queries(pair)
@@ -199,52 +181,6 @@ def _thumbnails(pair: PairedEmbeddings, images: DatasetImages, positions: Sequen
     """Show the images, or their rows of the manifest where the data set is missing."""
     rows = [int(pair.index[at]) for at in positions]
     found = zip(positions, (images.thumbnail(row) for row in rows), strict=True)
-    shown = [(url, _class_name(pair, images, at)) for at, url in found if url]
+    shown = [(url, images.class_name(pair, at)) for at, url in found if url]
     value = ",".join(map(str, rows))
     return TableCell("" if shown else f"image {value}", value, images=shown)
-
-
-def _class_name(pair: PairedEmbeddings, images: DatasetImages, position: int) -> str:
-    return images.class_name(int(pair.index[position]), int(pair.labels[position]))
-
-
-def principal_components(points: Floats) -> tuple[Floats, float]:
-    """Project on the two directions of greatest variance.
-
-    Args:
-        points: [N, D].
-
-    Returns:
-        [N, 2] coordinates about the mean; the share of the variance that they keep.
-    """
-    centred = points - points.mean(axis=0)
-    variances, directions = np.linalg.eigh(centred.T @ centred)
-    kept = directions[:, ::-1][:, :2]
-    # an eigenvector is known up to its sign: a positive largest entry makes the map the same on every machine
-    signs = np.sign(kept[np.abs(kept).argmax(axis=0), np.arange(kept.shape[1])])
-    total = float(variances.sum())
-    return centred @ (kept * signs), float(variances[-2:].sum()) / total if total > 0 else 0.0
-
-
-def map_data(pair: PairedEmbeddings, images: DatasetImages) -> dict[str, Any]:
-    """Project baseline and variant: the extreme classes by name, of the other images every n-th as background."""
-    classes = extreme_classes(pair)
-    others = np.flatnonzero(~np.isin(pair.labels, [label for _, label in classes]))
-    others = others[:: max(1, -(-len(others) // BACKGROUND))]
-    trials = []
-    for trial in (pair.baseline, pair.variant):
-        points, share = principal_components(trial.embeddings)
-        groups = []
-        for i, (kind, label) in enumerate(classes):
-            members = np.flatnonzero(pair.labels == label)
-            name = plot_text(f"{kind}: {_class_name(pair, images, members[0])}")
-            symbol = SYMBOLS[i % len(SYMBOLS)]
-            groups.append({"name": name, "kind": kind, "symbol": symbol, **_xy(points[members])})
-        heading = f"{plot_text(variant_title(trial.variant))}<br>{100 * share:.0f} % of the variance"
-        trials.append({"heading": heading, "others": _xy(points[others]), "groups": groups})
-    return {"trials": trials}
-
-
-def _xy(points: Floats) -> dict[str, list[float]]:
-    """Three decimals: of a unit sphere a pixel."""
-    return {"x": np.round(points[:, 0], 3).tolist(), "y": np.round(points[:, 1], 3).tolist()}

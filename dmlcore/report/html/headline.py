@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
-from dmlcore.analysis.columns import judgement
+from dmlcore.analysis.columns import Row, judgement
 from dmlcore.analysis.metric_labels import (
     METRICS,
     format_metric,
-    format_percent,
     metric_label,
     round_significant,
     variant_label,
 )
 from dmlcore.analysis.paired_tests import overall_test
 from dmlcore.analysis.study import BASELINE
-from dmlcore.analysis.verdict import verdict
-
-Row = Mapping[str, Any]
-"""Of `comparisons`."""
 
 MAX_VARIANTS = 4
 """Variants that get sentences of their own; more are counted together."""
@@ -116,25 +110,6 @@ class VariantEffects:
         return "mixed" if len(helped) > 1 else ("better" if True in helped else "worse")
 
 
-@dataclass(frozen=True)
-class HeadlineSection:
-    """What the first screen says."""
-
-    question: str
-    variants: Sequence[VariantEffects]
-    no_comparison: str
-    """Why there is no effect to tell; unused where there is one."""
-    confidence: str
-    """Of the intervals, in percent."""
-
-
-def headline_section(rows: Sequence[Row], confidence: float) -> HeadlineSection:
-    """Tell the effects of a study from its rows of `comparisons`."""
-    return HeadlineSection(
-        question(rows), variant_effects(rows), verdict(rows, confidence), format_percent(confidence)
-    )
-
-
 def question(rows: Sequence[Row]) -> str:
     """Ask what the study asks."""
     name = _name([row["variant"] for row in rows if row["variant"] != BASELINE])
@@ -168,14 +143,14 @@ def _effect(rows: Sequence[Row], metric: str) -> Effect:
     means, shares, p_values = (
         [row[f"test/{metric}/difference/{part}"] for row in rows] for part in ("mean", "relative", "p_holm")
     )
-    words = [judgement(row, metric) for row in rows]
+    words, sign = [judgement(row, metric) for row in rows], 1 if METRICS[metric].higher_is_better else -1
     corrected = [p for p in p_values if p is not None]
     overall = overall_test(means)
     return Effect(
         metric=metric,
         comparisons=len(rows),
-        better=sum((mean > 0) == METRICS[metric].higher_is_better for mean in means if mean != 0),
-        worse=sum((mean > 0) != METRICS[metric].higher_is_better for mean in means if mean != 0),
+        better=sum(sign * mean > 0 for mean in means),
+        worse=sum(sign * mean < 0 for mean in means),
         relative=None if None in shares else _range(shares),
         change=_range(means),
         clearly_better=words.count("better"),

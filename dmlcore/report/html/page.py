@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -14,18 +13,18 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from dmlcore.analysis.comparisons import comparisons
-from dmlcore.analysis.convergence import ConvergenceCount, study_convergence
+from dmlcore.analysis.convergence import study_convergence
 from dmlcore.analysis.findings import analysis_sentences
-from dmlcore.analysis.metric_labels import LEGEND, METRICS, metric_label
+from dmlcore.analysis.metric_labels import LEGEND, METRICS, format_percent, metric_label
 from dmlcore.analysis.protocol import protocol_text
 from dmlcore.analysis.study import CELL_COLUMNS, NON_AXIS_COLUMNS, Study
-from dmlcore.analysis.tuned_settings import displayed_study
-from dmlcore.analysis.verdict import caveats
+from dmlcore.analysis.tuned_settings import displayed_study, value_text
+from dmlcore.analysis.verdict import caveats, verdict
 from dmlcore.records import RecordError, RecordFolder
 from dmlcore.report.html.charts import heat_map_data, legend_entries, tradeoff_data, utility_data
 from dmlcore.report.html.escaping import content_policy, script_json
 from dmlcore.report.html.examples import examples_section
-from dmlcore.report.html.headline import headline_section, opis_metric
+from dmlcore.report.html.headline import opis_metric, question, variant_effects
 from dmlcore.report.html.tables import comparison_table, search_table, trial_table
 
 MAX_RECORDS = 1_000
@@ -39,16 +38,9 @@ def report_html(study: Study) -> str:
     hashed, and a name that smuggles in a script element runs nothing.
     """
     scripts = [get_plotlyjs(), _asset("report.js")]
-    return (
-        templates()
-        .get_template("page.html.j2")
-        .render(
-            policy=content_policy(scripts),
-            scripts=[Markup(script) for script in scripts],
-            style=Markup(_asset("report.css")),
-            **_sections(study),
-        )
-    )
+    context = {"policy": content_policy(scripts), "scripts": [Markup(script) for script in scripts]}
+    context |= {"style": Markup(_asset("report.css")), **_sections(study)}
+    return templates().get_template("page.html.j2").render(context)
 
 
 @cache
@@ -64,16 +56,6 @@ def templates() -> Environment:
     )
 
 
-@dataclass(frozen=True)
-class StatusSection:
-    """How far the sweep has come."""
-
-    counts: dict[str, int]
-    """Status -> trials."""
-    convergence: ConvergenceCount | None
-    """None where no trial has a curve."""
-
-
 def _sections(study: Study) -> dict[str, Any]:
     """Make one context a template, by the template's name, and the data of the script."""
     displayed, link = displayed_study(study), study.config.run_link
@@ -82,10 +64,17 @@ def _sections(study: Study) -> dict[str, Any]:
     utility, utility_cut = utility_data(displayed)
     heat_maps = heat_map_data(study) if "margins" in study.config.parts else []
     examples = examples_section(displayed)
-    data = {"tradeoff": tradeoff, "utility": utility, "heat_maps": heat_maps, "map": examples.map}
+    data = {"tradeoff": tradeoff, "utility": utility, "heat_maps": heat_maps, "map": examples["map"]}
+    found = Counter(study.trials["status"].to_list())
+    counts = {name: found[name] for name in ("finished", "failed", "stopped", "missing") if found[name]}
     return {
-        "status": _status(study, displayed),
-        "headline": headline_section(rows, confidence),
+        "status": {"counts": counts, "convergence": study_convergence(displayed)},
+        "headline": {
+            "question": question(rows),
+            "variants": variant_effects(rows),
+            "no_comparison": verdict(rows, confidence),
+            "confidence": format_percent(confidence),
+        },
         "tradeoff": {
             "datasets": sorted(set(displayed.trials["dataset"])),
             "filters": {name: sorted(set(displayed.trials[name])) for name in CELL_COLUMNS},
@@ -112,12 +101,6 @@ def _sections(study: Study) -> dict[str, Any]:
     }
 
 
-def _status(study: Study, displayed: Study) -> StatusSection:
-    found = Counter(study.trials["status"].to_list())
-    counts = {name: found[name] for name in ("finished", "failed", "stopped", "missing") if found[name]}
-    return StatusSection(counts, study_convergence(displayed))
-
-
 def shared_settings(study: Study) -> list[tuple[str, str]]:
     """List (config path, value) of every setting that all trials have in common."""
     columns = [
@@ -125,7 +108,7 @@ def shared_settings(study: Study) -> list[tuple[str, str]]:
     ]
     values = {column: study.trials[column].unique(maintain_order=True).to_list() for column in columns}
     return [
-        (column.removeprefix("config/"), _short(found[0]))
+        (column.removeprefix("config/"), value_text(found[0]))
         for column, found in values.items()
         if len(found) == 1 and found[0] is not None
     ]
@@ -148,12 +131,8 @@ def environment(study: Study) -> list[tuple[str, str]]:
         if record is not None:
             machine = {name: record.machine.get(name) for name in ("processor", "cpus", "gpu")}
             for name, value in {**record.versions, **{k: v for k, v in machine.items() if v}}.items():
-                found.setdefault(name, set()).add(_short(value))
+                found.setdefault(name, set()).add(value_text(value))
     return [(name, ", ".join(sorted(values))) for name, values in sorted(found.items())]
-
-
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _asset(name: str) -> str:

@@ -33,6 +33,7 @@ MAX_IMAGES = 20_000
 
 FAR_RANGE, THRESHOLDS = "config/evaluation.far_range", "config/evaluation.num_thresholds"
 
+CLASSES_PER_END = 6
 THUMBNAIL_PIXELS = 64
 """Longest side of a thumbnail; a photograph then has about 2 kB."""
 
@@ -158,6 +159,18 @@ def _mean_utility(found: Evaluation) -> Floats:
     return np.asarray(np.trapezoid(found.utility, found.thresholds, axis=1) / width)
 
 
+def extreme_classes(pair: PairedEmbeddings) -> list[tuple[str, int]]:
+    """Find the classes with the lowest and the highest mean utility in the variant.
+
+    Returns:
+        (`worst` or `best`, label), the worst first; of equals the one with the lower label.
+    """
+    order = np.argsort(pair.variant.utility, kind="stable")
+    count = min(CLASSES_PER_END, len(order) // 2)
+    labels = pair.variant.class_labels[np.r_[order[:count], order[len(order) - count :]]].tolist()
+    return list(zip(["worst"] * count + ["best"] * count, labels, strict=True))
+
+
 @dataclass(frozen=True)
 class DatasetImages:
     """Class names and thumbnails of the test images, where the prepared data set is on this machine."""
@@ -168,8 +181,8 @@ class DatasetImages:
     missing: str | None
     """Why there are none."""
 
-    def class_name(self, row: int, label: int) -> str:
-        return self.class_names.get(row, f"class {label}")
+    def class_name(self, pair: PairedEmbeddings, position: int) -> str:
+        return self.class_names.get(int(pair.index[position]), f"class {pair.labels[position]}")
 
     def thumbnail(self, row: int) -> str | None:
         """Encode the image at a row of the manifest as a data address; None without the data set."""
