@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dmlcore.analysis.columns import Row
+from dmlcore.analysis.metric_labels import value_text
 from dmlcore.analysis.study import CELL_COLUMNS, SEARCH_PREFIX, Study
-from dmlcore.analysis.tuned_settings import value_text
 
 SEARCH_METRICS = ("map_at_r", "opis")
 

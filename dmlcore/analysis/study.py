@@ -80,10 +80,8 @@ class Cell:
     def pooled(self, metric: str) -> dict[int, float]:
         """Return seed -> value of a `metric` that no variant changes (`untrained/...`), from any that has it."""
         # Reversed, so that the baseline's value wins
-        merged: dict[int, float] = {}
-        for variant in reversed(list(self.variants)):
-            merged.update(self.values(variant, metric))
-        return merged
+        values = [self.values(variant, metric) for variant in reversed(list(self.variants))]
+        return {seed: value for found in values for seed, value in found.items()}
 
 
 @dataclass(frozen=True)
@@ -142,11 +140,10 @@ def cached_per_study(function: Callable[[Study], T]) -> Callable[[Study], T]:
     # `functools.cache` would need a hash of the study and would keep it alive after its last use
     @wraps(function)
     def cached(study: Study) -> T:
-        results: dict[Callable[[Study], Any], Any] = study.__dict__.setdefault("_results", {})
+        results: dict[Callable[[Study], T], T] = study.__dict__.setdefault("_results", {})
         if function not in results:
             results[function] = function(study)
-        result: T = results[function]
-        return result
+        return results[function]
 
     return cached
 
@@ -168,15 +165,8 @@ def read_study(
     results = folder / "results"
     trials, searched = _without_searched(pl.read_parquet(results / "trials.parquet"))
     datasets = json.loads((results / "datasets.json").read_text(encoding="utf-8"))
-    return Study(
-        trials,
-        datasets,
-        config,
-        storage=folder / storage if storage else None,
-        prepared=prepared,
-        records=folder / "state" / "records",
-        searched=searched,
-    )
+    stored, records = folder / storage if storage else None, folder / "state" / "records"
+    return Study(trials, datasets, config, stored, prepared=prepared, records=records, searched=searched)
 
 
 def _without_searched(trials: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame | None]:
@@ -198,13 +188,15 @@ def swept_axes(trials: pl.DataFrame) -> dict[str, str]:
     Variants, seeds and what a search varied are no axes.
     """
     # A search may choose another value for each variant, which as an axis would part a variant from its baseline
-    searched = {
-        f"config/{c.removeprefix(SEARCH_PREFIX)}" for c in trials.columns if c.startswith(SEARCH_PREFIX)
-    }
-    columns = [c for c in trials.columns if c.startswith("config/") and not c.startswith(NON_AXIS_COLUMNS)]
-    columns = [c for c in columns if c not in searched]
+    searched = {c.replace(SEARCH_PREFIX, "config/", 1) for c in trials.columns if c.startswith(SEARCH_PREFIX)}
+    columns = [c for c in config_columns(trials) if c not in searched]
     counts = trials.group_by(CELL_COLUMNS).agg(pl.col(columns).n_unique()) if columns else trials
     return {c: c.removeprefix("config/") for c in columns if (counts[c] > 1).any()}
+
+
+def config_columns(trials: pl.DataFrame) -> list[str]:
+    """Return the columns of the config but those of seed and regularisers, which tables name apart."""
+    return [c for c in trials.columns if c.startswith("config/") and not c.startswith(NON_AXIS_COLUMNS)]
 
 
 def _cell(group: list[pl.DataFrame], axes: Mapping[str, str]) -> Cell:

@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from dmlcore.analysis.metric_labels import value_text
 from dmlcore.analysis.study import BASELINE, CELL_COLUMNS, Study, finite_values, swept_axes
 
 REGULARIZERS_COLUMN = "config/regularizers"
@@ -107,11 +108,6 @@ def chosen_study(study: Study) -> Study:
 def displayed_study(study: Study) -> Study:
     """Return what tables and plots compare: all of it, or the chosen settings alone where part `margins` chooses."""
     return chosen_study(study) if "margins" in study.config.parts else study
-
-
-def value_text(value: Any) -> str:
-    """Return the value of a parameter without trailing zeros."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _parameters(regularizers: str | None) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from functools import cache
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,21 +13,16 @@ from plotly.offline import get_plotlyjs
 
 from dmlcore.analysis.comparisons import comparisons
 from dmlcore.analysis.convergence import study_convergence
-from dmlcore.analysis.findings import analysis_sentences
+from dmlcore.analysis.findings import analysis_sentences, caveats
 from dmlcore.analysis.metric_labels import LEGEND, METRICS, format_percent, metric_label
-from dmlcore.analysis.protocol import protocol_text
-from dmlcore.analysis.study import CELL_COLUMNS, NON_AXIS_COLUMNS, Study
-from dmlcore.analysis.tuned_settings import displayed_study, value_text
-from dmlcore.analysis.verdict import caveats, verdict
-from dmlcore.records import RecordError, RecordFolder
+from dmlcore.analysis.protocol import environment, protocol_text, shared_settings
+from dmlcore.analysis.study import CELL_COLUMNS, Study
+from dmlcore.analysis.tuned_settings import displayed_study
+from dmlcore.analysis.verdict import opis_metric, question, variant_effects, verdict
 from dmlcore.report.html.charts import heat_map_data, legend_entries, tradeoff_data, utility_data
 from dmlcore.report.html.escaping import content_policy, script_json
 from dmlcore.report.html.examples import examples_section
-from dmlcore.report.html.headline import opis_metric, question, variant_effects
 from dmlcore.report.html.tables import comparison_table, search_table, trial_table
-
-MAX_RECORDS = 1_000
-"""Trial records that are read for the versions and processors, so that a page of 10,000 trials need not wait."""
 
 
 def report_html(study: Study) -> str:
@@ -99,40 +93,6 @@ def _sections(study: Study) -> dict[str, Any]:
         },
         "data": Markup(script_json(data)),
     }
-
-
-def shared_settings(study: Study) -> list[tuple[str, str]]:
-    """List (config path, value) of every setting that all trials have in common."""
-    columns = [
-        c for c in study.trials.columns if c.startswith("config/") and not c.startswith(NON_AXIS_COLUMNS)
-    ]
-    values = {column: study.trials[column].unique(maintain_order=True).to_list() for column in columns}
-    return [
-        (column.removeprefix("config/"), value_text(found[0]))
-        for column, found in values.items()
-        if len(found) == 1 and found[0] is not None
-    ]
-
-
-def environment(study: Study) -> list[tuple[str, str]]:
-    """List (name, values over the records) of versions and processors, without hosts and dates.
-
-    Empty where the records are not on this machine; of more than MAX_RECORDS every n-th is read.
-    """
-    if study.records is None or not study.records.is_dir():
-        return []
-    folder, found = RecordFolder(study.records), dict[str, set[str]]()
-    keys = study.trials["trial_key"].to_list()
-    for key in keys[:: -(-len(keys) // MAX_RECORDS) or 1]:
-        try:
-            record = folder.read(key) if Path(key).name == key else None
-        except RecordError:
-            continue  # the sweep replaces unreadable records; the trial is in the table all the same
-        if record is not None:
-            machine = {name: record.machine.get(name) for name in ("processor", "cpus", "gpu")}
-            for name, value in {**record.versions, **{k: v for k, v in machine.items() if v}}.items():
-                found.setdefault(name, set()).add(value_text(value))
-    return [(name, ", ".join(sorted(values))) for name, values in sorted(found.items())]
 
 
 def _asset(name: str) -> str:
