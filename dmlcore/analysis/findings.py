@@ -16,9 +16,14 @@ from dmlcore.analysis.embedding import first_trials, metrics_text
 from dmlcore.analysis.margins import SELECTION_RULE, chosen_table
 from dmlcore.analysis.metric_labels import format_metric, format_percent, metric_label, one_line
 from dmlcore.analysis.relations import Relation, relations
-from dmlcore.analysis.searches import SEARCH_METRICS, search_trials, setting_text
 from dmlcore.analysis.study import BASELINE, CELL_COLUMNS, Study
-from dmlcore.analysis.tuned_settings import SELECTION_METRIC, chosen_study
+from dmlcore.analysis.tuned_settings import (
+    SEARCH_METRICS,
+    SELECTION_METRIC,
+    chosen_study,
+    search_trials,
+    setting_text,
+)
 from dmlcore.analysis.verdict import with_difference
 
 FALLS, RISES, UNCLEAR = "OPIS falls as accuracy rises", "OPIS rises with accuracy", "no clear trend"

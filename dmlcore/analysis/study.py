@@ -38,6 +38,11 @@ class Cell:
     """Variant -> its planned trials, sorted by seed; `baseline` first."""
 
     @property
+    def names(self) -> dict[str, str]:
+        """The columns of a table that name the cell, but for its axes."""
+        return {"dataset": self.dataset, "backbone": self.backbone, "loss": self.loss}
+
+    @property
     def axes_text(self) -> str:
         return ", ".join(f"{name}={value}" for name, value in self.axes.items())
 
@@ -45,6 +50,10 @@ class Cell:
     def loss_text(self) -> str:
         """The loss, with the swept axes where there are any."""
         return ", ".join(part for part in (self.loss, self.axes_text) if part)
+
+    @property
+    def title(self) -> str:
+        return f"{self.dataset}, {self.backbone}, {self.loss_text}"
 
     @property
     def axis_columns(self) -> dict[str, str | None]:
@@ -211,7 +220,7 @@ def _cell(group: list[pl.DataFrame], axes: Mapping[str, str]) -> Cell:
                 f"for {[first[c] for c in CELL_COLUMNS]}, variant {variant!r}: {trials['trial_key'].to_list()}"
             )
     values = {path: first[c] for c, path in axes.items()}
-    return Cell(first["dataset"], first["backbone"], first["loss"], values, variants)
+    return Cell(**{c: first[c] for c in CELL_COLUMNS}, axes=values, variants=variants)
 
 
 def _baseline_first(variants: Iterable[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The settings that were tried of each loss and family of regularisers, and the one that validation chooses."""
+"""The settings that were tried, of each loss and family of regularisers or by a search, and what validation chose."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from typing import Any
 
 import polars as pl
 
+from dmlcore.analysis.columns import Row
 from dmlcore.analysis.metric_labels import value_text
-from dmlcore.analysis.study import BASELINE, CELL_COLUMNS, Study, finite_values, swept_axes
+from dmlcore.analysis.study import BASELINE, CELL_COLUMNS, SEARCH_PREFIX, Study, finite_values, swept_axes
 
 REGULARIZERS_COLUMN = "config/regularizers"
 SELECTION_METRIC = "validation/map_at_r"
+SEARCH_METRICS = ("map_at_r", "opis")
 
 FamilyKey = tuple[str, str, str, str]
 """Data set, backbone, loss, family."""
@@ -32,8 +34,7 @@ class Setting:
 
     @property
     def text(self) -> str:
-        values = [f"{path.rsplit('.', 1)[-1]}={value_text(v)}" for path, v in self.parameters.items()]
-        return ", ".join(values) or "author's defaults"
+        return parameters_text(self.parameters) or "author's defaults"
 
     @cached_property
     def finished(self) -> pl.DataFrame:
@@ -103,6 +104,36 @@ def chosen_study(study: Study) -> Study:
     axes = list(swept_axes(study.trials))
     tables = [s.trials.with_columns(pl.lit(s.family[3]).alias("variant")).drop(axes) for s in chosen]
     return replace(study, trials=pl.concat(tables).sort("trial_key"))
+
+
+def search_trials(study: Study) -> dict[tuple[str, ...], list[Row]]:
+    """Return (data set, backbone, loss, variant) -> its trials at the seed of the search, in the order of the asks."""
+    if study.searched is None:
+        return {}
+    found: dict[tuple[str, ...], list[Row]] = {}
+    for row in study.searched.sort("ask").to_dicts():
+        found.setdefault(_search_key(row), []).append(row)
+    # The chosen setting ran with every seed of the study; the first of them is the search's own
+    for row in study.trials.sort("seed").to_dicts():
+        others = found.setdefault(_search_key(row), [])
+        if not others or row["seed"] == others[0]["seed"]:
+            others.append(row)
+    return {key: sorted(found[key], key=lambda row: row["ask"]) for key in sorted(found)}
+
+
+def setting_text(row: Row) -> str:
+    """Return the values that the search gave, by the last part of their path."""
+    found = {k: v for k, v in row.items() if k.startswith(SEARCH_PREFIX) and v is not None}
+    return parameters_text({name.removeprefix(SEARCH_PREFIX): value for name, value in found.items()})
+
+
+def parameters_text(parameters: Mapping[str, Any]) -> str:
+    """Return the values, each by the last part of its dotted path: `learning_rate=0.01, positive_margin=0.9`."""
+    return ", ".join(f"{path.rsplit('.', 1)[-1]}={value_text(v)}" for path, v in parameters.items())
+
+
+def _search_key(row: Row) -> tuple[str, ...]:
+    return tuple(row[name] for name in (*CELL_COLUMNS, "variant"))
 
 
 def displayed_study(study: Study) -> Study:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,7 @@ from dmlcore.analysis.metric_labels import (
     round_significant,
 )
 from dmlcore.analysis.relations import pareto_front
-from dmlcore.analysis.statistics import Estimate
-from dmlcore.analysis.study import BASELINE, Cell, Study
+from dmlcore.analysis.study import BASELINE, CELL_COLUMNS, Cell, Study
 from dmlcore.report.figures.heat_maps import PANELS, MarginGrid, cell_text, grid_values, margin_grids
 from dmlcore.report.figures.labels import legend_of
 from dmlcore.report.figures.panels import variant_title
@@ -72,7 +72,7 @@ def tradeoff_data(study: Study, metric: str, run_link: str | None) -> dict[str, 
         cell, baseline = point.cell, point.variant == BASELINE
         described.append(
             {
-                **_names(cell),
+                **cell.names,
                 "variant": point.variant,
                 "baseline": baseline,
                 "cell": cells[id(cell)],
@@ -87,16 +87,8 @@ def tradeoff_data(study: Study, metric: str, run_link: str | None) -> dict[str, 
                 "runs": _runs(point, run_link),
             }
         )
-    axes = {
-        "x": plot_text(metric_label(f"test/{metric}")),
-        "y": plot_text(metric_label(study.config.accuracy)),
-    }
+    axes = {"x": plot_text(metric_label(metric)), "y": plot_text(metric_label(study.config.accuracy))}
     return {"points": described, "bars": error_bar_text(t_intervals, study.config.confidence), "axes": axes}
-
-
-def _names(cell: Cell) -> dict[str, str]:
-    """Return what the page's filters choose by."""
-    return {"dataset": cell.dataset, "backbone": cell.backbone, "loss": cell.loss}
 
 
 def _front(points: Sequence[TradeoffPoint]) -> set[int]:
@@ -105,28 +97,20 @@ def _front(points: Sequence[TradeoffPoint]) -> set[int]:
     for dataset in {point.cell.dataset for point in points}:
         group = [point for point in points if point.cell.dataset == dataset]
         on_front = pareto_front([p.xy[0] for p in group], [p.xy[1] for p in group])
-        kept |= {id(point) for point, best in zip(group, on_front, strict=True) if best}
+        kept |= {id(point) for point in compress(group, on_front)}
     return kept
 
 
 def _hover_lines(study: Study, point: TradeoffPoint) -> list[str]:
     """Write the configuration and its numbers, as plain text."""
     cell, level = point.cell, study.config.confidence
-    lines = [f"{cell.dataset}, {cell.backbone}, {cell.loss_text}", variant_title(point.variant)]
+    lines = [cell.title, variant_title(point.variant)]
     for metric in METRICS:
         found = cell.estimate(point.variant, f"test/{metric}", level)
-        lines.append(f"{metric_label(metric)} {_with_interval(found, metric)}")
+        mean, low, high = (format_metric(value, metric) for value in (found.mean, found.low, found.high))
+        lines.append(f"{metric_label(metric)} {mean}" + ("" if found.low is None else f" ({low} to {high})"))
     planned = cell.variants[point.variant].height
     return [*lines, f"{point.y.seeds} of {planned} seeds; {format_percent(level)} intervals"]
-
-
-def _with_interval(found: Estimate, metric: str) -> str:
-    ends = (
-        ""
-        if found.low is None
-        else f" ({format_metric(found.low, metric)} to {format_metric(found.high, metric)})"
-    )
-    return format_metric(found.mean, metric) + ends
 
 
 def _runs(point: TradeoffPoint, run_link: str | None) -> list[tuple[str, str]]:
@@ -141,11 +125,8 @@ def legend_entries(study: Study) -> dict[str, list[tuple[str, str, str]]]:
     legend = legend_of(study)
     losses = [(FILLED, colour, name) for name, colour in legend.colours.items()]
     shapes = [(SYMBOLS[marker][1], "currentColor", name) for name, marker in legend.markers.items()]
-    variants = [
-        (FILLED if variant == BASELINE else HOLLOW, "currentColor", variant_title(variant))
-        for variant in study.variants
-    ]
-    return {"Colour: loss": losses, "Shape: backbone": shapes, "Fill: regulariser": variants}
+    fills = [(FILLED if v == BASELINE else HOLLOW, "currentColor", variant_title(v)) for v in study.variants]
+    return {"Colour: loss": losses, "Shape: backbone": shapes, "Fill: regulariser": fills}
 
 
 def utility_data(study: Study) -> tuple[list[dict[str, Any]], str]:
@@ -157,11 +138,7 @@ def utility_data(study: Study) -> tuple[list[dict[str, Any]], str]:
     """
     cells, cut = most_accurate(study, MAX_CURVES)
     entries = [
-        _names(cell)
-        | {
-            "title": f"{cell.dataset}, {cell.backbone}, {cell.loss_text}",
-            "variants": [_curve(cell, variant) for variant in cell.variants],
-        }
+        {**cell.names, "title": cell.title, "variants": [_curve(cell, variant) for variant in cell.variants]}
         for cell in cells
     ]
     return entries, cut
@@ -189,13 +166,11 @@ def heat_map_data(study: Study) -> list[dict[str, Any]]:
 
 def _heat_map(grid: MarginGrid, metric: str) -> dict[str, Any]:
     positive, negative, values = grid_values(grid.settings, metric)
-    base = (
-        "" if grid.baseline is None else f"without TCM: {format_metric(grid.baseline.mean(metric), metric)}"
-    )
+    base = grid.baseline and f"without TCM: {format_metric(grid.baseline.mean(metric), metric)}"
     return {
-        **dict(zip(("dataset", "backbone", "loss"), grid.names, strict=True)),
+        **dict(zip(CELL_COLUMNS, grid.names, strict=True)),
         "title": f"{' '.join(grid.names)}: {metric.split('/')[0]} {metric_label(metric)}",
-        "baseline": base,
+        "baseline": base or "",
         "x": [plot_text(f"{value:g}") for value in positive],
         "y": [plot_text(f"{value:g}") for value in negative],
         "z": [[round_significant(float(value)) for value in row] for row in values],

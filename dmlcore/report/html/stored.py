@@ -72,7 +72,7 @@ class PairedEmbeddings:
 
     @property
     def text(self) -> str:
-        return f"{self.cell.dataset}, {self.cell.backbone}, {self.cell.loss_text}, seed {self.seed}"
+        return f"{self.cell.title}, seed {self.seed}"
 
 
 class _StoredPair(NamedTuple):
