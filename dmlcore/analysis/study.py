@@ -128,7 +128,7 @@ class Study:
     @property
     def variants(self) -> list[str]:
         """The variants of the study, `baseline` first."""
-        return _baseline_first(self.trials["variant"].unique().to_list())
+        return baseline_first(self.trials["variant"].unique().to_list())
 
     def raw_pixels(self, dataset: str, metric: str) -> float | None:
         """Return `metric` (such as `opis`) of the raw pixels of `dataset` on its test split; None if not measured."""
@@ -212,7 +212,7 @@ def _cell(group: list[pl.DataFrame], axes: Mapping[str, str]) -> Cell:
     """Make the cell of the trials of each of its variants."""
     first = {name: group[0][name][0] for name in (*CELL_COLUMNS, *axes)}
     by_variant = {trials["variant"][0]: trials for trials in group}
-    variants = {variant: by_variant[variant] for variant in _baseline_first(by_variant)}
+    variants = {variant: by_variant[variant] for variant in baseline_first(by_variant)}
     for variant, trials in variants.items():
         if trials["seed"].n_unique() < trials.height:
             raise ValueError(
@@ -223,7 +223,8 @@ def _cell(group: list[pl.DataFrame], axes: Mapping[str, str]) -> Cell:
     return Cell(**{c: first[c] for c in CELL_COLUMNS}, axes=values, variants=variants)
 
 
-def _baseline_first(variants: Iterable[str]) -> list[str]:
+def baseline_first(variants: Iterable[str]) -> list[str]:
+    """Return names in the order of the alphabet, after `baseline`."""
     return sorted(variants, key=lambda variant: (variant != BASELINE, variant))
 
 
