@@ -5,7 +5,7 @@ Shapes: N test images, Q queries, D width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,11 +55,9 @@ def examples_section(study: Study) -> dict[str, Any]:
     if isinstance(pair, str):
         return {"introduction": pair, "classes": None, "queries": None, "map": None}
     images = dataset_images(study, pair)
-    text = (
-        f"Of one pair of trials, the most accurate configuration: {pair.text}. {images.missing or ''}".strip()
-    )
+    text = f"Of one pair of trials, the most accurate configuration: {pair.text}. {images.missing or ''}"
     return {
-        "introduction": text,
+        "introduction": text.strip(),
         "classes": class_table(pair, images),
         "queries": query_table(pair, images),
         "map": map_data(pair, images),
@@ -68,17 +66,14 @@ def examples_section(study: Study) -> dict[str, Any]:
 
 def class_table(pair: PairedEmbeddings, images: DatasetImages) -> Table:
     """Tabulate the extreme classes: images, mean utility of baseline and variant, error rates of the variant."""
-    return Table(
-        "classes",
+    caption = (
         "Utility: harmonic mean of the shares of the class's same-class pairs accepted and of its other pairs "
         "rejected, mean over the calibration range of thresholds. FRR, FAR: shares falsely rejected and falsely "
-        "accepted by the variant, at the one distance where 1 % of all other pairs are accepted.",
-        [
-            *("served", "class", "examples", "images"),
-            *("baseline utility", "variant utility", "change", "variant FRR", "variant FAR"),
-        ],
-        [_class_row(pair, images, kind, label) for kind, label in extreme_classes(pair)],
+        "accepted by the variant, at the one distance where 1 % of all other pairs are accepted."
     )
+    columns = ["served", "class", "examples", "images", "baseline utility", "variant utility", "change"]
+    rows = [_class_row(pair, images, kind, label) for kind, label in extreme_classes(pair)]
+    return Table("classes", caption, [*columns, "variant FRR", "variant FAR"], rows)
 
 
 def _class_row(pair: PairedEmbeddings, images: DatasetImages, kind: str, label: int) -> TableRow:
@@ -87,18 +82,14 @@ def _class_row(pair: PairedEmbeddings, images: DatasetImages, kind: str, label: 
     baseline, variant = float(pair.baseline.utility[at]), float(pair.variant.utility[at])
     name = images.class_name(pair, members[0])
     examples = ((row, images.thumbnail(row)) for row in pair.index[members[:IMAGES_PER_CLASS]].tolist())
-    rates = (float(values[at]) for values in (pair.variant.frr, pair.variant.far))
-    return TableRow(
-        [
-            word_cell(kind),
-            text_cell(name),
-            TableCell("", None, images=[(url, f"{name}, image {row}") for row, url in examples if url]),
-            int_cell(len(members)),
-            *(TableCell(f"{value:.4f}", round_significant(value)) for value in (baseline, variant)),
-            TableCell(f"{variant - baseline:+.4f}", round_significant(variant - baseline)),
-            *(TableCell(f"{rate:.4f}", round_significant(rate)) for rate in rates),
-        ]
-    )
+    shown = [(url, f"{name}, image {row}") for row, url in examples if url]
+    cells = [word_cell(kind), text_cell(name), TableCell("", images=shown), int_cell(len(members))]
+    cells += [_share_cell(baseline), _share_cell(variant), _share_cell(variant - baseline, "+")]
+    return TableRow([*cells, *(_share_cell(float(v[at])) for v in (pair.variant.frr, pair.variant.far))])
+
+
+def _share_cell(value: float, sign: str = "") -> TableCell:
+    return TableCell(f"{value:{sign}.4f}", round_significant(value))
 
 
 def hardest_queries(pair: PairedEmbeddings) -> list[HardQuery]:
@@ -121,66 +112,57 @@ def first_correct_ranks(pair: PairedEmbeddings, trial: VariantEmbeddings) -> Int
         [N], 0 for images that are not queries or have no correct image.
     """
     ranks = np.zeros(len(pair.labels), np.int64)
-    for queries, similarity in _query_blocks(pair, trial):
-        same = pair.labels[queries][:, None] == pair.labels[None, :]
-        correct = np.where(same, similarity, -np.inf).max(axis=1)
-        nearer = np.sum(~same & (similarity > correct[:, None]), axis=1)
-        ranks[queries] = np.where(np.isfinite(correct), 1 + nearer, 0)
-    return ranks
-
-
-def _query_blocks(pair: PairedEmbeddings, trial: VariantEmbeddings) -> Iterator[tuple[Integers, Floats]]:
-    """Yield positions of queries [Q] and their similarity to every image [Q, N].
-
-    It is -inf for the query itself and for images outside of the gallery, so that neither is ever a neighbour.
-    """
     queries = np.arange(len(pair.labels)) if pair.is_query is None else np.flatnonzero(pair.is_query)
     for start in range(0, len(queries), QUERY_BLOCK):
         block = queries[start : start + QUERY_BLOCK]
-        similarity = trial.embeddings[block] @ trial.embeddings.T
-        similarity[np.arange(len(block)), block] = -np.inf
-        if pair.is_query is not None:
-            similarity[:, pair.is_query] = -np.inf
-        yield block, similarity
+        similarity = _similarity(pair, trial, block)
+        same = pair.labels[block][:, None] == pair.labels[None, :]
+        correct = np.where(same, similarity, -np.inf).max(axis=1)
+        nearer = np.sum(~same & (similarity > correct[:, None]), axis=1)
+        ranks[block] = np.where(np.isfinite(correct), 1 + nearer, 0)
+    return ranks
+
+
+def _similarity(pair: PairedEmbeddings, trial: VariantEmbeddings, queries: Integers) -> Floats:
+    """Compare queries, [Q] positions, with every image: [Q, N].
+
+    It is -inf for the query itself and for images outside of the gallery, so that neither is ever a neighbour.
+    """
+    similarity: Floats = trial.embeddings[queries] @ trial.embeddings.T
+    similarity[np.arange(len(queries)), queries] = -np.inf
+    if pair.is_query is not None:
+        similarity[:, pair.is_query] = -np.inf
+    return similarity
 
 
 def _wrong_neighbours(pair: PairedEmbeddings, query: int, rank: int) -> list[int]:
-    similarity = pair.variant.embeddings @ pair.variant.embeddings[query]
+    similarity = _similarity(pair, pair.variant, np.array([query]))[0]
     similarity[pair.labels == pair.labels[query]] = -np.inf
-    if pair.is_query is not None:
-        similarity[pair.is_query] = -np.inf
     nearest: list[int] = np.argsort(-similarity, kind="stable")[: min(NEIGHBOURS, rank - 1)].tolist()
     return nearest
 
 
 def query_table(pair: PairedEmbeddings, images: DatasetImages) -> Table:
     """Tabulate the hardest queries: the rank of the first correct image, and the wrong ones that come before it."""
-    rows = [
-        TableRow(
-            [
-                _thumbnails(pair, images, [query.position]),
-                text_cell(images.class_name(pair, query.position)),
-                int_cell(query.baseline_rank),
-                int_cell(query.variant_rank),
-                _thumbnails(pair, images, query.wrong),
-                text_cell("; ".join(images.class_name(pair, at) for at in query.wrong)),
-            ]
-        )
-        for query in hardest_queries(pair)
-    ]
-    return Table(
-        "queries",
+    caption = (
         "Queries whose first correct image, the nearest of their own class, ranks lowest in the variant, and the "
-        "images that come before it, nearest first. Rank 1 would be right.",
-        ["query", "class", "baseline rank", "variant rank", "wrong neighbours", "their classes"],
-        rows,
+        "images that come before it, nearest first. Rank 1 would be right."
     )
+    columns = ["query", "class", "baseline rank", "variant rank", "wrong neighbours", "their classes"]
+    rows = []
+    for query in hardest_queries(pair):
+        cells = [*_images_and_classes(pair, images, [query.position])]
+        cells += [int_cell(query.baseline_rank), int_cell(query.variant_rank)]
+        rows.append(TableRow([*cells, *_images_and_classes(pair, images, query.wrong)]))
+    return Table("queries", caption, columns, rows)
 
 
-def _thumbnails(pair: PairedEmbeddings, images: DatasetImages, positions: Sequence[int]) -> TableCell:
-    """Show the images, or their rows of the manifest where the data set is missing."""
-    rows = [int(pair.index[at]) for at in positions]
-    found = zip(positions, (images.thumbnail(row) for row in rows), strict=True)
-    shown = [(url, images.class_name(pair, at)) for at, url in found if url]
+def _images_and_classes(
+    pair: PairedEmbeddings, images: DatasetImages, positions: Sequence[int]
+) -> tuple[TableCell, TableCell]:
+    """Show the images, or their rows of the manifest where the data set is missing, and name their classes."""
+    rows, names = pair.index[positions].tolist(), [images.class_name(pair, at) for at in positions]
+    found = zip(map(images.thumbnail, rows), names, strict=True)
+    shown = [(url, name) for url, name in found if url]
     value = ",".join(map(str, rows))
-    return TableCell("" if shown else f"image {value}", value, images=shown)
+    return TableCell("" if shown else f"image {value}", value, images=shown), text_cell("; ".join(names))

@@ -94,8 +94,10 @@ def paired_embeddings(study: Study) -> PairedEmbeddings | str:
     found = [
         pair for cell in study.cells for name in cell.variants if (pair := _stored_pair(study, cell, name))
     ]
+    if study.storage is None or not study.storage.is_dir():
+        return "Left out: the stored embeddings of the trials are not on this machine; the sweep stage writes them."
     if not found:
-        return _why_none(study)
+        return "Left out: no seed has the stored test embeddings of both the baseline and a variant."
     accuracy = [pair.cell.mean(pair.variant, study.config.accuracy) for pair in found]
     best = found[int(np.argmax([-np.inf if mean is None else mean for mean in accuracy]))]
     variant = load_file(best.variant_file)
@@ -124,12 +126,6 @@ def _stored_pair(study: Study, cell: Cell, variant: str) -> _StoredPair | None:
         if files[0] and files[1]:
             return _StoredPair(cell, variant, seed, files[0], files[1])
     return None
-
-
-def _why_none(study: Study) -> str:
-    if study.storage is None or not study.storage.is_dir():
-        return "Left out: the stored embeddings of the trials are not on this machine; the sweep stage writes them."
-    return "Left out: no seed has the stored test embeddings of both the baseline and a variant."
 
 
 def _evaluated(
