@@ -163,13 +163,9 @@ def _family_sentence(row: Mapping[str, Any], confidence: float) -> str:
 
 def _family_name(row: Mapping[str, Any], family: str) -> str:
     loss = row["loss"]
-    name = (
-        f"{loss} alone"
-        if family == BASELINE
-        else f"{family} alone"
-        if loss == "none"
-        else f"{loss} + {family}"
-    )
+    name = f"{family} alone" if loss == "none" else f"{loss} + {family}"
+    if family == BASELINE:
+        name = f"{loss} alone"
     return f"{row['dataset']} {row['backbone']} {name}"
 
 
@@ -182,28 +178,20 @@ def _unfinished_trials(study: Study) -> list[str]:
     for row in lost.iter_rows(named=True):
         trials = " ".join([row["status"], *(row[name] for name in (*CELL_COLUMNS, "variant"))])
         groups.setdefault((trials, one_line(row["error"] or "", 120)), []).append(str(row["seed"]))
-    head = f"{lost.height} of {study.trials.height} trials are not finished and not in the means:"
-    return [
-        head,
-        *(
-            f"  {trials} seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}"
-            + (f": {error}" if error else "")
-            for (trials, error), seeds in groups.items()
-        ),
-    ]
+    lines = [f"{lost.height} of {study.trials.height} trials are not finished and not in the means:"]
+    for (trials, error), seeds in groups.items():
+        reason = f": {error}" if error else ""
+        lines.append(f"  {trials} seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}{reason}")
+    return lines
 
 
 def _untrained_caveat(rows: Sequence[Row]) -> list[str]:
     """Name the configurations that learned nothing; say so where all learned; nothing where it is not known."""
     sides = [(row, side) for row in rows for side in ("baseline", "variant")]
-    below = list(
-        dict.fromkeys(
-            f"{row['backbone']} {row['loss']} {BASELINE if side == 'baseline' else row['variant']} on {row['dataset']}"
-            for row, side in sides
-            if row[f"{side}/beats_untrained"] is False
-        )
-    )
-    if below:
+    failed = [(row, side) for row, side in sides if row[f"{side}/beats_untrained"] is False]
+    variants = [(row, BASELINE if side == "baseline" else row["variant"]) for row, side in failed]
+    texts = (f"{row['backbone']} {row['loss']} {variant} on {row['dataset']}" for row, variant in variants)
+    if below := list(dict.fromkeys(texts)):
         more = len(below) - MAX_NAMED
         rest = f"; and {more} more (beats_untrained in comparisons.csv)" if more > 0 else ""
         names = "; ".join(below[:MAX_NAMED])

@@ -69,9 +69,8 @@ def _range_of_changes(rows: Sequence[Row], metric: str) -> str:
         return f"{metric_label(metric)} was not measured"
     means = [row[f"test/{metric}/difference/mean"] for row in found]
     ends = list(dict.fromkeys(format_metric(end, metric, signed=True) for end in (min(means), max(means))))
-    return (
-        f"{metric_label(metric)} changed by {' to '.join(ends)} (interval {_interval_signs(found, metric)})"
-    )
+    signs = _interval_signs(found, metric)
+    return f"{metric_label(metric)} changed by {' to '.join(ends)} (interval {signs})"
 
 
 @dataclass(frozen=True)
@@ -82,9 +81,10 @@ class Effect:
     comparisons: int
     better: int
     worse: int
-    relative: tuple[float, float, float] | None
-    """Smallest, median and largest relative change."""
-    change: tuple[float, float, float]
+    size: str
+    """The median change, relative where the baseline is not zero."""
+    span: str
+    """The smallest and the largest change."""
     clearly_better: int
     """Comparisons whose interval of the paired difference excludes zero."""
     clearly_worse: int
@@ -123,23 +123,6 @@ class Effect:
     def clear(self) -> str:
         """In how many comparisons the interval excludes zero."""
         return f"{self.clearly_better + self.clearly_worse} of {self.comparisons}"
-
-    @property
-    def size(self) -> str:
-        """The median change, relative where the baseline is not zero."""
-        return self._written(1)
-
-    @property
-    def span(self) -> str:
-        """The smallest and the largest change."""
-        low, high = self._written(0), self._written(2)
-        return low if low == high else f"{low} to {high}"
-
-    def _written(self, which: int) -> str:
-        if self.relative is None:
-            return format_metric(self.change[which], self.metric, signed=True)
-        share = f"{100 * (round_significant(self.relative[which]) or 0.0):+.0f}\N{NO-BREAK SPACE}%"
-        return share.replace("-", "\N{MINUS SIGN}")
 
 
 @dataclass(frozen=True)
@@ -195,6 +178,10 @@ def _effect(rows: Sequence[Row], metric: str) -> Effect:
         [row[f"test/{metric}/difference/{part}"] for row in rows] for part in ("mean", "relative", "p_holm")
     )
     words, sign = [judgement(row, metric) for row in rows], 1 if METRICS[metric].higher_is_better else -1
+    relative = None not in shares
+    changes = shares if relative else means
+    ends = (min(changes), median(changes), max(changes))
+    low, size, high = (_share(end) if relative else format_metric(end, metric, signed=True) for end in ends)
     corrected = [p for p in p_values if p is not None]
     overall = overall_test(means)
     return Effect(
@@ -202,8 +189,8 @@ def _effect(rows: Sequence[Row], metric: str) -> Effect:
         comparisons=len(rows),
         better=sum(sign * mean > 0 for mean in means),
         worse=sum(sign * mean < 0 for mean in means),
-        relative=None if None in shares else _range(shares),
-        change=_range(means),
+        size=size,
+        span=low if low == high else f"{low} to {high}",
         clearly_better=words.count("better"),
         clearly_worse=words.count("worse"),
         significant=sum(p < SIGNIFICANCE for p in corrected) if corrected else None,
@@ -211,8 +198,9 @@ def _effect(rows: Sequence[Row], metric: str) -> Effect:
     )
 
 
-def _range(values: Sequence[float]) -> tuple[float, float, float]:
-    return min(values), median(values), max(values)
+def _share(change: float) -> str:
+    share = f"{100 * (round_significant(change) or 0.0):+.0f}\N{NO-BREAK SPACE}%"
+    return share.replace("-", "\N{MINUS SIGN}")
 
 
 def _name(variants: Sequence[str]) -> str:
