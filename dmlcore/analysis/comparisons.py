@@ -98,10 +98,8 @@ def _finished_seeds(cell: Cell, variant: str) -> set[int]:
 
 
 def _beats_untrained(row: dict[str, Any], side: str) -> bool | None:
-    trained = {metric: row[f"test/{metric}/{side}/mean"] for metric in LEARNING_METRICS}
-    pairs = [
-        (row[f"{kind}/{m}"], mean) for m, mean in trained.items() for kind in ("untrained", "raw_pixels")
-    ]
+    kinds = [(kind, m) for m in LEARNING_METRICS for kind in ("untrained", "raw_pixels")]
+    pairs = [(row[f"{kind}/{m}"], row[f"test/{m}/{side}/mean"]) for kind, m in kinds]
     if any(value is None for pair in pairs for value in pair):
         return None
     return all(mean > before for before, mean in pairs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dmlcore.analysis.embedding import Floats, TrialEmbeddings, metrics_text
+from dmlcore.analysis.embedding import Floats, TrialEmbeddings, far_range, metrics_text
 from dmlcore.analysis.metric_labels import wrap_text
 from dmlcore.analysis.protocol import protocol_text
 from dmlcore.analysis.study import Study
@@ -135,9 +134,8 @@ def _draw_utility(ax: Axes, picture: TrialEmbeddings, span: tuple[float, float])
 
     ax.set_visible(True)
     row, labels = picture.row, picture.labels
-    low, high = json.loads(row.get("config/evaluation.far_range") or "[0.01, 0.1]")
-    options: dict[str, Any] = {"num_thresholds": THRESHOLDS, "far_range": (low, high), "distance_range": span}
-    found = evaluate(picture.embeddings, labels, **options)
+    options: dict[str, Any] = {"num_thresholds": THRESHOLDS, "distance_range": span}
+    found = evaluate(picture.embeddings, labels, far_range=far_range(row), **options)
     colours = class_colours(sorted(set(labels.tolist())))
     ax.axvspan(row["test/distance_min"], row["test/distance_max"], color="#000000", alpha=0.09, linewidth=0)
     for label, curve in zip(found.class_labels.tolist(), found.utility, strict=True):

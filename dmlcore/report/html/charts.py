@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from itertools import compress
 from typing import Any
@@ -29,7 +30,6 @@ from dmlcore.report.figures.tradeoff import (
     tradeoff_points,
 )
 from dmlcore.report.figures.utility import curve_note, most_accurate, utility_curve
-from dmlcore.report.html.escaping import plot_text
 from dmlcore.report.html.stored import DatasetImages, Floats, PairedEmbeddings, extreme_classes
 
 SYMBOLS = {
@@ -54,6 +54,11 @@ MAX_CURVES = 100
 MAP_SYMBOLS = ("circle", "square", "triangle-up", "diamond", "cross", "x")
 BACKGROUND = 1_000
 """Images of other classes, every n-th, drawn small and grey: as many as a browser draws at once without a delay."""
+
+
+def plot_text(text: object) -> str:
+    """Escape `text` for a plot: plotly reads its texts as HTML, so a name's `<` must be an entity."""
+    return html.escape(" ".join(str(text).split()))
 
 
 def tradeoff_data(study: Study, metric: str, run_link: str | None) -> dict[str, Any]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 from collections import Counter
+from collections.abc import Iterable
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -20,7 +24,6 @@ from dmlcore.analysis.study import CELL_COLUMNS, Study
 from dmlcore.analysis.tuned_settings import displayed_study
 from dmlcore.analysis.verdict import opis_metric, question, variant_effects, verdict
 from dmlcore.report.html.charts import heat_map_data, legend_entries, tradeoff_data, utility_data
-from dmlcore.report.html.escaping import content_policy, script_json
 from dmlcore.report.html.examples import examples_section
 from dmlcore.report.html.tables import comparison_table, search_table, trial_table
 
@@ -93,6 +96,22 @@ def _sections(study: Study) -> dict[str, Any]:
         },
         "data": Markup(script_json(data)),
     }
+
+
+def script_json(value: Any) -> str:
+    """Return JSON for a script element: it has no `<`, so nothing in it can close the element."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def content_policy(scripts: Iterable[str]) -> str:
+    """Return a content security policy that allows these scripts alone, by their hashes, and no network access."""
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    hashes = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
 
 
 def _asset(name: str) -> str:

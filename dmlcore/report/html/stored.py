@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.numpy import load_file
 
-from dmlcore.analysis.embedding import embeddings_path
+from dmlcore.analysis.embedding import embeddings_path, far_range
 from dmlcore.analysis.study import BASELINE, Cell, Study
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ Integers = NDArray[np.int64]
 MAX_IMAGES = 20_000
 """Test images beyond which the page leaves this out: all pairs of 60,000 images take minutes on one core."""
 
-FAR_RANGE, THRESHOLDS = "config/evaluation.far_range", "config/evaluation.num_thresholds"
+THRESHOLDS = "config/evaluation.num_thresholds"
 
 CLASSES_PER_END = 6
 THUMBNAIL_PIXELS = 64
@@ -137,7 +136,7 @@ def _evaluated(
     found = evaluate(
         embeddings,
         labels,
-        far_range=tuple(json.loads(trial.get(FAR_RANGE) or "[0.01, 0.1]")),
+        far_range=far_range(trial),
         num_thresholds=trial.get(THRESHOLDS) or 101,
         is_query=is_query,
     )
