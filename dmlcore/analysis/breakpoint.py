@@ -28,6 +28,10 @@ class RankCorrelation:
     high: float | None
     points: int
 
+    def columns(self, name: str) -> dict[str, float | None]:
+        """Return rho and its interval as columns of a table."""
+        return {name: self.rho, f"{name}/low": self.low, f"{name}/high": self.high}
+
 
 @dataclass(frozen=True)
 class Breakpoint:

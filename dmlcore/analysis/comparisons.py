@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import polars as pl
@@ -13,7 +14,7 @@ from dmlcore.analysis.convergence import count_converged
 from dmlcore.analysis.metric_labels import METRICS, one_line
 from dmlcore.analysis.paired_tests import paired_tests
 from dmlcore.analysis.protocol import protocol_line
-from dmlcore.analysis.statistics import paired_difference, t_interval
+from dmlcore.analysis.statistics import paired_difference
 from dmlcore.analysis.study import BASELINE, CELL_COLUMNS, Cell, Study, cached_per_study
 
 LEARNING_METRICS = ("map_at_r", "recall_at_1")
@@ -56,11 +57,12 @@ def compared_variants(cell: Cell) -> list[str]:
 
 def _compare(pairs: Sequence[tuple[Cell, str]], metric: str, confidence: float) -> list[MetricComparison]:
     """Compare all pairs in one metric; they are the family of Holm's correction."""
-    found = []
+    column, found = f"test/{metric}", []
     for cell, variant in pairs:
-        baseline, values = (cell.values(name, f"test/{metric}") for name in (BASELINE, variant))
-        alone = t_interval(list(baseline.values()), confidence), t_interval(list(values.values()), confidence)
-        found.append((*alone, paired_difference(baseline if variant != BASELINE else {}, values, confidence)))
+        baseline = cell.values(BASELINE, column) if variant != BASELINE else {}
+        paired = paired_difference(baseline, cell.values(variant, column), confidence)
+        before, after = (cell.estimate(name, column, confidence) for name in (BASELINE, variant))
+        found.append((before, after, paired))
     # All comparisons of the study at once: Holm's correction needs their number
     tests = paired_tests([paired.values for _, _, paired in found])
     return [MetricComparison(*estimates, test) for estimates, test in zip(found, tests, strict=True)]
@@ -68,14 +70,14 @@ def _compare(pairs: Sequence[tuple[Cell, str]], metric: str, confidence: float) 
 
 def _row(study: Study, cell: Cell, variant: str, found: dict[str, MetricComparison]) -> dict[str, Any]:
     sides = {"baseline": BASELINE, "variant": variant}
-    row: dict[str, Any] = {"dataset": cell.dataset, "backbone": cell.backbone, "loss": cell.loss}
-    row |= {"variant": variant, **cell.axis_columns, **_seed_counts(cell, variant)}
+    row: dict[str, Any] = {**cell.names, "variant": variant, **cell.axis_columns}
+    row |= _seed_counts(cell, variant)
     for metric, compared in found.items():
         for column in columns.COLUMNS:
             row |= column.numbers(metric, compared)
     for metric in LEARNING_METRICS:
-        before = t_interval(list(cell.pooled(f"untrained/{metric}").values()), study.config.confidence)
-        row[f"untrained/{metric}"] = before.mean
+        before = cell.pooled(f"untrained/{metric}").values()
+        row[f"untrained/{metric}"] = fmean(before) if before else None
         row[f"raw_pixels/{metric}"] = study.raw_pixels(cell.dataset, metric)
     row |= {f"{side}/beats_untrained": _beats_untrained(row, side) for side in sides}
     row |= {f"{side}/converged": count_converged(cell, name) for side, name in sides.items()}
@@ -83,13 +85,12 @@ def _row(study: Study, cell: Cell, variant: str, found: dict[str, MetricComparis
 
 
 def _seed_counts(cell: Cell, variant: str) -> dict[str, int]:
-    finished = [_finished_seeds(cell, name) for name in (BASELINE, variant)]
-    return {
-        "seeds/planned": cell.variants[variant].height,
-        "seeds/baseline": len(finished[0]),
-        "seeds/variant": len(finished[1]),
-        "seeds/paired": len(finished[0] & finished[1]) if variant != BASELINE else 0,
-    }
+    before, after = (_finished_seeds(cell, name) for name in (BASELINE, variant))
+    paired = len(before & after) if variant != BASELINE else 0
+    counts = (cell.variants[variant].height, len(before), len(after), paired)
+    return dict(
+        zip(("seeds/planned", "seeds/baseline", "seeds/variant", "seeds/paired"), counts, strict=True)
+    )
 
 
 def _finished_seeds(cell: Cell, variant: str) -> set[int]:
@@ -97,10 +98,8 @@ def _finished_seeds(cell: Cell, variant: str) -> set[int]:
 
 
 def _beats_untrained(row: dict[str, Any], side: str) -> bool | None:
-    trained = {metric: row[f"test/{metric}/{side}/mean"] for metric in LEARNING_METRICS}
-    pairs = [
-        (row[f"{kind}/{m}"], mean) for m, mean in trained.items() for kind in ("untrained", "raw_pixels")
-    ]
+    kinds = [(kind, m) for m in LEARNING_METRICS for kind in ("untrained", "raw_pixels")]
+    pairs = [(row[f"{kind}/{m}"], row[f"test/{m}/{side}/mean"]) for kind, m in kinds]
     if any(value is None for pair in pairs for value in pair):
         return None
     return all(mean > before for before, mean in pairs)

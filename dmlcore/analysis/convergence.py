@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import polars as pl
+
 from dmlcore.analysis.metric_labels import format_percent
 from dmlcore.analysis.study import BASELINE, Cell, Study
 from dmlcore.records import CURVE
@@ -46,13 +48,11 @@ def still_rising(curve: Curve) -> bool | None:
     return bool(earlier) and last > (1 + RISE) * max(earlier)
 
 
-def validation_curves(cell: Cell, variant: str) -> dict[int, list[float | None]]:
-    """Return seed -> curve of the finished trials of `variant` that have one."""
-    done = cell.finished.get(variant)
-    if done is None or CURVE_COLUMN not in done.columns:
-        return {}
-    found = zip(done["seed"].to_list(), done[CURVE_COLUMN].to_list(), strict=True)
-    return {seed: curve for seed, curve in found if curve is not None}
+def validation_curves(finished: pl.DataFrame | None) -> list[list[float | None]]:
+    """Return the curves of those finished trials that have one."""
+    if finished is None or CURVE_COLUMN not in finished.columns:
+        return []
+    return finished[CURVE_COLUMN].drop_nulls().to_list()
 
 
 def count_curves(curves: Iterable[Curve]) -> ConvergenceCount | None:
@@ -63,14 +63,14 @@ def count_curves(curves: Iterable[Curve]) -> ConvergenceCount | None:
 
 def count_converged(cell: Cell, variant: str) -> int | None:
     """Count the trials of `variant` that have converged; None where no trial has a curve."""
-    found = count_curves(validation_curves(cell, variant).values())
+    found = count_curves(validation_curves(cell.finished.get(variant)))
     return found and found.converged
 
 
 def study_convergence(study: Study) -> ConvergenceCount | None:
     """Count the converged trials of all cells; None where no trial has a curve."""
-    variants = [(cell, variant) for cell in study.cells for variant in cell.variants]
-    return count_curves(curve for pair in variants for curve in validation_curves(*pair).values())
+    finished = [done for cell in study.cells for done in cell.finished.values()]
+    return count_curves(curve for done in finished for curve in validation_curves(done))
 
 
 def convergence_note(study: Study) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from dmlcore.analysis.metric_labels import format_metric, metric_label
+from dmlcore.analysis.protocol import FAR_RANGE_COLUMN
 from dmlcore.analysis.study import Cell, Study
 
 Floats = NDArray[np.float64]
@@ -35,6 +38,12 @@ def embeddings_path(study: Study, trial_key: str) -> Path | None:
         return None
     path = study.storage / trial_key.split("-")[0] / "test.safetensors"
     return path if path.is_file() else None
+
+
+def far_range(row: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the FARs between which a trial was calibrated, by default 0.01 to 0.1."""
+    low, high = json.loads(row.get(FAR_RANGE_COLUMN) or "[0.01, 0.1]")
+    return low, high
 
 
 def first_trials(study: Study) -> list[tuple[Cell, str, dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""What the searches and the extra analyses of a study found, in sentences made from the numbers."""
+"""What the searches and the extra analyses of a study found, and what limits it, in sentences made from the numbers."""
 
 from __future__ import annotations
 
@@ -6,20 +6,58 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import polars as pl
+
 from dmlcore.analysis.breakpoint import MIN_SEGMENT_POINTS, RankCorrelation
 from dmlcore.analysis.columns import DIFFERENCE, Row
 from dmlcore.analysis.comparisons import comparisons
+from dmlcore.analysis.convergence import convergence_note
 from dmlcore.analysis.embedding import first_trials, metrics_text
 from dmlcore.analysis.margins import SELECTION_RULE, chosen_table
-from dmlcore.analysis.metric_labels import format_metric, format_percent, metric_label
+from dmlcore.analysis.metric_labels import format_metric, format_percent, metric_label, one_line
 from dmlcore.analysis.relations import Relation, relations
-from dmlcore.analysis.searches import SEARCH_METRICS, search_trials, setting_text
-from dmlcore.analysis.study import BASELINE, Study
-from dmlcore.analysis.tuned_settings import SELECTION_METRIC, chosen_study
+from dmlcore.analysis.study import BASELINE, CELL_COLUMNS, Study
+from dmlcore.analysis.tuned_settings import (
+    SEARCH_METRICS,
+    SELECTION_METRIC,
+    chosen_study,
+    search_trials,
+    setting_text,
+)
+from dmlcore.analysis.verdict import with_difference
 
 FALLS, RISES, UNCLEAR = "OPIS falls as accuracy rises", "OPIS rises with accuracy", "no clear trend"
 STATUS_WORDS = {"stopped": "stopped early", "failed": "failed", "missing": "missing"}
 MARGIN_METRICS = ("map_at_r", "opis", "opis_corrected")
+MIN_INTERVAL_SEEDS = 2
+MAX_NAMED = 4
+"""Configurations that a caveat names before it counts the rest."""
+
+
+def analysis_sentences(study: Study) -> list[str]:
+    """Return what the searches and the analyses of `aggregate.parts` found, with the numbers."""
+    found = [sentence for part in study.config.parts for sentence in SENTENCES[part](study)]
+    return search_sentences(study) + found
+
+
+def caveats(study: Study, rows: Sequence[Row]) -> list[str]:
+    """Say what limits the verdict: unfinished trials, configurations that did not learn, number of comparisons."""
+    notes = [*_unfinished_trials(study), *_untrained_caveat(rows)]
+    if convergence := convergence_note(study):
+        notes.append(convergence)
+    rows = [row for row in rows if row["variant"] != BASELINE]
+    unpaired = len(rows) - len(with_difference(rows, "opis"))
+    if unpaired:
+        notes.append(f"{unpaired} of {len(rows)} rows have no pair of finished seeds to compare.")
+    few = sum(0 < row["seeds/paired"] < MIN_INTERVAL_SEEDS for row in rows)
+    if few:
+        notes.append(f"{few} of {len(rows)} rows have one pair of seeds only, so no interval.")
+    if len(rows) > 1:
+        notes.append(
+            "Each interval is for one comparison taken alone. The p-values corrected for all "
+            f"{len(rows)} comparisons of a metric (Holm) are p (Holm) in report.html and p_holm in comparisons.csv."
+        )
+    return notes
 
 
 def search_sentences(study: Study) -> list[str]:
@@ -125,11 +163,42 @@ def _family_sentence(row: Mapping[str, Any], confidence: float) -> str:
 
 def _family_name(row: Mapping[str, Any], family: str) -> str:
     loss = row["loss"]
-    name = (
-        f"{loss} alone"
-        if family == BASELINE
-        else f"{family} alone"
-        if loss == "none"
-        else f"{loss} + {family}"
-    )
+    name = f"{family} alone" if loss == "none" else f"{loss} + {family}"
+    if family == BASELINE:
+        name = f"{loss} alone"
     return f"{row['dataset']} {row['backbone']} {name}"
+
+
+def _unfinished_trials(study: Study) -> list[str]:
+    """Name the unfinished trials, those of one configuration and error together."""
+    lost = study.trials.filter(pl.col("status") != "finished").sort(*CELL_COLUMNS, "variant", "seed")
+    if lost.is_empty():
+        return []
+    groups: dict[tuple[str, str], list[str]] = {}
+    for row in lost.iter_rows(named=True):
+        trials = " ".join([row["status"], *(row[name] for name in (*CELL_COLUMNS, "variant"))])
+        groups.setdefault((trials, one_line(row["error"] or "", 120)), []).append(str(row["seed"]))
+    lines = [f"{lost.height} of {study.trials.height} trials are not finished and not in the means:"]
+    for (trials, error), seeds in groups.items():
+        reason = f": {error}" if error else ""
+        lines.append(f"  {trials} seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}{reason}")
+    return lines
+
+
+def _untrained_caveat(rows: Sequence[Row]) -> list[str]:
+    """Name the configurations that learned nothing; say so where all learned; nothing where it is not known."""
+    sides = [(row, side) for row in rows for side in ("baseline", "variant")]
+    failed = [(row, side) for row, side in sides if row[f"{side}/beats_untrained"] is False]
+    variants = [(row, BASELINE if side == "baseline" else row["variant"]) for row, side in failed]
+    texts = (f"{row['backbone']} {row['loss']} {variant} on {row['dataset']}" for row, variant in variants)
+    if below := list(dict.fromkeys(texts)):
+        more = len(below) - MAX_NAMED
+        rest = f"; and {more} more (beats_untrained in comparisons.csv)" if more > 0 else ""
+        names = "; ".join(below[:MAX_NAMED])
+        return [f"Below raw pixels or its own untrained network in MAP@R or R@1: {names}{rest}."]
+    if any(row[f"{side}/beats_untrained"] is None for row, side in sides):
+        return []
+    return ["Every configuration beats raw pixels and its own untrained network in MAP@R and R@1."]
+
+
+SENTENCES = {"pareto": pareto_sentences, "margins": margins_sentences, "embedding": embedding_sentences}

@@ -7,11 +7,11 @@ from typing import Any
 
 import polars as pl
 
-from dmlcore.analysis.convergence import CURVE_COLUMN, count_curves
+from dmlcore.analysis.convergence import count_curves, validation_curves
 from dmlcore.analysis.metric_labels import METRICS
 from dmlcore.analysis.protocol import protocol_line
 from dmlcore.analysis.statistics import NO_ESTIMATE, t_interval
-from dmlcore.analysis.study import CELL_COLUMNS, Study
+from dmlcore.analysis.study import CELL_COLUMNS, Study, finite_values
 from dmlcore.analysis.tuned_settings import (
     SELECTION_METRIC,
     FamilyKey,
@@ -71,15 +71,9 @@ def _chosen_row(study: Study, family: FamilyKey, tried: Sequence[Setting]) -> di
     row |= {"settings/tried": len(tried), "settings/eligible": len(eligible_settings(tried, seeds))}
     row |= {"seeds/selection": ", ".join(map(str, seeds)), "setting": best and best.text}
     row[f"{SELECTION_METRIC}/mean"] = best and best.mean(SELECTION_METRIC, seeds)
-    row |= {"seeds": best and best.finished.height, "converged": best and _count_converged(best)}
+    counted = best and count_curves(validation_curves(best.finished))
+    row |= {"seeds": best and best.finished.height, "converged": counted and counted.converged}
     for metric in (f"test/{metric}" for metric in METRICS):
-        found = t_interval(best.values(metric), study.config.confidence) if best else NO_ESTIMATE
-        row |= found.columns(metric)
+        values = list(finite_values(best.finished, metric).values()) if best else []
+        row |= t_interval(values, study.config.confidence).columns(metric)
     return row | {"protocol": protocol_line(study, family[0])}
-
-
-def _count_converged(setting: Setting) -> int | None:
-    if CURVE_COLUMN not in setting.finished.columns:
-        return None
-    found = count_curves(setting.finished[CURVE_COLUMN].drop_nulls().to_list())
-    return found and found.converged

@@ -69,6 +69,11 @@ def format_percent(share: float) -> str:
     return f"{100 * share:g} %"
 
 
+def value_text(value: object) -> str:
+    """Return the value of a setting without trailing zeros."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def one_line(text: object, width: int = 100) -> str:
     """Return `text` on one line, cut to `width` characters."""
     line = " ".join(str(text).split())

@@ -10,8 +10,8 @@ are not fully independent, so its p-value is a summary, not a proof.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,9 +142,3 @@ def overall_test(differences: Sequence[float]) -> OverallTest:
     if np.count_nonzero(differences) < MIN_COMPARISONS:
         return OverallTest(n, median, None, TOO_FEW)
     return OverallTest(n, median, float(stats.wilcoxon(differences).pvalue), None)
-
-
-def overall_tests(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, OverallTest]:
-    """Return metric -> `overall_test` over the rows of `comparisons` that have a paired difference."""
-    means = {metric: [row[f"test/{metric}/difference/mean"] for row in rows] for metric in metrics}
-    return {metric: overall_test([m for m in found if m is not None]) for metric, found in means.items()}

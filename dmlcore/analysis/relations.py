@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from dmlcore.analysis.breakpoint import Breakpoint, RankCorrelation, find_breakpoint, rank_correlation
 from dmlcore.analysis.convergence import count_converged
 from dmlcore.analysis.protocol import protocol_line
-from dmlcore.analysis.statistics import Estimate, t_interval
+from dmlcore.analysis.statistics import Estimate
 from dmlcore.analysis.study import BASELINE, Cell, Study
 
 OPIS_METRICS = ("test/opis_corrected", "test/opis")
@@ -70,9 +71,8 @@ def configuration_points(study: Study) -> dict[tuple[str, str], list[Point]]:
     found: dict[tuple[str, str], list[Point]] = {}
     for cell in study.cells:
         for variant in cell.variants:
-            values = {name: list(cell.values(variant, name).values()) for name in names}
-            if all(values.values()):
-                metrics = {name: t_interval(values[name], study.config.confidence) for name in names}
+            metrics = {name: cell.estimate(variant, name, study.config.confidence) for name in names}
+            if all(found.seeds for found in metrics.values()):
                 found.setdefault((cell.dataset, cell.backbone), []).append(Point(cell, variant, metrics))
     return found
 
@@ -98,10 +98,7 @@ def _relation(
     bend = find_breakpoint(x, y, losses.tolist())
     below = None if bend is None else correlation(x <= bend.at)
     above = None if bend is None else correlation(x > bend.at)
-    on_front = pareto_front(y, x)
-    front = sorted(
-        (p for p, best in zip(points, on_front, strict=True) if best), key=lambda p: p.mean(accuracy)
-    )
+    front = sorted(compress(points, pareto_front(y, x)), key=lambda p: p.mean(accuracy))
     overall = correlation(np.ones(len(x), dtype=bool))
     return Relation(group, metric, points, front, overall, bend, below, above, confidence)
 
@@ -134,9 +131,8 @@ def bend_table(found: Sequence[Relation]) -> pl.DataFrame:
 
 def _point_row(study: Study, point: Point) -> dict[str, Any]:
     cell = point.cell
-    row: dict[str, Any] = {"dataset": cell.dataset, "backbone": cell.backbone, "loss": cell.loss}
-    row |= {**cell.axis_columns, "variant": point.variant}
-    row |= {"seeds": point.metrics[study.config.accuracy].seeds}
+    row: dict[str, Any] = {**cell.names, **cell.axis_columns, "variant": point.variant}
+    row["seeds"] = point.metrics[study.config.accuracy].seeds
     row["converged"] = count_converged(cell, point.variant)
     for metric, found in point.metrics.items():
         row |= found.columns(metric)
@@ -147,17 +143,12 @@ def _bend_row(r: Relation) -> dict[str, Any]:
     bend = r.breakpoint
     row: dict[str, Any] = {"dataset": r.group[0], "backbone": r.group[1], "metric": r.metric}
     row |= {"points": len(r.points), "losses": len({p.cell.loss for p in r.points}), "front": len(r.front)}
-    row |= _correlation_columns("spearman", r.overall)
+    row |= r.overall.columns("spearman")
     row |= {"bend": bend and bend.at, "bend/p": bend and bend.p, "bend/found": r.has_breakpoint}
     for i, (side, found) in enumerate((("below", r.below), ("above", r.above))):
         row |= {f"{side}/slope": bend and bend.slopes[i], f"{side}/points": found and found.points}
-        row |= _correlation_columns(f"{side}/spearman", found)
+        row |= (found or RankCorrelation(None, None, None, 0)).columns(f"{side}/spearman")
     return row
-
-
-def _correlation_columns(name: str, found: RankCorrelation | None) -> dict[str, float | None]:
-    parts = (None, None, None) if found is None else (found.rho, found.low, found.high)
-    return dict(zip((name, f"{name}/low", f"{name}/high"), parts, strict=True))
 
 
 def pareto_front(cost: ArrayLike, gain: ArrayLike) -> NDArray[np.bool_]:

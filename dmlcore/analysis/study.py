@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TypeVar
 
 import polars as pl
 
+from dmlcore.analysis.statistics import Estimate, t_interval
 from dmlcore.config.report import AggregateConfig
 
 T = TypeVar("T")
@@ -36,6 +38,11 @@ class Cell:
     """Variant -> its planned trials, sorted by seed; `baseline` first."""
 
     @property
+    def names(self) -> dict[str, str]:
+        """The columns of a table that name the cell, but for its axes."""
+        return {"dataset": self.dataset, "backbone": self.backbone, "loss": self.loss}
+
+    @property
     def axes_text(self) -> str:
         return ", ".join(f"{name}={value}" for name, value in self.axes.items())
 
@@ -43,6 +50,10 @@ class Cell:
     def loss_text(self) -> str:
         """The loss, with the swept axes where there are any."""
         return ", ".join(part for part in (self.loss, self.axes_text) if part)
+
+    @property
+    def title(self) -> str:
+        return f"{self.dataset}, {self.backbone}, {self.loss_text}"
 
     @property
     def axis_columns(self) -> dict[str, str | None]:
@@ -53,17 +64,22 @@ class Cell:
         """Return seed -> finite value of `metric` (a column) over the finished trials of `variant`."""
         if (variant, metric) not in self._values:
             done = self.finished.get(variant)
-            found: dict[int, float] = {}
-            if done is not None and metric in done.columns:
-                pairs = zip(done["seed"].to_list(), done[metric].to_list(), strict=True)
-                found = {s: float(v) for s, v in pairs if v is not None and math.isfinite(v)}
-            self._values[variant, metric] = found
+            self._values[variant, metric] = {} if done is None else finite_values(done, metric)
         return self._values[variant, metric]
 
     @cached_property
     def _values(self) -> dict[tuple[str, str], dict[int, float]]:
         """What `values` has read: tables, plots and sentences ask for the same columns."""
         return {}
+
+    def mean(self, variant: str, metric: str) -> float | None:
+        """Return the mean of `values`; None where there are none."""
+        values = self.values(variant, metric).values()
+        return fmean(values) if values else None
+
+    def estimate(self, variant: str, metric: str, confidence: float) -> Estimate:
+        """Return mean and t-interval of `values`."""
+        return t_interval(list(self.values(variant, metric).values()), confidence)
 
     @cached_property
     def finished(self) -> dict[str, pl.DataFrame]:
@@ -73,10 +89,8 @@ class Cell:
     def pooled(self, metric: str) -> dict[int, float]:
         """Return seed -> value of a `metric` that no variant changes (`untrained/...`), from any that has it."""
         # Reversed, so that the baseline's value wins
-        merged: dict[int, float] = {}
-        for variant in reversed(list(self.variants)):
-            merged.update(self.values(variant, metric))
-        return merged
+        values = [self.values(variant, metric) for variant in reversed(list(self.variants))]
+        return {seed: value for found in values for seed, value in found.items()}
 
 
 @dataclass(frozen=True)
@@ -114,11 +128,19 @@ class Study:
     @property
     def variants(self) -> list[str]:
         """The variants of the study, `baseline` first."""
-        return _baseline_first(self.trials["variant"].unique().to_list())
+        return baseline_first(self.trials["variant"].unique().to_list())
 
     def raw_pixels(self, dataset: str, metric: str) -> float | None:
         """Return `metric` (such as `opis`) of the raw pixels of `dataset` on its test split; None if not measured."""
         return self.datasets[dataset].get("raw_pixels", {}).get(f"test/{metric}")
+
+
+def finite_values(trials: pl.DataFrame, metric: str) -> dict[int, float]:
+    """Return seed -> finite value of `metric`; empty where no column has this name."""
+    if metric not in trials.columns:
+        return {}
+    pairs = zip(trials["seed"].to_list(), trials[metric].to_list(), strict=True)
+    return {seed: float(v) for seed, v in pairs if v is not None and math.isfinite(v)}
 
 
 def cached_per_study(function: Callable[[Study], T]) -> Callable[[Study], T]:
@@ -127,11 +149,10 @@ def cached_per_study(function: Callable[[Study], T]) -> Callable[[Study], T]:
     # `functools.cache` would need a hash of the study and would keep it alive after its last use
     @wraps(function)
     def cached(study: Study) -> T:
-        results: dict[Callable[[Study], Any], Any] = study.__dict__.setdefault("_results", {})
+        results: dict[Callable[[Study], T], T] = study.__dict__.setdefault("_results", {})
         if function not in results:
             results[function] = function(study)
-        result: T = results[function]
-        return result
+        return results[function]
 
     return cached
 
@@ -153,15 +174,8 @@ def read_study(
     results = folder / "results"
     trials, searched = _without_searched(pl.read_parquet(results / "trials.parquet"))
     datasets = json.loads((results / "datasets.json").read_text(encoding="utf-8"))
-    return Study(
-        trials,
-        datasets,
-        config,
-        storage=folder / storage if storage else None,
-        prepared=prepared,
-        records=folder / "state" / "records",
-        searched=searched,
-    )
+    stored, records = folder / storage if storage else None, folder / "state" / "records"
+    return Study(trials, datasets, config, stored, prepared=prepared, records=records, searched=searched)
 
 
 def _without_searched(trials: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame | None]:
@@ -183,20 +197,22 @@ def swept_axes(trials: pl.DataFrame) -> dict[str, str]:
     Variants, seeds and what a search varied are no axes.
     """
     # A search may choose another value for each variant, which as an axis would part a variant from its baseline
-    searched = {
-        f"config/{c.removeprefix(SEARCH_PREFIX)}" for c in trials.columns if c.startswith(SEARCH_PREFIX)
-    }
-    columns = [c for c in trials.columns if c.startswith("config/") and not c.startswith(NON_AXIS_COLUMNS)]
-    columns = [c for c in columns if c not in searched]
+    searched = {c.replace(SEARCH_PREFIX, "config/", 1) for c in trials.columns if c.startswith(SEARCH_PREFIX)}
+    columns = [c for c in config_columns(trials) if c not in searched]
     counts = trials.group_by(CELL_COLUMNS).agg(pl.col(columns).n_unique()) if columns else trials
     return {c: c.removeprefix("config/") for c in columns if (counts[c] > 1).any()}
+
+
+def config_columns(trials: pl.DataFrame) -> list[str]:
+    """Return the columns of the config but those of seed and regularisers, which tables name apart."""
+    return [c for c in trials.columns if c.startswith("config/") and not c.startswith(NON_AXIS_COLUMNS)]
 
 
 def _cell(group: list[pl.DataFrame], axes: Mapping[str, str]) -> Cell:
     """Make the cell of the trials of each of its variants."""
     first = {name: group[0][name][0] for name in (*CELL_COLUMNS, *axes)}
     by_variant = {trials["variant"][0]: trials for trials in group}
-    variants = {variant: by_variant[variant] for variant in _baseline_first(by_variant)}
+    variants = {variant: by_variant[variant] for variant in baseline_first(by_variant)}
     for variant, trials in variants.items():
         if trials["seed"].n_unique() < trials.height:
             raise ValueError(
@@ -204,10 +220,11 @@ def _cell(group: list[pl.DataFrame], axes: Mapping[str, str]) -> Cell:
                 f"for {[first[c] for c in CELL_COLUMNS]}, variant {variant!r}: {trials['trial_key'].to_list()}"
             )
     values = {path: first[c] for c, path in axes.items()}
-    return Cell(first["dataset"], first["backbone"], first["loss"], values, variants)
+    return Cell(**{c: first[c] for c in CELL_COLUMNS}, axes=values, variants=variants)
 
 
-def _baseline_first(variants: Iterable[str]) -> list[str]:
+def baseline_first(variants: Iterable[str]) -> list[str]:
+    """Return names in the order of the alphabet, after `baseline`."""
     return sorted(variants, key=lambda variant: (variant != BASELINE, variant))
 
 

@@ -1,21 +1,23 @@
-"""The settings that were tried of each loss and family of regularisers, and the one that validation chooses."""
+"""The settings that were tried, of each loss and family of regularisers or by a search, and what validation chose."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from statistics import fmean
 from typing import Any
 
 import polars as pl
 
-from dmlcore.analysis.statistics import mean_and_deviation
-from dmlcore.analysis.study import BASELINE, CELL_COLUMNS, Study, swept_axes
+from dmlcore.analysis.columns import Row
+from dmlcore.analysis.metric_labels import value_text
+from dmlcore.analysis.study import BASELINE, CELL_COLUMNS, SEARCH_PREFIX, Study, finite_values, swept_axes
 
 REGULARIZERS_COLUMN = "config/regularizers"
 SELECTION_METRIC = "validation/map_at_r"
+SEARCH_METRICS = ("map_at_r", "opis")
 
 FamilyKey = tuple[str, str, str, str]
 """Data set, backbone, loss, family."""
@@ -32,24 +34,17 @@ class Setting:
 
     @property
     def text(self) -> str:
-        values = [f"{path.rsplit('.', 1)[-1]}={value_text(v)}" for path, v in self.parameters.items()]
-        return ", ".join(values) or "author's defaults"
+        return parameters_text(self.parameters) or "author's defaults"
 
     @cached_property
     def finished(self) -> pl.DataFrame:
         return self.trials.filter(pl.col("status") == "finished")
 
-    def mean(self, metric: str, seeds: Iterable[int] | None = None) -> float | None:
+    def mean(self, metric: str, seeds: Sequence[int] | None = None) -> float | None:
         """Return the mean of a column over the finished seeds, or over those of `seeds` alone."""
-        values = self.values(metric, seeds)
-        return mean_and_deviation(values)[0] if values else None
-
-    def values(self, metric: str, seeds: Iterable[int] | None = None) -> list[float]:
-        """Return the finite values of a column, by seed."""
-        if metric not in self.finished.columns:
-            return []
-        rows = self.finished if seeds is None else self.finished.filter(pl.col("seed").is_in(list(seeds)))
-        return [v for v in rows.sort("seed")[metric].to_list() if v is not None and math.isfinite(v)]
+        found = finite_values(self.finished, metric)
+        values = [v for seed, v in found.items() if seeds is None or seed in seeds]
+        return fmean(values) if values else None
 
 
 def regularizer_family(regularizers: str | None) -> str:
@@ -111,9 +106,39 @@ def chosen_study(study: Study) -> Study:
     return replace(study, trials=pl.concat(tables).sort("trial_key"))
 
 
-def value_text(value: Any) -> str:
-    """Return the value of a parameter without trailing zeros."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def search_trials(study: Study) -> dict[tuple[str, ...], list[Row]]:
+    """Return (data set, backbone, loss, variant) -> its trials at the seed of the search, in the order of the asks."""
+    if study.searched is None:
+        return {}
+    found: dict[tuple[str, ...], list[Row]] = {}
+    for row in study.searched.sort("ask").to_dicts():
+        found.setdefault(_search_key(row), []).append(row)
+    # The chosen setting ran with every seed of the study; the first of them is the search's own
+    for row in study.trials.sort("seed").to_dicts():
+        others = found.setdefault(_search_key(row), [])
+        if not others or row["seed"] == others[0]["seed"]:
+            others.append(row)
+    return {key: sorted(found[key], key=lambda row: row["ask"]) for key in sorted(found)}
+
+
+def setting_text(row: Row) -> str:
+    """Return the values that the search gave, by the last part of their path."""
+    found = {k: v for k, v in row.items() if k.startswith(SEARCH_PREFIX) and v is not None}
+    return parameters_text({name.removeprefix(SEARCH_PREFIX): value for name, value in found.items()})
+
+
+def parameters_text(parameters: Mapping[str, Any]) -> str:
+    """Return the values, each by the last part of its dotted path: `learning_rate=0.01, positive_margin=0.9`."""
+    return ", ".join(f"{path.rsplit('.', 1)[-1]}={value_text(v)}" for path, v in parameters.items())
+
+
+def _search_key(row: Row) -> tuple[str, ...]:
+    return tuple(row[name] for name in (*CELL_COLUMNS, "variant"))
+
+
+def displayed_study(study: Study) -> Study:
+    """Return what tables and plots compare: all of it, or the chosen settings alone where part `margins` chooses."""
+    return chosen_study(study) if "margins" in study.config.parts else study
 
 
 def _parameters(regularizers: str | None) -> dict[str, Any]:

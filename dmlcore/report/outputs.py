@@ -4,71 +4,115 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+from matplotlib.figure import Figure
+
 from dmlcore.analysis.baselines import baselines
 from dmlcore.analysis.comparisons import comparisons
+from dmlcore.analysis.embedding import load_trial_embeddings
+from dmlcore.analysis.margins import chosen_table, margins_table
 from dmlcore.analysis.metric_labels import METRICS, round_significant
-from dmlcore.analysis.paired_tests import overall_tests
-from dmlcore.analysis.statistics import mean_and_deviation
-from dmlcore.analysis.study import Cell, Study
+from dmlcore.analysis.paired_tests import overall_test
+from dmlcore.analysis.relations import bend_table, pareto_table, relations
+from dmlcore.analysis.study import Study
+from dmlcore.analysis.tuned_settings import displayed_study
 from dmlcore.core.io import write_atomically
 from dmlcore.metrics.plot import png_bytes
-from dmlcore.report.extra_analyses import csv_text, displayed_study, write_extra_analyses
 from dmlcore.report.figures.convergence import convergence_figure
+from dmlcore.report.figures.embedding import embedding_figure
+from dmlcore.report.figures.heat_maps import heat_map_figure
+from dmlcore.report.figures.pareto import pareto_figure
 from dmlcore.report.figures.tradeoff import tradeoff_figure
 from dmlcore.report.figures.utility import utility_figure
 from dmlcore.report.html.page import report_html
+from dmlcore.report.text.exports import csv_text
+
+Files = Iterator[tuple[str, pl.DataFrame | Figure | str]]
+"""Name -> what it holds: a table (.csv), a figure (.png) or text."""
 
 
 def write_results(study: Study, folder: Path) -> None:
-    """Write the tables and plots of a study into `folder`, and those of its extra analyses.
+    """Write the tables and plots of a study into `folder`, and those of the analyses in `aggregate.parts`.
 
     baselines.csv, comparisons.csv and metrics.json hold every setting; tradeoff.png and utility_curves.png what
     `displayed_study` shows; convergence.png every trial. report.html is the page with all of it.
+    Part `pareto`: pareto.csv, bend.csv, pareto.png. `margins`: margins.csv, chosen.csv, margins.png. `embedding`:
+    embedding.png if the stored embeddings are on this machine; else an earlier picture is kept.
     """
-    write_atomically(folder / "baselines.csv", csv_text(baselines(study)))
-    write_atomically(folder / "comparisons.csv", csv_text(comparisons(study)))
-    write_atomically(folder / "metrics.json", json.dumps(metrics_summary(study), indent=1) + "\n")
+    for name, content in _files(study):
+        if isinstance(content, Figure):
+            write_atomically(folder / name, png_bytes(content, study.config.figure.dots_per_inch))
+        else:
+            text = csv_text(content) if isinstance(content, pl.DataFrame) else content
+            write_atomically(folder / name, text)
+
+
+def _files(study: Study) -> Files:
+    yield "baselines.csv", baselines(study)
+    yield "comparisons.csv", comparisons(study)
+    yield "metrics.json", json.dumps(metrics_summary(study), indent=1) + "\n"
     shown = displayed_study(study)
-    figures = {
-        "convergence": convergence_figure(study),
-        "tradeoff": tradeoff_figure(shown),
-        "utility_curves": utility_figure(shown),
-    }
-    for name, figure in figures.items():
-        write_atomically(folder / f"{name}.png", png_bytes(figure, study.config.figure.dots_per_inch))
-    write_extra_analyses(study, folder)
-    write_atomically(folder / "report.html", report_html(study))
+    yield "convergence.png", convergence_figure(study)
+    yield "tradeoff.png", tradeoff_figure(shown)
+    yield "utility_curves.png", utility_figure(shown)
+    for part in study.config.parts:
+        yield from PARTS[part](study)
+    yield "report.html", report_html(study)
+
+
+def _pareto_files(study: Study) -> Files:
+    found = relations(study)
+    yield "pareto.csv", pareto_table(study, found)
+    yield "bend.csv", bend_table(found)
+    yield "pareto.png", pareto_figure(study, found)
+
+
+def _margins_files(study: Study) -> Files:
+    yield "margins.csv", margins_table(study)
+    yield "chosen.csv", chosen_table(study)
+    yield "margins.png", heat_map_figure(study)
+
+
+def _embedding_files(study: Study) -> Files:
+    drawn = load_trial_embeddings(study)
+    if drawn is not None:
+        yield "embedding.png", embedding_figure(study, drawn)
+    else:
+        print(
+            f"aggregate: embedding.png is left as it is: the test embeddings of its trials are not in {study.storage}; "
+            "the sweep stage writes them"
+        )
+
+
+PARTS = {"pareto": _pareto_files, "margins": _margins_files, "embedding": _embedding_files}
 
 
 def metrics_summary(study: Study) -> dict[str, Any]:
     """Return the content of metrics.json, for `dvc metrics`.
 
-    Trials by status; of each metric the signed-rank test over all comparisons (`overall_tests`); data set ->
+    Trials by status; of each metric the signed-rank test over all comparisons (`overall_test`); data set ->
     backbone -> loss -> variant -> mean over finished seeds.
     """
-    overall = {
-        f"test/{metric}": {
+    rows, overall = comparisons(study).to_dicts(), {}
+    for metric in METRICS:
+        differences = [row[f"test/{metric}/difference/mean"] for row in rows]
+        test = overall_test([difference for difference in differences if difference is not None])
+        overall[f"test/{metric}"] = {
             "comparisons": test.comparisons,
             "median_difference": round_significant(test.median),
             "wilcoxon_p": round_significant(test.p_value),
             "note": test.note,
         }
-        for metric, test in overall_tests(comparisons(study).to_dicts(), tuple(METRICS)).items()
-    }
     means: dict[str, Any] = {}
     for cell in study.cells:
         losses = means.setdefault(cell.dataset, {}).setdefault(cell.backbone, {})
         losses[cell.loss_text] = {
-            variant: {f"test/{m}": _mean(cell, variant, f"test/{m}") for m in METRICS}
+            variant: {f"test/{m}": round_significant(cell.mean(variant, f"test/{m}")) for m in METRICS}
             for variant in cell.variants
         }
     counts = dict(sorted(Counter(study.trials["status"]).items()))
     return {"trials": counts, "overall": overall, "datasets": means}
-
-
-def _mean(cell: Cell, variant: str, metric: str) -> float | None:
-    values = list(cell.values(variant, metric).values())
-    return round_significant(mean_and_deviation(values)[0]) if values else None

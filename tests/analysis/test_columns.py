@@ -12,9 +12,8 @@ from dmlcore.analysis import columns
 from dmlcore.analysis.columns import COLUMNS, Column
 from dmlcore.analysis.comparisons import comparisons
 from dmlcore.analysis.metric_labels import METRICS, Metric
-from dmlcore.report.extra_analyses import csv_text
-from dmlcore.report.html.trials import comparison_table
-from dmlcore.report.text.exports import latex_comparisons, markdown_comparisons
+from dmlcore.report.html.tables import comparison_table
+from dmlcore.report.text.exports import csv_text, latex_comparisons, markdown_comparisons
 from dmlcore.report.text.tables import markdown_table
 from tests.analysis.synthetic import rows, study
 from tests.report.test_tables import printed

@@ -12,7 +12,7 @@ from dmlcore.analysis.findings import search_sentences
 from dmlcore.analysis.study import read_study
 from dmlcore.config.report import AggregateConfig
 from dmlcore.report.html.page import report_html
-from dmlcore.report.html.trials import search_table
+from dmlcore.report.html.tables import search_table
 from dmlcore.report.outputs import metrics_summary
 from dmlcore.report.text.tables import markdown_table
 from tests.analysis.synthetic import dataset_info, table, trial, unfinished

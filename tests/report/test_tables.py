@@ -10,8 +10,9 @@ import pytest
 from rich.console import Console
 
 from dmlcore.analysis.comparisons import comparisons
+from dmlcore.analysis.findings import caveats
 from dmlcore.analysis.study import Study
-from dmlcore.analysis.verdict import caveats, verdict
+from dmlcore.analysis.verdict import verdict
 from dmlcore.report.text.tables import code_span, markdown_table, print_summary
 from tests.analysis.synthetic import TCM, rows, study, table, unfinished
 from tests.report.test_outputs import HOSTILE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from dmlcore.analysis.convergence import CONVERGENCE_RULE, still_rising, validation_curves
 from dmlcore.analysis.metric_labels import one_line, wrap_text
-from dmlcore.analysis.study import Cell, Study
+from dmlcore.analysis.study import Cell, Study, baseline_first
 from dmlcore.analysis.tuned_settings import REGULARIZERS_COLUMN, regularizer_family
 from dmlcore.metrics.plot import add_footer, colours, house_style, new_figure
 from dmlcore.report.figures.panels import add_title, panel_grid, rows_of
@@ -35,14 +35,14 @@ Panel = tuple[str, ...]
 def convergence_figure(study: Study) -> Figure:
     """Draw small multiples with families of regularisers as colours, and the rule of convergence below."""
     panels = _panels(study)
-    look = _Look(study)
+    looks = _Look(study)
     columns, count = min(COLUMNS, len(panels)), len(panels)
     with house_style():
         height = PANEL_INCHES * rows_of(count, columns) + 1.5
         figure = new_figure(max(LEAST_INCHES, WIDE_INCHES * columns), height)
         axes = panel_grid(figure, count, columns, sharex=True)
         for index, (ax, (panel, cells)) in enumerate(zip(axes, panels.items(), strict=True)):
-            _draw_panel(ax, panel, cells, look)
+            _draw_panel(ax, panel, cells, looks)
             lowest = index + columns >= count
             ax.tick_params(labelbottom=lowest)
             ax.set_xlabel("epoch" if lowest else "", fontsize=8)
@@ -50,64 +50,53 @@ def convergence_figure(study: Study) -> Figure:
         figure.supylabel("validation MAP@R", fontsize=9)
         add_title(figure, "Validation MAP@R by epoch")
         legend: dict[str, Any] = {"loc": "outside upper right", "ncols": 6, "fontsize": 7.5, "frameon": False}
-        figure.legend(handles=look.legend(), **legend)
+        figure.legend(handles=looks.legend(), **legend)
         add_footer(figure, f"{NOTE}\n{CONVERGENCE_RULE}")
     return figure
 
 
 def _panels(study: Study) -> dict[Panel, list[Cell]]:
     """Divide the cells into panels."""
-    fine: dict[Panel, list[Cell]] = {}
-    coarse: dict[Panel, list[Cell]] = {}
+    fine = len({tuple(cell.names.values()) for cell in study.cells}) <= MAX_PANELS
+    panels: dict[Panel, list[Cell]] = {}
     for cell in study.cells:
-        fine.setdefault((cell.dataset, cell.backbone, cell.loss), []).append(cell)
-        coarse.setdefault((cell.dataset,), []).append(cell)
-    return fine if len(fine) <= MAX_PANELS else coarse
+        panels.setdefault(tuple(cell.names.values()) if fine else (cell.dataset,), []).append(cell)
+    return panels
 
 
 class _Look:
     """Family of regularisers -> colour; swept axes -> line style, where there are few enough to tell apart."""
 
     def __init__(self, study: Study) -> None:
-        families = study.variants
-        if REGULARIZERS_COLUMN in study.trials.columns:
-            names = {regularizer_family(text) for text in study.trials[REGULARIZERS_COLUMN]}
-            families = sorted(names, key=lambda name: (name != "baseline", name))
-        self.colours: Mapping[str, str] = colours(families)
+        names = {_family(cell, variant) for cell in study.cells for variant in cell.variants}
+        self.colours = colours(baseline_first(names))
         axes = list(dict.fromkeys(cell.axes_text for cell in study.cells))
         self.styles = dict(zip(axes, LINE_STYLES, strict=False)) if 1 < len(axes) <= len(LINE_STYLES) else {}
 
     def of(self, cell: Cell, variant: str) -> tuple[str, str]:
-        trials = cell.variants[variant]
-        name = (
-            regularizer_family(trials[REGULARIZERS_COLUMN][0])
-            if REGULARIZERS_COLUMN in trials.columns
-            else variant
-        )
-        return self.colours[name], self.styles.get(cell.axes_text, "-")
+        return self.colours[_family(cell, variant)], self.styles.get(cell.axes_text, "-")
 
     def legend(self) -> list[Line2D]:
-        entries: list[dict[str, Any]] = [
-            {"color": colour, "label": wrap_text(name, 40)} for name, colour in self.colours.items()
-        ]
-        entries += [
-            {"color": "#333333", "linestyle": style, "label": one_line(name, 40)}
-            for name, style in self.styles.items()
-        ]
-        return [Line2D([], [], **entry) for entry in entries]
+        handles = [Line2D([], [], color=c, label=wrap_text(name, 40)) for name, c in self.colours.items()]
+        for name, style in self.styles.items():
+            look: dict[str, Any] = {"linestyle": style, "label": one_line(name, 40)}
+            handles.append(Line2D([], [], color="#333333", **look))
+        return handles
 
 
-def _draw_panel(ax: Axes, panel: Panel, cells: Sequence[Cell], look: _Look) -> None:
+def _family(cell: Cell, variant: str) -> str:
+    trials = cell.variants[variant]
+    known = REGULARIZERS_COLUMN in trials.columns
+    return regularizer_family(trials[REGULARIZERS_COLUMN][0]) if known else variant
+
+
+def _draw_panel(ax: Axes, panel: Panel, cells: Sequence[Cell], looks: _Look) -> None:
     lines: dict[tuple[str, str], list[list[float | None]]] = {}
     for cell in cells:
         for variant in cell.variants:
-            lines.setdefault(look.of(cell, variant), []).extend(validation_curves(cell, variant).values())
+            lines.setdefault(looks.of(cell, variant), []).extend(validation_curves(cell.finished[variant]))
     width = 0.8 if sum(map(len, lines.values())) <= MANY_LINES else 0.45
-    rising = [
-        known
-        for (colour, style), found in lines.items()
-        for known in _draw_lines(ax, found, colour, style, width)
-    ]
+    rising = [known for look, found in lines.items() for known in _draw_lines(ax, found, *look, width)]
     count = f"{rising.count(False)} of {len(rising)} converged"
     head = [one_line(" ".join(panel[:2]), 30), *(wrap_text(one_line(name, 44), 30) for name in panel[2:])]
     ax.set_title("\n".join([*head, count if rising else "no finished trial with a curve"]), fontsize=7.5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dmlcore.analysis.embedding import Floats, TrialEmbeddings, metrics_text
+from dmlcore.analysis.embedding import Floats, TrialEmbeddings, far_range, metrics_text
 from dmlcore.analysis.metric_labels import wrap_text
 from dmlcore.analysis.protocol import protocol_text
 from dmlcore.analysis.study import Study
@@ -46,9 +45,8 @@ def embedding_figure(study: Study, drawn: Sequence[TrialEmbeddings]) -> Figure:
     variants = [variant for variant in study.variants if any(p.variant == variant for p in drawn)]
     with house_style():
         figure = new_figure(COLUMN_INCHES * max(2, len(variants)), ROW_INCHES * len(cells) + 1.0)
-        grid = figure.subplots(
-            2 * len(cells), len(variants), squeeze=False, height_ratios=[1.6, 1.0] * len(cells)
-        )
+        ratios = [1.6, 1.0] * len(cells)
+        grid = figure.subplots(len(ratios), len(variants), squeeze=False, height_ratios=ratios)
         for ax in grid.ravel():
             ax.set_visible(False)
         for picture in drawn:
@@ -81,9 +79,8 @@ def spread(angles: Floats, apart: float) -> Floats:
     order = np.argsort(angles, kind="stable")
     moved = angles[order].astype(np.float64)
     gap = min(apart, 360.0 / max(len(angles), 1))
-    for _ in range(
-        200
-    ):  # each round shares a gap that is too narrow between its two sides, and so narrows others
+    # Each round shares a gap that is too narrow between its two sides, and so narrows others
+    for _ in range(200):
         behind = np.roll(moved, 1)
         behind[:1] -= 360.0
         short = np.maximum(0.0, gap - (moved - behind))
@@ -132,16 +129,13 @@ def _thresholds(drawn: Sequence[TrialEmbeddings]) -> tuple[float, float]:
 
 
 def _draw_utility(ax: Axes, picture: TrialEmbeddings, span: tuple[float, float]) -> None:
-    from dmlcore.metrics.evaluation import (
-        evaluate,  # imports torch, which the other parts of the stage do without
-    )
+    # Imports torch, which the other parts of the stage do without
+    from dmlcore.metrics.evaluation import evaluate
 
     ax.set_visible(True)
     row, labels = picture.row, picture.labels
-    low, high = json.loads(row.get("config/evaluation.far_range") or "[0.01, 0.1]")
-    found = evaluate(
-        picture.embeddings, labels, num_thresholds=THRESHOLDS, far_range=(low, high), distance_range=span
-    )
+    options: dict[str, Any] = {"num_thresholds": THRESHOLDS, "distance_range": span}
+    found = evaluate(picture.embeddings, labels, far_range=far_range(row), **options)
     colours = class_colours(sorted(set(labels.tolist())))
     ax.axvspan(row["test/distance_min"], row["test/distance_max"], color="#000000", alpha=0.09, linewidth=0)
     for label, curve in zip(found.class_labels.tolist(), found.utility, strict=True):

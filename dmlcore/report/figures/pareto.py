@@ -20,6 +20,9 @@ from dmlcore.report.figures.labels import place_labels
 from dmlcore.report.figures.panels import add_title, draw_pareto_front, write_reason
 from dmlcore.report.figures.tradeoff import TradeoffPoint, error_bar, error_bar_text, intervals_readable
 
+Looks = Mapping[str, str]
+"""Name -> colour or marker."""
+
 WIDTH, ROW_INCHES = 12.0, 5.0
 NOTE = (
     "Point: mean over seeds. Bars: {bars}. Thin lines join the settings of a loss. Grey band: Pareto front (no other "
@@ -46,9 +49,8 @@ def pareto_figure(study: Study, found: Sequence[Relation]) -> Figure:
         add_title(figure, "Accuracy against inconsistency of one threshold")
         if len(shapes) > 1:
             style: dict[str, Any] = {"linestyle": "", "color": "#333333", "markersize": 6}
-            entries = [
-                Line2D([], [], marker=m, label=one_line(name, 40), **style) for name, m in shapes.items()
-            ]
+            looks = shapes.items()
+            entries = [Line2D([], [], marker=m, label=one_line(name, 40), **style) for name, m in looks]
             figure.legend(handles=entries, loc="outside upper right", ncols=5, fontsize=7.5, frameon=False)
         bars = error_bar_text(t_intervals, study.config.confidence)
         add_footer(figure, f"{NOTE.format(bars=bars)}\n{protocol_text(study)}")
@@ -68,12 +70,7 @@ def _means(points: Sequence[Point], r: Relation, accuracy: str) -> NDArray[np.fl
 
 
 def _draw_panel(
-    ax: Axes,
-    r: Relation,
-    accuracy: str,
-    t_intervals: bool,
-    shades: Mapping[str, str],
-    shapes: Mapping[str, str],
+    ax: Axes, r: Relation, accuracy: str, t_intervals: bool, shades: Looks, shapes: Looks
 ) -> None:
     draw_pareto_front(ax, _means(r.front, r, accuracy), "pre", 13)
     for loss, colour in shades.items():
@@ -96,11 +93,8 @@ def _heading(r: Relation) -> str:
     rho = "" if r.overall.rho is None else f"rho {r.overall.rho:+.2f}; "
     if r.breakpoint is None:
         return rho + "too few configurations for a bend"
-    return (
-        rho
-        + (f"bend at {r.breakpoint.at:.3f}" if r.has_breakpoint else "no bend found")
-        + f" (p = {r.breakpoint.p:.2g})"
-    )
+    bend = f"bend at {r.breakpoint.at:.3f}" if r.has_breakpoint else "no bend found"
+    return f"{rho}{bend} (p = {r.breakpoint.p:.2g})"
 
 
 def _draw_fits(ax: Axes, r: Relation, accuracy: str) -> None:
@@ -113,20 +107,13 @@ def _draw_fits(ax: Axes, r: Relation, accuracy: str) -> None:
     if r.breakpoint is not None:
         order = np.argsort(x, kind="stable")
         ax.plot(x[order], r.breakpoint.fitted[order], "--", color="#000000", linewidth=1.0, zorder=1)
-        ax.axvline(
-            r.breakpoint.at,
-            color="#000000",
-            linewidth=0.7,
-            alpha=0.7 if r.has_breakpoint else 0.2,
-            linestyle=":",
-        )
+        alpha = 0.7 if r.has_breakpoint else 0.2
+        ax.axvline(r.breakpoint.at, color="#000000", linewidth=0.7, alpha=alpha, linestyle=":")
 
 
-def _name_losses(figure: Figure, ax: Axes, r: Relation, accuracy: str, shades: Mapping[str, str]) -> None:
+def _name_losses(figure: Figure, ax: Axes, r: Relation, accuracy: str, shades: Looks) -> None:
     """Name each loss once, at its most accurate setting."""
-    best: dict[str, Point] = {}
-    for point in sorted(r.points, key=lambda p: p.mean(accuracy)):
-        best[point.cell.loss] = point
+    best = {point.cell.loss: point for point in sorted(r.points, key=lambda p: p.mean(accuracy))}
     anchors, points = (_means(group, r, accuracy) for group in (list(best.values()), r.points))
     names = [one_line(loss, 32) for loss in best]
     place_labels(figure, ax, names, anchors, points, [shades[loss] for loss in best])

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from dmlcore.analysis.metric_labels import format_percent, metric_label, one_line
 from dmlcore.analysis.protocol import protocol_text
 from dmlcore.analysis.relations import pareto_front
-from dmlcore.analysis.statistics import Estimate, t_interval
+from dmlcore.analysis.statistics import Estimate
 from dmlcore.analysis.study import BASELINE, Cell, Study
 from dmlcore.metrics.plot import COLOURS, add_footer, house_style, new_figure, settle_layout
 from dmlcore.report.figures.labels import Legend, draw_legend, legend_of, place_labels
@@ -56,7 +56,7 @@ def tradeoff_points(study: Study, inconsistency: str | None = None) -> list[Trad
     metrics = (inconsistency or config.inconsistency, config.accuracy)
     for cell in study.cells:
         for variant in cell.variants:
-            x, y = (t_interval(list(cell.values(variant, m).values()), config.confidence) for m in metrics)
+            x, y = (cell.estimate(variant, m, config.confidence) for m in metrics)
             if x.mean is not None and y.mean is not None:
                 found.append(TradeoffPoint(cell, variant, x, y))
     return found
@@ -88,9 +88,8 @@ def error_bar_text(t_intervals: bool, confidence: float) -> str:
 def tradeoff_figure(study: Study) -> Figure:
     """Draw accuracy (up) against inconsistency (right): a facet a data set, arrows from baseline to variant."""
     points, config = tradeoff_points(study), study.config
-    facets = {
-        name: [p for p in points if p.cell.dataset == name] for name in sorted(set(study.trials["dataset"]))
-    }
+    names = sorted(set(study.trials["dataset"]))
+    facets = {name: [p for p in points if p.cell.dataset == name] for name in names}
     height = config.figure.height_inches * (1 + (rows_of(len(facets), 2) - 1) * 0.75)
     with house_style():
         figure = new_figure(config.figure.width_inches, height)
@@ -102,11 +101,8 @@ def tradeoff_figure(study: Study) -> Figure:
         swept = list(dict.fromkeys(path for cell in study.cells for path in cell.axes))
         bars = error_bar_text(t_intervals, config.confidence)
         draw_legend(figure, legend, bars, ["the loss, once"] if name_losses else swept)
-        add_title(
-            figure,
-            f"Does one threshold serve every class? {metric_label(config.accuracy)} against "
-            f"{metric_label(config.inconsistency)} on the test classes",
-        )
+        axes_text = f"{metric_label(config.accuracy)} against {metric_label(config.inconsistency)}"
+        add_title(figure, f"Does one threshold serve every class? {axes_text} on the test classes")
         add_footer(figure, protocol_text(study))
         if name_losses:
             settle_layout(figure)  # labels are placed in pixels, so the axes must have their final size
@@ -168,22 +164,19 @@ def _draw_error_bars(ax: Axes, points: Sequence[TradeoffPoint], legend: Legend, 
 def _draw_markers(ax: Axes, points: Sequence[TradeoffPoint], legend: Legend) -> None:
     """Draw points of one look as one artist: of one shape and fill, and where the fill is a half, of one colour."""
     looks: dict[tuple[str, ...], list[TradeoffPoint]] = {}
+    style: dict[str, Any]
     for point in points:
-        fill = legend.fills[point.variant]
+        marker, fill = legend.markers[point.cell.backbone], legend.fills[point.variant]
         colour = () if fill in PLAIN_FILLS else (point.cell.loss,)
-        looks.setdefault((legend.markers[point.cell.backbone], point.variant, fill, *colour), []).append(
-            point
-        )
+        looks.setdefault((marker, point.variant, fill, *colour), []).append(point)
     for (marker, variant, fill, *_), alike in looks.items():
         x, y = zip(*(point.xy for point in alike), strict=True)
         colours = [legend.colours[point.cell.loss] for point in alike]
         if fill in PLAIN_FILLS:
-            faces = colours if fill == "full" else "none"
-            ax.scatter(
-                x, y, 8**2, marker=marker, linewidths=1.6, facecolors=faces, edgecolors=colours, zorder=4
-            )
+            style = {"linewidths": 1.6, "facecolors": colours if fill == "full" else "none"}
+            ax.scatter(x, y, 8**2, marker=marker, edgecolors=colours, zorder=4, **style)
         else:
-            style: dict[str, Any] = {"fillstyle": fill, "markersize": 8, "markeredgewidth": 1.6}
+            style = {"fillstyle": fill, "markersize": 8, "markeredgewidth": 1.6}
             ax.plot(x, y, linestyle="", marker=marker, color=colours[0], zorder=4, **style)
         if variant == BASELINE and len(legend.colours) <= len(COLOURS):
             _name_swept_values(ax, alike, colours)
@@ -201,9 +194,8 @@ def _name_losses(figure: Figure, ax: Axes, points: Sequence[TradeoffPoint], lege
 
     Of a facet's (backbone, loss) the most accurate MAX_NAMES.
     """
-    best: dict[tuple[str, str], TradeoffPoint] = {}
-    for point in sorted(points, key=lambda point: point.xy[1]):
-        best[point.cell.backbone, point.cell.loss] = point
+    by_accuracy = sorted(points, key=lambda point: point.xy[1])
+    best = {(point.cell.backbone, point.cell.loss): point for point in by_accuracy}
     for key in sorted(best, key=lambda key: best[key].xy[1], reverse=True)[MAX_NAMES:]:
         del best[key]
     if best:

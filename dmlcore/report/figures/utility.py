@@ -78,20 +78,15 @@ def utility_curve(cell: Cell, variant: str) -> Curve | None:
     thresholds, mean, low, high = (
         np.mean(done[column].explode().to_numpy().reshape(done.height, -1), axis=0) for column in columns
     )
-    ends = [_mean(cell, variant, f"test/distance_{end}") for end in ("min", "max")]
+    ends = [cell.mean(variant, f"test/distance_{end}") for end in ("min", "max")]
     span = [float(edge) if end is None else end for end, edge in zip(ends, thresholds[[0, -1]], strict=True)]
     return Curve(thresholds, mean, low, high, (span[0], span[1]), done.height)
 
 
 def curve_note(cell: Cell, variant: str, curve: Curve) -> str:
     """Write OPIS and the number of seeds behind a curve."""
-    opis = format_metric(_mean(cell, variant, "test/opis"), "opis")
+    opis = format_metric(cell.mean(variant, "test/opis"), "opis")
     return f"OPIS {opis}, {curve.seeds} seed{'s' if curve.seeds != 1 else ''}"
-
-
-def _mean(cell: Cell, variant: str, metric: str) -> float | None:
-    values = list(cell.values(variant, metric).values())
-    return float(np.mean(values)) if values else None
 
 
 def most_accurate(study: Study, most: int) -> tuple[list[Cell], str]:
@@ -103,11 +98,9 @@ def most_accurate(study: Study, most: int) -> tuple[list[Cell], str]:
     if len(study.cells) <= most:
         return study.cells, ""
 
-    def accuracy(cell: Cell) -> float:
-        means = (_mean(cell, variant, CURVE) for variant in cell.variants)
-        return max((mean for mean in means if mean is not None), default=-math.inf)
-
-    order = sorted(range(len(study.cells)), key=lambda i: -accuracy(study.cells[i]))
+    means = [[cell.mean(variant, CURVE) for variant in cell.variants] for cell in study.cells]
+    accuracy = [max((m for m in found if m is not None), default=-math.inf) for found in means]
+    order = np.argsort(-np.array(accuracy), kind="stable")
     cut = f"the {most} of {len(study.cells)} configurations that are most accurate on validation"
     return [study.cells[i] for i in sorted(order[:most])], cut
 
@@ -162,7 +155,7 @@ def _add_texts(figure: Figure, study: Study, variant: str, cut: str, note: str) 
 
 
 def _names(cell: Cell) -> list[str]:
-    return [cell.dataset, cell.backbone, cell.loss, *(f"{path}={value}" for path, value in cell.axes.items())]
+    return [*cell.names.values(), *(f"{path}={value}" for path, value in cell.axes.items())]
 
 
 def _draw_panel(ax: Axes, cell: Cell, variant: str) -> None:
@@ -184,11 +177,11 @@ def save_utility_plot(evaluation: Evaluation, path: Path) -> None:
         path: where to.
     """
     low, high = np.quantile(evaluation.utility, (0.1, 0.9), axis=0)
-    thresholds = evaluation.thresholds
-    span = (float(thresholds[0]), float(thresholds[-1]))
+    thresholds, mean = evaluation.thresholds, evaluation.utility.mean(axis=0)
     title = f"OPIS {format_metric(evaluation.metrics['opis'], 'opis')} over {len(evaluation.utility)} classes"
     with house_style():
-        figure = curve_figure(thresholds, evaluation.utility.mean(axis=0), low, high, span=span, title=title)
+        span = (float(thresholds[0]), float(thresholds[-1]))
+        figure = curve_figure(thresholds, mean, low, high, span=span, title=title)
         figure.set_layout_engine("constrained")  # the footer needs room
         add_footer(figure, LINES)
         write_atomically(path, png_bytes(figure))

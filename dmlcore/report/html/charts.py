@@ -1,8 +1,10 @@
-"""What the page's script draws: the points of the trade-off plot, the utility curves, the heat maps."""
+"""What the page's script draws: trade-off points, utility curves, heat maps, the map of the embeddings."""
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,7 @@ from dmlcore.analysis.metric_labels import (
     round_significant,
 )
 from dmlcore.analysis.relations import pareto_front
-from dmlcore.analysis.statistics import Estimate, t_interval
-from dmlcore.analysis.study import BASELINE, Cell, Study
+from dmlcore.analysis.study import BASELINE, CELL_COLUMNS, Cell, Study
 from dmlcore.report.figures.heat_maps import PANELS, MarginGrid, cell_text, grid_values, margin_grids
 from dmlcore.report.figures.labels import legend_of
 from dmlcore.report.figures.panels import variant_title
@@ -29,7 +30,7 @@ from dmlcore.report.figures.tradeoff import (
     tradeoff_points,
 )
 from dmlcore.report.figures.utility import curve_note, most_accurate, utility_curve
-from dmlcore.report.html.escaping import plot_text
+from dmlcore.report.html.stored import DatasetImages, Floats, PairedEmbeddings, extreme_classes
 
 SYMBOLS = {
     "o": ("circle", "\N{BLACK CIRCLE}"),
@@ -50,6 +51,15 @@ FILLED, HOLLOW = "\N{BLACK CIRCLE}", "\N{WHITE CIRCLE}"
 MAX_CURVES = 100
 """Configurations whose utility curves the page holds."""
 
+MAP_SYMBOLS = ("circle", "square", "triangle-up", "diamond", "cross", "x")
+BACKGROUND = 1_000
+"""Images of other classes, every n-th, drawn small and grey: as many as a browser draws at once without a delay."""
+
+
+def plot_text(text: object) -> str:
+    """Escape `text` for a plot: plotly reads its texts as HTML, so a name's `<` must be an entity."""
+    return html.escape(" ".join(str(text).split()))
+
 
 def tradeoff_data(study: Study, metric: str, run_link: str | None) -> dict[str, Any]:
     """Describe each point of the trade-off plot with all that the page draws and says of it.
@@ -67,7 +77,7 @@ def tradeoff_data(study: Study, metric: str, run_link: str | None) -> dict[str, 
         cell, baseline = point.cell, point.variant == BASELINE
         described.append(
             {
-                **_names(cell),
+                **cell.names,
                 "variant": point.variant,
                 "baseline": baseline,
                 "cell": cells[id(cell)],
@@ -82,16 +92,8 @@ def tradeoff_data(study: Study, metric: str, run_link: str | None) -> dict[str, 
                 "runs": _runs(point, run_link),
             }
         )
-    axes = {
-        "x": plot_text(metric_label(f"test/{metric}")),
-        "y": plot_text(metric_label(study.config.accuracy)),
-    }
+    axes = {"x": plot_text(metric_label(metric)), "y": plot_text(metric_label(study.config.accuracy))}
     return {"points": described, "bars": error_bar_text(t_intervals, study.config.confidence), "axes": axes}
-
-
-def _names(cell: Cell) -> dict[str, str]:
-    """Return what the page's filters choose by."""
-    return {"dataset": cell.dataset, "backbone": cell.backbone, "loss": cell.loss}
 
 
 def _front(points: Sequence[TradeoffPoint]) -> set[int]:
@@ -100,28 +102,20 @@ def _front(points: Sequence[TradeoffPoint]) -> set[int]:
     for dataset in {point.cell.dataset for point in points}:
         group = [point for point in points if point.cell.dataset == dataset]
         on_front = pareto_front([p.xy[0] for p in group], [p.xy[1] for p in group])
-        kept |= {id(point) for point, best in zip(group, on_front, strict=True) if best}
+        kept |= {id(point) for point in compress(group, on_front)}
     return kept
 
 
 def _hover_lines(study: Study, point: TradeoffPoint) -> list[str]:
     """Write the configuration and its numbers, as plain text."""
     cell, level = point.cell, study.config.confidence
-    lines = [f"{cell.dataset}, {cell.backbone}, {cell.loss_text}", variant_title(point.variant)]
+    lines = [cell.title, variant_title(point.variant)]
     for metric in METRICS:
-        found = t_interval(list(cell.values(point.variant, f"test/{metric}").values()), level)
-        lines.append(f"{metric_label(metric)} {_with_interval(found, metric)}")
+        found = cell.estimate(point.variant, f"test/{metric}", level)
+        mean, low, high = (format_metric(value, metric) for value in (found.mean, found.low, found.high))
+        lines.append(f"{metric_label(metric)} {mean}" + ("" if found.low is None else f" ({low} to {high})"))
     planned = cell.variants[point.variant].height
     return [*lines, f"{point.y.seeds} of {planned} seeds; {format_percent(level)} intervals"]
-
-
-def _with_interval(found: Estimate, metric: str) -> str:
-    ends = (
-        ""
-        if found.low is None
-        else f" ({format_metric(found.low, metric)} to {format_metric(found.high, metric)})"
-    )
-    return format_metric(found.mean, metric) + ends
 
 
 def _runs(point: TradeoffPoint, run_link: str | None) -> list[tuple[str, str]]:
@@ -136,11 +130,8 @@ def legend_entries(study: Study) -> dict[str, list[tuple[str, str, str]]]:
     legend = legend_of(study)
     losses = [(FILLED, colour, name) for name, colour in legend.colours.items()]
     shapes = [(SYMBOLS[marker][1], "currentColor", name) for name, marker in legend.markers.items()]
-    variants = [
-        (FILLED if variant == BASELINE else HOLLOW, "currentColor", variant_title(variant))
-        for variant in study.variants
-    ]
-    return {"Colour: loss": losses, "Shape: backbone": shapes, "Fill: regulariser": variants}
+    fills = [(FILLED if v == BASELINE else HOLLOW, "currentColor", variant_title(v)) for v in study.variants]
+    return {"Colour: loss": losses, "Shape: backbone": shapes, "Fill: regulariser": fills}
 
 
 def utility_data(study: Study) -> tuple[list[dict[str, Any]], str]:
@@ -152,11 +143,7 @@ def utility_data(study: Study) -> tuple[list[dict[str, Any]], str]:
     """
     cells, cut = most_accurate(study, MAX_CURVES)
     entries = [
-        _names(cell)
-        | {
-            "title": f"{cell.dataset}, {cell.backbone}, {cell.loss_text}",
-            "variants": [_curve(cell, variant) for variant in cell.variants],
-        }
+        {**cell.names, "title": cell.title, "variants": [_curve(cell, variant) for variant in cell.variants]}
         for cell in cells
     ]
     return entries, cut
@@ -184,13 +171,11 @@ def heat_map_data(study: Study) -> list[dict[str, Any]]:
 
 def _heat_map(grid: MarginGrid, metric: str) -> dict[str, Any]:
     positive, negative, values = grid_values(grid.settings, metric)
-    base = (
-        "" if grid.baseline is None else f"without TCM: {format_metric(grid.baseline.mean(metric), metric)}"
-    )
+    base = grid.baseline and f"without TCM: {format_metric(grid.baseline.mean(metric), metric)}"
     return {
-        **dict(zip(("dataset", "backbone", "loss"), grid.names, strict=True)),
+        **dict(zip(CELL_COLUMNS, grid.names, strict=True)),
         "title": f"{' '.join(grid.names)}: {metric.split('/')[0]} {metric_label(metric)}",
-        "baseline": base,
+        "baseline": base or "",
         "x": [plot_text(f"{value:g}") for value in positive],
         "y": [plot_text(f"{value:g}") for value in negative],
         "z": [[round_significant(float(value)) for value in row] for row in values],
@@ -198,3 +183,45 @@ def _heat_map(grid: MarginGrid, metric: str) -> dict[str, Any]:
         "low_is_good": "opis" in metric,
         "chosen": grid.chosen_cell(positive, negative),
     }
+
+
+def principal_components(points: Floats) -> tuple[Floats, float]:
+    """Project on the two directions of greatest variance.
+
+    Args:
+        points: [N, D].
+
+    Returns:
+        [N, 2] coordinates about the mean; the share of the variance that they keep.
+    """
+    centred = points - points.mean(axis=0)
+    variances, directions = np.linalg.eigh(centred.T @ centred)
+    kept = directions[:, ::-1][:, :2]
+    # an eigenvector is known up to its sign: a positive largest entry makes the map the same on every machine
+    signs = np.sign(kept[np.abs(kept).argmax(axis=0), np.arange(kept.shape[1])])
+    total = float(variances.sum())
+    return centred @ (kept * signs), float(variances[-2:].sum()) / total if total > 0 else 0.0
+
+
+def map_data(pair: PairedEmbeddings, images: DatasetImages) -> dict[str, Any]:
+    """Project baseline and variant: the extreme classes by name, of the other images every n-th as background."""
+    classes = extreme_classes(pair)
+    others = np.flatnonzero(~np.isin(pair.labels, [label for _, label in classes]))
+    others = others[:: max(1, -(-len(others) // BACKGROUND))]
+    trials = []
+    for trial in (pair.baseline, pair.variant):
+        points, share = principal_components(trial.embeddings)
+        groups = []
+        for i, (kind, label) in enumerate(classes):
+            members = np.flatnonzero(pair.labels == label)
+            name = plot_text(f"{kind}: {images.class_name(pair, members[0])}")
+            symbol = MAP_SYMBOLS[i % len(MAP_SYMBOLS)]
+            groups.append({"name": name, "kind": kind, "symbol": symbol, **_xy(points[members])})
+        heading = f"{plot_text(variant_title(trial.variant))}<br>{100 * share:.0f} % of the variance"
+        trials.append({"heading": heading, "others": _xy(points[others]), "groups": groups})
+    return {"trials": trials}
+
+
+def _xy(points: Floats) -> dict[str, list[float]]:
+    """Three decimals: of a unit sphere a pixel."""
+    return {"x": np.round(points[:, 0], 3).tolist(), "y": np.round(points[:, 1], 3).tolist()}

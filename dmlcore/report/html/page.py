@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import cache
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,21 +16,16 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from dmlcore.analysis.comparisons import comparisons
-from dmlcore.analysis.convergence import ConvergenceCount, study_convergence
-from dmlcore.analysis.metric_labels import LEGEND, METRICS, metric_label
-from dmlcore.analysis.protocol import protocol_text
-from dmlcore.analysis.study import CELL_COLUMNS, NON_AXIS_COLUMNS, Study
-from dmlcore.analysis.verdict import caveats
-from dmlcore.records import RecordError, RecordFolder
-from dmlcore.report.extra_analyses import analysis_sentences, displayed_study
+from dmlcore.analysis.convergence import study_convergence
+from dmlcore.analysis.findings import analysis_sentences, caveats
+from dmlcore.analysis.metric_labels import LEGEND, METRICS, format_percent, metric_label
+from dmlcore.analysis.protocol import environment, protocol_text, shared_settings
+from dmlcore.analysis.study import CELL_COLUMNS, Study
+from dmlcore.analysis.tuned_settings import displayed_study
+from dmlcore.analysis.verdict import opis_metric, question, variant_effects, verdict
 from dmlcore.report.html.charts import heat_map_data, legend_entries, tradeoff_data, utility_data
-from dmlcore.report.html.escaping import content_policy, script_json
 from dmlcore.report.html.examples import examples_section
-from dmlcore.report.html.headline import headline_section, opis_metric
-from dmlcore.report.html.trials import comparison_table, search_table, trial_table
-
-MAX_RECORDS = 1_000
-"""Trial records that are read for the versions and processors, so that a page of 10,000 trials need not wait."""
+from dmlcore.report.html.tables import comparison_table, search_table, trial_table
 
 
 def report_html(study: Study) -> str:
@@ -38,16 +35,9 @@ def report_html(study: Study) -> str:
     hashed, and a name that smuggles in a script element runs nothing.
     """
     scripts = [get_plotlyjs(), _asset("report.js")]
-    return (
-        templates()
-        .get_template("page.html.j2")
-        .render(
-            policy=content_policy(scripts),
-            scripts=[Markup(script) for script in scripts],
-            style=Markup(_asset("report.css")),
-            **_sections(study),
-        )
-    )
+    context = {"policy": content_policy(scripts), "scripts": [Markup(script) for script in scripts]}
+    context |= {"style": Markup(_asset("report.css")), **_sections(study)}
+    return templates().get_template("page.html.j2").render(context)
 
 
 @cache
@@ -63,16 +53,6 @@ def templates() -> Environment:
     )
 
 
-@dataclass(frozen=True)
-class StatusSection:
-    """How far the sweep has come."""
-
-    counts: dict[str, int]
-    """Status -> trials."""
-    convergence: ConvergenceCount | None
-    """None where no trial has a curve."""
-
-
 def _sections(study: Study) -> dict[str, Any]:
     """Make one context a template, by the template's name, and the data of the script."""
     displayed, link = displayed_study(study), study.config.run_link
@@ -81,10 +61,17 @@ def _sections(study: Study) -> dict[str, Any]:
     utility, utility_cut = utility_data(displayed)
     heat_maps = heat_map_data(study) if "margins" in study.config.parts else []
     examples = examples_section(displayed)
-    data = {"tradeoff": tradeoff, "utility": utility, "heat_maps": heat_maps, "map": examples.map}
+    data = {"tradeoff": tradeoff, "utility": utility, "heat_maps": heat_maps, "map": examples["map"]}
+    found = Counter(study.trials["status"].to_list())
+    counts = {name: found[name] for name in ("finished", "failed", "stopped", "missing") if found[name]}
     return {
-        "status": _status(study, displayed),
-        "headline": headline_section(rows, confidence),
+        "status": {"counts": counts, "convergence": study_convergence(displayed)},
+        "headline": {
+            "question": question(rows),
+            "variants": variant_effects(rows),
+            "no_comparison": verdict(rows, confidence),
+            "confidence": format_percent(confidence),
+        },
         "tradeoff": {
             "datasets": sorted(set(displayed.trials["dataset"])),
             "filters": {name: sorted(set(displayed.trials[name])) for name in CELL_COLUMNS},
@@ -111,48 +98,20 @@ def _sections(study: Study) -> dict[str, Any]:
     }
 
 
-def _status(study: Study, displayed: Study) -> StatusSection:
-    found = Counter(study.trials["status"].to_list())
-    counts = {name: found[name] for name in ("finished", "failed", "stopped", "missing") if found[name]}
-    return StatusSection(counts, study_convergence(displayed))
+def script_json(value: Any) -> str:
+    """Return JSON for a script element: it has no `<`, so nothing in it can close the element."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def shared_settings(study: Study) -> list[tuple[str, str]]:
-    """List (config path, value) of every setting that all trials have in common."""
-    columns = [
-        c for c in study.trials.columns if c.startswith("config/") and not c.startswith(NON_AXIS_COLUMNS)
-    ]
-    values = {column: study.trials[column].unique(maintain_order=True).to_list() for column in columns}
-    return [
-        (column.removeprefix("config/"), _short(found[0]))
-        for column, found in values.items()
-        if len(found) == 1 and found[0] is not None
-    ]
-
-
-def environment(study: Study) -> list[tuple[str, str]]:
-    """List (name, values over the records) of versions and processors, without hosts and dates.
-
-    Empty where the records are not on this machine; of more than MAX_RECORDS every n-th is read.
-    """
-    if study.records is None or not study.records.is_dir():
-        return []
-    folder, found = RecordFolder(study.records), dict[str, set[str]]()
-    keys = study.trials["trial_key"].to_list()
-    for key in keys[:: -(-len(keys) // MAX_RECORDS) or 1]:
-        try:
-            record = folder.read(key) if Path(key).name == key else None
-        except RecordError:
-            continue  # the sweep replaces unreadable records; the trial is in the table all the same
-        if record is not None:
-            machine = {name: record.machine.get(name) for name in ("processor", "cpus", "gpu")}
-            for name, value in {**record.versions, **{k: v for k, v in machine.items() if v}}.items():
-                found.setdefault(name, set()).add(_short(value))
-    return [(name, ", ".join(sorted(values))) for name, values in sorted(found.items())]
-
-
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def content_policy(scripts: Iterable[str]) -> str:
+    """Return a content security policy that allows these scripts alone, by their hashes, and no network access."""
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    hashes = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
 
 
 def _asset(name: str) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.numpy import load_file
 
-from dmlcore.analysis.embedding import embeddings_path
+from dmlcore.analysis.embedding import embeddings_path, far_range
 from dmlcore.analysis.study import BASELINE, Cell, Study
 
 if TYPE_CHECKING:
@@ -31,8 +30,9 @@ Integers = NDArray[np.int64]
 MAX_IMAGES = 20_000
 """Test images beyond which the page leaves this out: all pairs of 60,000 images take minutes on one core."""
 
-FAR_RANGE, THRESHOLDS = "config/evaluation.far_range", "config/evaluation.num_thresholds"
+THRESHOLDS = "config/evaluation.num_thresholds"
 
+CLASSES_PER_END = 6
 THUMBNAIL_PIXELS = 64
 """Longest side of a thumbnail; a photograph then has about 2 kB."""
 
@@ -71,7 +71,7 @@ class PairedEmbeddings:
 
     @property
     def text(self) -> str:
-        return f"{self.cell.dataset}, {self.cell.backbone}, {self.cell.loss_text}, seed {self.seed}"
+        return f"{self.cell.title}, seed {self.seed}"
 
 
 class _StoredPair(NamedTuple):
@@ -93,9 +93,12 @@ def paired_embeddings(study: Study) -> PairedEmbeddings | str:
     found = [
         pair for cell in study.cells for name in cell.variants if (pair := _stored_pair(study, cell, name))
     ]
+    if study.storage is None or not study.storage.is_dir():
+        return "Left out: the stored embeddings of the trials are not on this machine; the sweep stage writes them."
     if not found:
-        return _why_none(study)
-    best = max(found, key=lambda pair: _accuracy(study, pair))
+        return "Left out: no seed has the stored test embeddings of both the baseline and a variant."
+    accuracy = [pair.cell.mean(pair.variant, study.config.accuracy) for pair in found]
+    best = found[int(np.argmax([-np.inf if mean is None else mean for mean in accuracy]))]
     variant = load_file(best.variant_file)
     if len(variant["labels"]) > MAX_IMAGES:
         return f"Left out: all pairs of {len(variant['labels']):,} test images take minutes; at most {MAX_IMAGES:,}."
@@ -124,17 +127,6 @@ def _stored_pair(study: Study, cell: Cell, variant: str) -> _StoredPair | None:
     return None
 
 
-def _accuracy(study: Study, pair: _StoredPair) -> float:
-    values = list(pair.cell.values(pair.variant, study.config.accuracy).values())
-    return float(np.mean(values)) if values else -np.inf
-
-
-def _why_none(study: Study) -> str:
-    if study.storage is None or not study.storage.is_dir():
-        return "Left out: the stored embeddings of the trials are not on this machine; the sweep stage writes them."
-    return "Left out: no seed has the stored test embeddings of both the baseline and a variant."
-
-
 def _evaluated(
     variant: str, embeddings: Any, labels: Integers, is_query: NDArray[np.bool_] | None, trial: dict[str, Any]
 ) -> VariantEmbeddings:
@@ -144,7 +136,7 @@ def _evaluated(
     found = evaluate(
         embeddings,
         labels,
-        far_range=tuple(json.loads(trial.get(FAR_RANGE) or "[0.01, 0.1]")),
+        far_range=far_range(trial),
         num_thresholds=trial.get(THRESHOLDS) or 101,
         is_query=is_query,
     )
@@ -162,6 +154,18 @@ def _mean_utility(found: Evaluation) -> Floats:
     return np.asarray(np.trapezoid(found.utility, found.thresholds, axis=1) / width)
 
 
+def extreme_classes(pair: PairedEmbeddings) -> list[tuple[str, int]]:
+    """Find the classes with the lowest and the highest mean utility in the variant.
+
+    Returns:
+        (`worst` or `best`, label), the worst first; of equals the one with the lower label.
+    """
+    order = np.argsort(pair.variant.utility, kind="stable")
+    count = min(CLASSES_PER_END, len(order) // 2)
+    labels = pair.variant.class_labels[np.r_[order[:count], order[len(order) - count :]]].tolist()
+    return list(zip(["worst"] * count + ["best"] * count, labels, strict=True))
+
+
 @dataclass(frozen=True)
 class DatasetImages:
     """Class names and thumbnails of the test images, where the prepared data set is on this machine."""
@@ -172,8 +176,8 @@ class DatasetImages:
     missing: str | None
     """Why there are none."""
 
-    def class_name(self, row: int, label: int) -> str:
-        return self.class_names.get(row, f"class {label}")
+    def class_name(self, pair: PairedEmbeddings, position: int) -> str:
+        return self.class_names.get(int(pair.index[position]), f"class {pair.labels[position]}")
 
     def thumbnail(self, row: int) -> str | None:
         """Encode the image at a row of the manifest as a data address; None without the data set."""

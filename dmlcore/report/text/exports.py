@@ -1,4 +1,4 @@
-"""Tables as Markdown, LaTeX and parquet, figures as PDF: the same bytes for the same input."""
+"""Tables as CSV, Markdown, LaTeX and parquet, figures as PDF: the same bytes for the same input."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from pathlib import Path
 
 import matplotlib
 import polars as pl
+import polars.selectors as cs
 from matplotlib.figure import Figure
 
 from dmlcore.analysis.columns import EXPORTS, IntervalColumn, Row, axes_of, columns_of
 from dmlcore.analysis.comparisons import comparisons
-from dmlcore.analysis.metric_labels import METRICS, metric_label, variant_label
+from dmlcore.analysis.metric_labels import METRICS, SIGNIFICANT_DIGITS, metric_label, variant_label
 from dmlcore.analysis.study import Study
+from dmlcore.analysis.tuned_settings import displayed_study
 from dmlcore.config.report import FigureConfig
 from dmlcore.core.io import write_atomically
 from dmlcore.metrics.plot import png_bytes
-from dmlcore.report.extra_analyses import csv_text, displayed_study
 from dmlcore.report.figures.tradeoff import tradeoff_figure
 from dmlcore.report.figures.utility import utility_figure
 from dmlcore.report.text.tables import code_span, markdown_row
@@ -99,6 +100,11 @@ def escape_latex(text: object) -> str:
     """Return `text` on one line with every character that LaTeX would read as markup escaped."""
     line = " ".join(str(text).split())
     return "".join(LATEX.get(character, character) for character in line if character.isprintable())
+
+
+def csv_text(table: pl.DataFrame) -> str:
+    """Return the table as CSV, floats to 6 significant digits, null as an empty field."""
+    return table.with_columns(cs.float().round_sig_figs(SIGNIFICANT_DIGITS)).write_csv()
 
 
 def parquet_bytes(table: pl.DataFrame) -> bytes:

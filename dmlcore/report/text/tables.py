@@ -24,6 +24,7 @@ from dmlcore.analysis.columns import (
 )
 from dmlcore.analysis.comparisons import comparisons
 from dmlcore.analysis.convergence import convergence_mark
+from dmlcore.analysis.findings import analysis_sentences, caveats
 from dmlcore.analysis.metric_labels import (
     LEGEND,
     METRICS,
@@ -35,8 +36,8 @@ from dmlcore.analysis.metric_labels import (
 )
 from dmlcore.analysis.protocol import protocol_text
 from dmlcore.analysis.study import BASELINE, Study
-from dmlcore.analysis.verdict import caveats, verdict
-from dmlcore.report.extra_analyses import analysis_sentences, displayed_study
+from dmlcore.analysis.tuned_settings import displayed_study
+from dmlcore.analysis.verdict import verdict
 
 WIDTH = 100
 STYLES = {"better": "bold blue", "worse": "bold yellow"}

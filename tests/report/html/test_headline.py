@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dmlcore.analysis.comparisons import comparisons
-from dmlcore.report.html.headline import VariantEffects, question, variant_effects
+from dmlcore.analysis.verdict import VariantEffects, question, variant_effects
 from dmlcore.report.html.page import templates
 from tests.analysis.synthetic import TCM, rows, study
 

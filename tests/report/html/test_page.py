@@ -14,8 +14,8 @@ from dmlcore.analysis.study import Study
 from dmlcore.config.base import ConfigError, parse
 from dmlcore.config.report import AggregateConfig
 from dmlcore.records import RecordFolder, TrialRecord
-from dmlcore.report.html.escaping import plot_text, script_json
-from dmlcore.report.html.page import report_html
+from dmlcore.report.html.charts import plot_text
+from dmlcore.report.html.page import report_html, script_json
 from tests.analysis.synthetic import TCM, dataset_info, rows, study, table
 from tests.report.html.made import Page, with_link
 

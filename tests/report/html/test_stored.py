@@ -16,14 +16,10 @@ from safetensors.numpy import load_file
 
 from dmlcore.analysis.study import Study
 from dmlcore.data.dataset import PreparedDataset
-from dmlcore.report.html.examples import (
-    extreme_classes,
-    first_correct_ranks,
-    hardest_queries,
-    principal_components,
-)
+from dmlcore.report.html.charts import principal_components
+from dmlcore.report.html.examples import first_correct_ranks, hardest_queries
 from dmlcore.report.html.page import report_html
-from dmlcore.report.html.stored import PairedEmbeddings, paired_embeddings
+from dmlcore.report.html.stored import PairedEmbeddings, extreme_classes, paired_embeddings
 from tests.analysis.synthetic import TCM, rows, study
 from tests.report.html.made import Page, stored_study
 
