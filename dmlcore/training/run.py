@@ -143,9 +143,8 @@ class _TrialRun:
             self.trainer = self._trainer("final")
         for epoch in range(self.state.epoch + 1, self.state.best_epoch + 1):
             metrics = self.trainer.train_epoch(epoch)
-            number = (
-                self.config.train.epochs + epoch
-            )  # the curve counts on, so that no step of a tracker repeats
+            # The curve counts on, so that no step of a tracker repeats.
+            number = self.config.train.epochs + epoch
             self._report(number, {f"final/{key}": value for key, value in metrics.items()})
             self.state.epoch = epoch
             self._checkpoint()

@@ -114,9 +114,8 @@ def _attempt(
         report(epoch)
 
     try:
-        write_atomically(
-            trial.store_folder / ATTEMPTS, str(attempts)
-        )  # first: an attempt that dies counts too
+        # First: an attempt that dies counts too.
+        write_atomically(trial.store_folder / ATTEMPTS, str(attempts))
         data = PreparedDataset.open(trial.data_folder)
         device = select_device(context.gpus)
         result = context.run(trial.local_config, data, store=store, report=on_epoch, device=device)
