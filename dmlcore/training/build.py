@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from dmlcore.config.trial import ComponentConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrialConfig
 from dmlcore.core.seeding import derived_seed
 from dmlcore.losses import build_loss, build_regularizer
-from dmlcore.models import Embedder, Head, build_backbone, build_embedder, build_head
+from dmlcore.models import Embedder, Head, build_embedder, build_head
+from dmlcore.models.backbones import build_backbone
 from dmlcore.training.language import Texts, dummy_text_embeddings, loss_params
 
 
