@@ -14,7 +14,7 @@ from dmlcore.data.dataset import PreparedDataset
 from dmlcore.records import TrialRecord
 from dmlcore.sweep.grid import Cell
 from dmlcore.sweep.trial_key import TrialKeys, trial_keys
-from dmlcore.training.run import TrainingError
+from dmlcore.training.trainer import TrainingError
 
 
 @dataclass(frozen=True)

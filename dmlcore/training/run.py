@@ -20,11 +20,9 @@ from dmlcore.training.checkpoint import (
     restore,
     save_training_state,
 )
-from dmlcore.training.evaluation import UtilityCurve, evaluate_splits
+from dmlcore.training.evaluation import evaluate_stored
 from dmlcore.training.store import TrialStore, state_copy
-from dmlcore.training.trainer import Trainer, TrainingError
-
-__all__ = ["EpochReport", "TrainingError", "TrialResult", "evaluate_stored", "run_trial", "select_device"]
+from dmlcore.training.trainer import Trainer
 
 CHECKPOINT_SECONDS = 30.0
 
@@ -35,7 +33,8 @@ class TrialResult:
 
     metrics: dict[str, float]
     curve: list[EpochReport]
-    utility: UtilityCurve
+    utility: dict[str, list[float]]
+    """Of the test classes, as `evaluation.utility_curve`."""
     files: dict[str, str] = field(default_factory=dict)
     """Name of each stored file -> its sha256."""
 
@@ -154,7 +153,7 @@ class _TrialRun:
         """Embed the test classes, evaluate what is stored, and drop the checkpoint."""
         self._store_embeddings("test")
         # From the files, as a later re-evaluation does: both then give the same numbers.
-        metrics, utility = evaluate_stored(self.store, self.config)
+        metrics, utility = evaluate_stored(self.store.load, self.config.evaluation)
         training = next(report for report in reversed(self.state.curve) if "train/loss" in report.metrics)
         metrics |= self.state.untrained_test | {
             "validation/best_epoch": float(self.state.best_epoch),
@@ -196,11 +195,6 @@ class _TrialRun:
         }
         queries = is_query(split)
         self.store.save(name, tensors if queries is None else tensors | {"is_query": queries})
-
-
-def evaluate_stored(store: TrialStore, config: TrialConfig) -> tuple[dict[str, float], UtilityCurve]:
-    """Compute the metrics of a trial from its stored embeddings; re-evaluation without training calls this too."""
-    return evaluate_splits(store.load("validation"), store.load("test"), config.evaluation)
 
 
 def is_query(split: Split) -> Tensor | None:
