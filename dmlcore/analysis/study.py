@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import polars as pl
 
-from dmlcore.config.report import AggregateConfig
+from dmlcore.config.study import AggregateConfig
 
 T = TypeVar("T")
 BASELINE = "baseline"

@@ -14,7 +14,7 @@ from dmlcore.analysis.columns import EXPORTS, IntervalColumn, Row, axes_of, colu
 from dmlcore.analysis.comparisons import comparisons
 from dmlcore.analysis.metric_labels import METRICS, metric_label, variant_label
 from dmlcore.analysis.study import Study
-from dmlcore.config.report import FigureConfig
+from dmlcore.config.study import FigureConfig
 from dmlcore.core.io import write_atomically
 from dmlcore.metrics.plot import png_bytes
 from dmlcore.report.extra_analyses import csv_text, displayed_study
