@@ -88,29 +88,27 @@ def make_deterministic(threads: int) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
+@dataclass
 class _TrialRun:
     """A trial from its last checkpoint, if it has one, to its result."""
 
-    def __init__(
-        self,
-        config: TrialConfig,
-        data: PreparedDataset,
-        store: TrialStore,
-        report: Callable[[EpochReport], None],
-        device: torch.device,
-        checkpoint_seconds: float,
-    ) -> None:
-        self.config, self.data, self.store, self.report = config, data, store, report
-        self.device, self.checkpoint_seconds = device, checkpoint_seconds
+    config: TrialConfig
+    data: PreparedDataset
+    store: TrialStore
+    report: Callable[[EpochReport], None]
+    device: torch.device
+    checkpoint_seconds: float
+
+    def __post_init__(self) -> None:
         self.saved_at = time.monotonic()
-        found = load_training_state(store)
+        found = load_training_state(self.store)
         self.state = TrainingState() if found is None else found[0]
         self.trainer = self._trainer(self.state.phase)
         if found is not None:
             restore(found[1], self.trainer.modules, self.trainer.optimizer)
         # A driver that was killed does not know these epochs: ASHA's rungs and the tracker need the whole curve.
         for earlier in self.state.curve:
-            report(earlier)
+            self.report(earlier)
 
     def _trainer(self, phase: Phase) -> Trainer:
         split = "train" if phase == "selection" else "train+validation"

@@ -5,13 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
+from dmlcore.core.hashing import json_sha256
 from dmlcore.training import run_trial
 from dmlcore.training.build import build_model
-from dmlcore.training.features import features_key, trunk_features
+from dmlcore.training.features import feature_inputs, trunk_features
 from dmlcore.training.store import TrialStore
 from tests.small import small_trial
 
 CPU = torch.device("cpu")
+
+
+def features_key(config, data_hash):
+    return json_sha256(feature_inputs(config, data_hash))
 
 
 def frozen(**changes):
