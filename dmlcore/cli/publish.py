@@ -12,7 +12,7 @@ from dmlcore.cli.study import plan_of
 
 if TYPE_CHECKING:
     from dmlcore.records import TrialRecord
-    from dmlcore.tracking.mlflow import MlflowTracker
+    from dmlcore.tracking import MlflowTracker
 
 
 def publish(
@@ -34,7 +34,7 @@ def publish(
     Example: dmlcore publish 0123abcd --register glyph-embedder --study .
     """
     from dmlcore.config.study import load_study
-    from dmlcore.tracking.mlflow import MlflowTracker
+    from dmlcore.tracking import MlflowTracker
 
     records = _chosen(study, trials or [])
     if register and len(records) != 1:
