@@ -5,7 +5,7 @@ Shapes: B batch, F features of the backbone, D embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -93,11 +93,6 @@ class Embedder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """`[B, channels, H, W]` -> `[B, D]`."""
         return self.projection(self.normalization(self.pooled(images)))
-
-    def head_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the parameters of everything above the backbone."""
-        for part in (self.pooling, self.normalization, self.projection):
-            yield from part.parameters()
 
     def train(self, mode: bool = True) -> Embedder:
         super().train(mode)

@@ -91,7 +91,7 @@ def build_optimizer(
     """
     rate = config.learning_rate
     trunk = list(model.backbone.parameters()) if isinstance(model, Embedder) else []
-    head = list(model.head_parameters() if isinstance(model, Embedder) else model.parameters())
+    head = list(model.parameters())[len(trunk) :]  # the backbone is the first part of an embedder
     groups = [
         *_groups(trunk, rate, config.weight_decay),
         *_groups(head, config.head_learning_rate or rate, config.weight_decay),
