@@ -113,10 +113,7 @@ def download_results(
 
 
 def run_remote(
-    trial: PlannedTrial,
-    context: WorkerContext,
-    report: Callable[[EpochReport], None],
-    storage: SharedStorage,
+    trial: PlannedTrial, context: WorkerContext, report: Callable[[EpochReport], None], storage: SharedStorage
 ) -> TrialRecord:
     """Run a trial as `execute` does, on this node's own disk: download inputs, upload checkpoints and the record.
 
