@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from dmlcore.analysis.study import read_study
-from dmlcore.config.report import AggregateConfig
+from dmlcore.config.study import AggregateConfig
 from dmlcore.records import RecordFolder, TrialRecord, trials_table, write_table
 from dmlcore.report.outputs import write_results
 from tests.analysis.synthetic import VARIANTS, dataset_info, regularizers, trial

@@ -23,11 +23,12 @@ from torchvision.datasets import ImageFolder
 from torchvision.io import ImageReadMode
 from torchvision.transforms import v2
 
+from dmlcore.config.trial import RandomCropConfig
 from dmlcore.data.images import JPEG_OPTIONS, JpegImages
-from dmlcore.training.input_pipeline import InputPipeline, RandomCrop
+from dmlcore.training.input_pipeline import InputPipeline
 
 SIDE, SIZE, BATCH = 256, 224, 64
-CROP = RandomCrop(scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
+CROP = RandomCropConfig(scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
 Run = Callable[[], int]
 TRANSFORMS = {
     "training": [v2.RandomResizedCrop(SIZE, CROP.scale, CROP.ratio), v2.RandomHorizontalFlip()],

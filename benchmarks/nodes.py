@@ -25,8 +25,8 @@ from dmlcore.records import RecordFolder
 from dmlcore.sweep.execution.worker import WorkerContext
 from dmlcore.sweep.planning import make_plan
 from dmlcore.sweep.ray.tune import run_trials
-from dmlcore.training.evaluation import UtilityCurve
-from dmlcore.training.run import EpochReport, TrialResult
+from dmlcore.training.checkpoint import EpochReport
+from dmlcore.training.run import TrialResult
 from tests.memory_tracker import MemoryTracker
 from tests.small import small_dataset
 from tests.sweep.sweeps import sweep_config
@@ -85,7 +85,7 @@ def asleep(config: Any, data: Any, *, report: Callable[[EpochReport], None], **r
     """In context of `run_trial`: an epoch that sleeps."""
     time.sleep(float(os.environ[SECONDS]))
     report(EpochReport(1, {"validation/map_at_r": 0.5}))
-    return TrialResult({}, [], UtilityCurve([], [], [], []))
+    return TrialResult({}, [], {})
 
 
 if __name__ == "__main__":

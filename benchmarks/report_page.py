@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 
 from dmlcore.analysis.study import Study
 from dmlcore.config.data import PreprocessConfig, SplitConfig
-from dmlcore.config.report import AggregateConfig
+from dmlcore.config.study import AggregateConfig
 from dmlcore.data.dataset import PreparedDataset
 from dmlcore.datasets.prepare.build import prepare
 from dmlcore.report.html.page import report_html

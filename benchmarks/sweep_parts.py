@@ -26,8 +26,8 @@ from dmlcore.sweep.grid import expand
 from dmlcore.sweep.run import SweepFolders, run_sweep
 from dmlcore.tracking import BackgroundTracker, MlflowTracker
 from dmlcore.training import run_trial
-from dmlcore.training.evaluation import UtilityCurve
-from dmlcore.training.run import EpochReport, TrialResult
+from dmlcore.training.checkpoint import EpochReport
+from dmlcore.training.run import TrialResult
 from dmlcore.training.store import TrialStore
 from tests.small import small_trial
 from tests.sweep.sweeps import sweep_config
@@ -109,9 +109,8 @@ class Sleeper:
         for epoch in range(EPOCHS):
             time.sleep(self.seconds / EPOCHS)
             report(EpochReport(epoch, {f"validation/metric_{number}": 0.5 for number in range(27)}))
-        return TrialResult(
-            {"test/map_at_r": 0.5}, [], UtilityCurve([0.0, 1.0], [0.5] * 2, [0.4] * 2, [0.6] * 2)
-        )
+        utility = {"thresholds": [0.0, 1.0], "mean": [0.5] * 2, "low": [0.4] * 2, "high": [0.6] * 2}
+        return TrialResult({"test/map_at_r": 0.5}, [], utility)
 
 
 class Watch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dmlcore.core.io import write_atomically
 
 Metrics = dict[str, float | None]
-
-
 CURVE = "validation/map_at_r"
 """The metric that the table holds after each epoch: it chooses the epoch and tells convergence."""
 
@@ -143,7 +141,10 @@ def trials_table(
         No dates, seconds or host names: the same records give the same table.
     """
     flat = [_row(*row) for row in sorted(rows, key=lambda row: row[0])]
-    columns = _column_order(flat)
+    names = dict.fromkeys(name for row in flat for name in row)
+    columns = sorted(
+        names, key=lambda name: name if "/" in name else ""
+    )  # the leading ones stay in their order
     return pl.DataFrame([{name: row.get(name) for name in columns} for row in flat], infer_schema_length=None)
 
 
@@ -163,12 +164,6 @@ def _row(
         if record.curve:
             row[f"curve/{CURVE}"] = [epoch.get(CURVE) for epoch in record.curve]
     return row
-
-
-def _column_order(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    names = {name: None for row in rows for name in row}
-    leading = [name for name in names if "/" not in name]
-    return leading + sorted(name for name in names if "/" in name)
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

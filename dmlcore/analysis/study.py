@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import polars as pl
 
 from dmlcore.analysis.statistics import Estimate, t_interval
-from dmlcore.config.report import AggregateConfig
+from dmlcore.config.study import AggregateConfig
 
 T = TypeVar("T")
 BASELINE = "baseline"

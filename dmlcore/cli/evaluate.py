@@ -125,11 +125,12 @@ def _metrics_row(study: Path, record: TrialRecord, changes: dict[str, Any]) -> d
     from dmlcore.config.base import parse
     from dmlcore.config.trial import TrialConfig
     from dmlcore.records import finite
+    from dmlcore.training.evaluation import evaluate_stored
     from dmlcore.training.load import store_of
-    from dmlcore.training.run import evaluate_stored
 
     values = {**record.config, "evaluation": {**record.config["evaluation"], **changes}}
-    metrics, _ = evaluate_stored(store_of(study, record), parse(TrialConfig, values, "trial"))
+    config = parse(TrialConfig, values, "trial")
+    metrics, _ = evaluate_stored(store_of(study, record).load, config.evaluation)
     settings = {f"evaluation.{name}": str(value) for name, value in changes.items()}
     return {"trial_key": record.trial_key, **record.labels, **settings, **finite(metrics)}
 

@@ -97,8 +97,8 @@ def sync(study: Study = Path()) -> None:
     from dmlcore.config.study import load_study
     from dmlcore.records import RecordFolder
     from dmlcore.sweep.execution.guards import SweepBusyError, sweep_lock
-    from dmlcore.tracking import MlflowTracker, TrackingError
     from dmlcore.tracking.background import LOCK
+    from dmlcore.tracking.mlflow import MlflowTracker, TrackingError
 
     tracker = MlflowTracker.for_study(load_study(study / "params.yaml").sweep.study, study / "state", None)
     try:

@@ -1,12 +1,34 @@
-"""A study's `params.yaml`: sections `sweep` and `aggregate`."""
+"""A study's `params.yaml`: section `sweep`, and section `aggregate` with its statistics and figures."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Literal
 
-from dmlcore.config.base import Strict, parse, read_yaml
-from dmlcore.config.report import AggregateConfig
+from pydantic import Field
+
+from dmlcore.config.base import PositiveFloat, Share, Strict, parse, read_yaml
 from dmlcore.config.sweep import SweepConfig
+
+
+class FigureConfig(Strict):
+    width_inches: PositiveFloat = 9.0
+    height_inches: PositiveFloat = 6.0
+    dots_per_inch: Annotated[int, Field(ge=50, le=600)] = 130
+
+
+class AggregateConfig(Strict):
+    confidence: Share = 0.95
+    """Level of the intervals over seeds."""
+    accuracy: str = "test/map_at_r"
+    """The accuracy axis of the trade-off plot."""
+    inconsistency: str = "test/opis"
+    parts: tuple[Literal["pareto", "margins", "embedding"], ...] = ()
+    """Analyses besides the comparisons: accuracy against inconsistency over many losses, the grid of margins,
+    a plot of a 2-D embedding."""
+    figure: FigureConfig = FigureConfig()
+    run_link: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    """Address of a trial's MLflow run for report.html, `{trial_key}` standing for the trial's key."""
 
 
 class StudyParams(Strict):

@@ -24,9 +24,8 @@ def atomic_write_path(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         with temporary.open("rb") as file:
-            os.fsync(
-                file.fileno()
-            )  # Before the rename: after a crash the new name must not refer to lost bytes.
+            # Before the rename: after a crash the new name must not refer to lost bytes.
+            os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

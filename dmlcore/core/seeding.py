@@ -29,6 +29,5 @@ def keyed_generator(seed: int, purpose: str, *numbers: int) -> np.random.Generat
 def derived_seed(seed: int, purpose: str, *numbers: int) -> int:
     """Return a 63-bit seed for one purpose, e.g. `derived_seed(0, "augmentation", epoch)`."""
     text = "/".join([str(seed), purpose, *map(str, numbers)])
-    return (
-        int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-    )  # torch takes signed 64 bits.
+    digest = hashlib.sha256(text.encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1  # torch takes signed 64 bits.

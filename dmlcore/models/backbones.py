@@ -32,11 +32,7 @@ class Backbone(nn.Module):
 
 
 def build_backbone(
-    name: str,
-    *,
-    arguments: Mapping[str, Any] | None = None,
-    weights: str | None = None,
-    in_channels: int = 3,
+    name: str, *, arguments: Mapping[str, Any] | None = None, weights: str | None = None, in_channels: int = 3
 ) -> Backbone:
     """Build a backbone by its name in timm.
 

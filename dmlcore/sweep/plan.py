@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ from dmlcore.config.base import canonical
 from dmlcore.config.sweep import SweepConfig
 from dmlcore.config.trial import TrialConfig
 from dmlcore.data.dataset import PreparedDataset
-from dmlcore.records import TrialRecord
+from dmlcore.records import RecordFolder, TrialRecord
 from dmlcore.sweep.grid import Cell
 from dmlcore.sweep.trial_key import TrialKeys, trial_keys
-from dmlcore.training.run import TrainingError
+from dmlcore.training.trainer import TrainingError
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,19 @@ class PlannedTrial:
             diverged = record.error_type == TrainingError.__name__
             return diverged and self.cell.labels.get("role") == "searched"
         return record.status == "finished" or self.cell.comparison_group is not None
+
+
+def ended_records(trials: Iterable[PlannedTrial], folder: RecordFolder) -> dict[str, TrialRecord]:
+    """Return the records of trials that have ended: finished, failed, or stopped where trials may be.
+
+    A trial that was stopped early, where trials now run to their end, counts as missing.
+    """
+    return {
+        trial.key: record
+        for trial in trials
+        if (record := folder.read_or_set_aside(trial.key)) is not None
+        and (trial.is_complete(record) or not record.done)
+    }
 
 
 class Planner:

@@ -7,7 +7,7 @@ from pathlib import Path
 from dmlcore.config.sweep import SweepConfig
 from dmlcore.records import RecordFolder
 from dmlcore.sweep.grid import check_distinct, expand
-from dmlcore.sweep.plan import Plan, Planner
+from dmlcore.sweep.plan import Plan, Planner, ended_records
 from dmlcore.sweep.validate import check_cells
 from dmlcore.training.store import TrialStore
 
@@ -40,11 +40,7 @@ def make_plan(sweep: SweepConfig, *, study: Path, prepared: Path) -> Plan:
 
 def _look_up(plan: Plan, folder: RecordFolder) -> None:
     """Fill in the records of a plan, and which of its trials need only be evaluated."""
-    for trial in plan.trials:
-        record = folder.read_or_set_aside(trial.key)
-        # Neither complete nor failed: stopped early, where trials now run to their end. It counts as missing.
-        if record is not None and (trial.is_complete(record) or not record.done):
-            plan.records[trial.key] = record
+    plan.records = ended_records(plan.trials, folder)
     recorded = folder.all()
     planned = {trial.key for trial in plan.trials}
     plan.others = [record for record in recorded if record.trial_key not in planned]

@@ -49,10 +49,7 @@ class SweepFolders:
 
 
 def run_sweep(
-    sweep: SweepConfig,
-    folders: SweepFolders,
-    tracker: Tracker,
-    run: Callable[..., TrialResult] = run_trial,
+    sweep: SweepConfig, folders: SweepFolders, tracker: Tracker, run: Callable[..., TrialResult] = run_trial
 ) -> Plan:
     """Run the trials that have no record and write `results/trials.parquet` and `results/datasets.json`.
 

@@ -5,9 +5,9 @@ from importlib import import_module
 from dmlcore.config.sweep import TRACKERS
 from dmlcore.tracking.background import BackgroundTracker
 from dmlcore.tracking.base import Tracker
-from dmlcore.tracking.mlflow import MlflowTracker, TrackingError
+from dmlcore.tracking.mlflow import MlflowTracker
 
-__all__ = ["BackgroundTracker", "MlflowTracker", "Tracker", "TrackingError", "tracker_class"]
+__all__ = ["BackgroundTracker", "MlflowTracker", "Tracker", "tracker_class"]
 
 
 def tracker_class(name: str) -> type[Tracker]:

@@ -25,10 +25,7 @@ class EmbeddingModel(PythonModel):
         self.model = rebuilt(self.config.model, state, channels=context.model_config["channels"])
 
     def predict(
-        self,
-        context: PythonModelContext,
-        model_input: np.ndarray,
-        params: dict[str, Any] | None = None,
+        self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
     ) -> np.ndarray:
         """Embed images [N, H, W, C] uint8: [N, D] float32, L2-normalised."""
         embeddings = embed_images(self.model, self.config, RawImages(np.asarray(model_input, dtype=np.uint8)))

@@ -1,5 +1,6 @@
 """From a trial's config and prepared data to its metrics: knows neither Ray nor MLflow."""
 
-from dmlcore.training.run import EpochReport, TrialResult, run_trial
+from dmlcore.training.checkpoint import EpochReport
+from dmlcore.training.run import TrialResult, run_trial
 
 __all__ = ["EpochReport", "TrialResult", "run_trial"]

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from dmlcore.config.trial import ComponentConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrialConfig
 from dmlcore.core.seeding import derived_seed
 from dmlcore.losses import build_loss, build_regularizer
-from dmlcore.models import Embedder, Head, build_backbone, build_embedder, build_head
+from dmlcore.models import Embedder, Head, build_embedder, build_head
+from dmlcore.models.backbones import build_backbone
 from dmlcore.training.language import Texts, dummy_text_embeddings, loss_params
 
 
@@ -90,7 +91,7 @@ def build_optimizer(
     """
     rate = config.learning_rate
     trunk = list(model.backbone.parameters()) if isinstance(model, Embedder) else []
-    head = list(model.head_parameters() if isinstance(model, Embedder) else model.parameters())
+    head = list(model.parameters())[len(trunk) :]  # the backbone is the first part of an embedder
     groups = [
         *_groups(trunk, rate, config.weight_decay),
         *_groups(head, config.head_learning_rate or rate, config.weight_decay),

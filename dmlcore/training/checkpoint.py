@@ -34,9 +34,6 @@ class TrainingState:
     curve: list[EpochReport] = field(default_factory=list)
     untrained_test: dict[str, float] = field(default_factory=dict)
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
     @classmethod
     def from_json(cls, text: str) -> TrainingState:
         values = json.loads(text)
@@ -58,7 +55,7 @@ def save_training_state(
     }
     for number, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{number}/{key}": value for key, value in values.items() if value is not None}
-    store.save_state("last", tensors, state.to_json())
+    store.save_state("last", tensors, json.dumps(asdict(state)))
 
 
 def load_training_state(store: TrialStore) -> tuple[TrainingState, dict[str, Tensor]] | None:

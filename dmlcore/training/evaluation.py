@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,39 +12,39 @@ from dmlcore.config.trial import EvaluationConfig
 from dmlcore.metrics.evaluation import Evaluation, evaluate
 
 
-@dataclass(frozen=True)
-class UtilityCurve:
-    """Utility of one threshold for the classes: mean and 10 % / 90 % class quantiles, one value a threshold."""
+def utility_curve(evaluation: Evaluation) -> dict[str, list[float]]:
+    """Summarise `evaluation.utility [C, T]` over the classes.
 
-    thresholds: list[float]
-    mean: list[float]
-    low: list[float]
-    high: list[float]
-
-
-def utility_curve(evaluation: Evaluation) -> UtilityCurve:
-    """Summarise `evaluation.utility [C, T]` over the classes."""
+    Returns:
+        `thresholds`, and the utility of each for the classes: `mean`, `low` (10 % class quantile), `high` (90 %).
+    """
     utility = torch.as_tensor(evaluation.utility, dtype=torch.float64)
     low, high = torch.quantile(utility, torch.tensor([0.1, 0.9], dtype=torch.float64), dim=0)
     thresholds = torch.as_tensor(evaluation.thresholds, dtype=torch.float64)
-    return UtilityCurve(thresholds.tolist(), utility.mean(dim=0).tolist(), low.tolist(), high.tolist())
+    curves = {"thresholds": thresholds, "mean": utility.mean(dim=0), "low": low, "high": high}
+    return {name: curve.tolist() for name, curve in curves.items()}
 
 
-def evaluate_splits(
-    validation: Mapping[str, Tensor], test: Mapping[str, Tensor], config: EvaluationConfig
-) -> tuple[dict[str, float], UtilityCurve]:
+def evaluate_stored(
+    load: Callable[[str], Mapping[str, Tensor]], config: EvaluationConfig
+) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Compute the metrics of stored embeddings: `validation/...`, `test/...`, and OPIS of test at validation's range.
 
     Args:
-        validation, test: the stored tensors `embeddings` [N, D], `labels` [N], and `is_query` [N] where queries search
-            a gallery.
+        load: `validation` or `test` -> the stored tensors `embeddings` [N, D], `labels` [N], and `is_query` [N] where
+            queries search a gallery.
+        config: the section `evaluation` of the trial.
+
+    Returns:
+        The metrics, and the `utility_curve` of the test classes.
     """
 
     def scores(stored: Mapping[str, Tensor], **options: Any) -> Evaluation:
         settings = config.model_dump() | options
         return evaluate(stored["embeddings"], stored["labels"], is_query=stored.get("is_query"), **settings)
 
-    held_out, final = scores(validation), scores(test)
+    test = load("test")
+    held_out, final = scores(load("validation")), scores(test)
     span = (held_out.metrics["distance_min"], held_out.metrics["distance_max"])
     # A threshold is chosen on validation and used on unseen classes: this is the OPIS that a deployment would meet.
     carried = scores(test, distance_range=span, bootstrap=0)

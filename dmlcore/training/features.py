@@ -21,7 +21,7 @@ from dmlcore.models.weights import local_file
 from dmlcore.training.build import build_model
 from dmlcore.training.code_hash import KEYED_BY_VALUE, code_hashes, library_versions
 from dmlcore.training.loader import ImageLoader, autocast
-from dmlcore.training.store import cache_key, cached_array
+from dmlcore.training.store import cached_array
 
 NOT_FEATURES = (*KEYED_BY_VALUE, "dmlcore.losses", "dmlcore.training.language", "dmlcore.training.samplers")
 """Modules that `build` and `loader` import for training, through which no feature runs."""
@@ -36,15 +36,11 @@ def trunk_features(
         ValueError: settings under which an image has no fixed features.
     """
     check_frozen(config)
-    return cached_array(cache, _inputs(config, data.data_hash), lambda: _compute(config, data, device))
+    inputs = feature_inputs(config, data.data_hash)
+    return cached_array(cache, inputs, lambda: _compute(config, data, device))
 
 
-def features_key(config: TrialConfig, data_hash: str) -> str:
-    """Return the name under which the features of a trial are cached."""
-    return cache_key(_inputs(config, data_hash))
-
-
-def _inputs(config: TrialConfig, data_hash: str) -> dict[str, Any]:
+def feature_inputs(config: TrialConfig, data_hash: str) -> dict[str, Any]:
     """Collect all that the features depend on: data, backbone, weights, input, code, library versions."""
     weights = local_file(config.model.backbone.weights)
     return {

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from dmlcore.config.trial import RandomCropConfig
 from dmlcore.core.errors import DataError
 from dmlcore.data.images import Box, Images, Indices, Pixels
 
 Job = tuple[Tensor, list[Future[None]]]
+Cuts = tuple[Indices, npt.NDArray[np.bool_]]
+"""Boxes [B, 4], and which of them are mirrored [B]."""
 
 
 class InputPipeline:
@@ -30,7 +32,7 @@ class InputPipeline:
         images: Images,
         *,
         size: int | None,
-        random_crop: RandomCrop | None,
+        random_crop: RandomCropConfig | None,
         flip: bool = False,
         workers: int = 1,
     ) -> None:
@@ -54,27 +56,20 @@ class InputPipeline:
         self.size = size
         self.shape = (size, size) if size is not None else self._stored_shape()
 
-    def training_batch(self, indices: Indices, generator: np.random.Generator) -> Tensor:
-        """Cut random crops, mirrored by chance.
+    def training_batches(
+        self, batches: Iterable[Indices], generator: np.random.Generator
+    ) -> Iterator[Tensor]:
+        """Cut random crops, mirrored by chance, for each batch in order; one batch is decoded ahead.
 
         Args:
-            indices: [B], of the images.
-            generator: 23 numbers an image are drawn from it, whatever is asked for.
+            batches: of indices [B] of the images; read one batch ahead, always in the thread of the caller.
+            generator: 23 numbers an image are drawn from it, whatever is asked for; likewise one batch ahead.
 
-        Returns:
+        Yields:
             [B, S, S, C], uint8.
 
         Raises:
             DataError: an index is outside 0..N-1.
-        """
-        return next(self.training_batches([indices], generator))
-
-    def training_batches(
-        self, batches: Iterable[Indices], generator: np.random.Generator
-    ) -> Iterator[Tensor]:
-        """`training_batch` of each of `batches`, in order; one batch is decoded ahead.
-
-        `batches` and `generator` are therefore read one batch ahead, always in the thread of the caller.
         """
         return self._ahead(batches, lambda indices: self._training_boxes(indices, generator))
 
@@ -108,16 +103,14 @@ class InputPipeline:
             )
         return int(shapes[0, 0]), int(shapes[0, 1])
 
-    def _training_boxes(
-        self, indices: Indices, generator: np.random.Generator
-    ) -> tuple[Indices, npt.NDArray[np.bool_]]:
+    def _training_boxes(self, indices: Indices, generator: np.random.Generator) -> Cuts:
         draws = generator.random((len(indices), DRAWS))
         mirror = self.flip & (draws[:, -1] < 0.5)
         if self.random_crop is None:
             return self._evaluation_boxes(indices)[0], mirror
         return random_boxes(draws, self.images.sizes(indices), self.random_crop), mirror
 
-    def _evaluation_boxes(self, indices: Indices) -> tuple[Indices, npt.NDArray[np.bool_]]:
+    def _evaluation_boxes(self, indices: Indices) -> Cuts:
         sizes = self.images.sizes(indices)
         if self.size is None:
             sides = sizes
@@ -125,18 +118,14 @@ class InputPipeline:
             sides = np.minimum(sizes.min(axis=1), self.size)[:, None].repeat(2, axis=1)
         return np.hstack([(sizes - sides) // 2, sides]), np.zeros(len(indices), np.bool_)
 
-    def _ahead(
-        self,
-        batches: Iterable[Indices],
-        plan: Callable[[Indices], tuple[Indices, npt.NDArray[np.bool_]]],
-    ) -> Iterator[Tensor]:
+    def _ahead(self, batches: Iterable[Indices], plan: Callable[[Indices], Cuts]) -> Iterator[Tensor]:
         """Batches in order, the next one decoded meanwhile; leaving the iterator ends its threads."""
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="inputs")
         try:
             waiting: Job | None = None
             for indices in batches:
                 self._check(indices)
-                following = self._start(pool, indices, *plan(indices))
+                following = self._start(pool, indices, plan(indices))
                 if waiting is not None:
                     yield _finished(waiting)
                 waiting = following
@@ -150,11 +139,9 @@ class InputPipeline:
         if len(wrong):
             raise DataError(f"indices must be 0..{len(self.images) - 1}, got {wrong[:5].tolist()}")
 
-    def _start(
-        self, pool: ThreadPoolExecutor, indices: Indices, boxes: Indices, mirror: npt.NDArray[np.bool_]
-    ) -> Job:
+    def _start(self, pool: ThreadPoolExecutor, indices: Indices, cuts: Cuts) -> Job:
         batch = torch.empty((len(indices), *self.shape, self.images.channels), dtype=torch.uint8)
-        work = list(zip(indices.tolist(), boxes.tolist(), mirror.tolist(), batch, strict=True))
+        work = list(zip(indices.tolist(), *(part.tolist() for part in cuts), batch, strict=True))
         return batch, [pool.submit(self._fill, work[part :: self.workers]) for part in range(self.workers)]
 
     def _fill(self, work: list[tuple[int, Box, bool, Tensor]]) -> None:
@@ -185,18 +172,10 @@ TRIES = 10  # crops drawn until one is inside the image
 DRAWS = 2 * TRIES + 3  # numbers an image: area and ratio of each crop, top, left, mirror
 
 
-@dataclass(frozen=True)
-class RandomCrop:
-    """A crop of random area and shape, resized to the network's input ("Inception's")."""
-
-    scale: tuple[float, float]
-    """Share of the image's area, from and to."""
-    ratio: tuple[float, float]
-    """Width to height, from and to; its logarithm is drawn uniformly."""
-
-
-def random_boxes(draws: npt.NDArray[np.float64], sizes: Indices, crop: RandomCrop) -> Indices:
+def random_boxes(draws: npt.NDArray[np.float64], sizes: Indices, crop: RandomCropConfig) -> Indices:
     """Draw crops: the first of ten that is inside its image, else the largest centre crop of an allowed ratio.
+
+    Areas are uniform between the bounds of `crop.scale`, logarithms of width to height between those of `crop.ratio`.
 
     Args:
         draws: [B, 23], uniform in 0..1; the last column is not used.

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +18,7 @@ from dmlcore.config.trial import TrialConfig
 from dmlcore.core.seeding import keyed_generator
 from dmlcore.data.dataset import Split
 from dmlcore.data.transforms import augment, augmentation_draws, to_float
-from dmlcore.training.input_pipeline import InputPipeline, RandomCrop
+from dmlcore.training.input_pipeline import InputPipeline
 from dmlcore.training.samplers import Indices
 
 EMBEDDING_BATCH = 512
@@ -39,16 +38,6 @@ class Batch:
     """Rows of the batch -> network input on the device."""
 
 
-class Loader(Protocol):
-    """Loads the input of one split."""
-
-    def training_batches(self, batches: Sequence[Indices], *, seed: int, epoch: int) -> Iterator[Batch]:
-        """Yield the batches of one epoch, augmented; a pure function of (seed, epoch)."""
-
-    def evaluation_batches(self) -> Iterator[Tensor]:
-        """Yield all images in order, not augmented, a batch at a time on the device."""
-
-
 class ImageLoader:
     """Loads the images of `split` as `[B, C, S, S]` float32."""
 
@@ -57,6 +46,7 @@ class ImageLoader:
         self.pipeline = input_pipeline(split, config)
 
     def training_batches(self, batches: Sequence[Indices], *, seed: int, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of one epoch, augmented; a pure function of (seed, epoch)."""
         # Two streams: the pipeline draws its crops one batch ahead, which must not shift the augmentation's draws.
         crops = keyed_generator(seed, "crops", epoch)
         noise = keyed_generator(seed, "augmentation", epoch)
@@ -75,6 +65,7 @@ class ImageLoader:
         return Batch(len(images), chunk)
 
     def evaluation_batches(self) -> Iterator[Tensor]:
+        """Yield all images in order, not augmented, a batch at a time on the device."""
         height, width = self.pipeline.shape
         count = EMBEDDING_BATCH
         if self.device.type == "cpu":
@@ -93,11 +84,10 @@ def input_pipeline(split: Split, config: TrialConfig) -> InputPipeline:
     """Build the pipeline that decodes and crops the images of `split` as a trial's config says."""
     if config.input is None:
         return InputPipeline(split.images, size=None, random_crop=None, workers=config.threads)
-    crop = config.input.random_crop
     return InputPipeline(
         split.images,
         size=config.input.size,
-        random_crop=None if crop is None else RandomCrop(crop.scale, crop.ratio),
+        random_crop=config.input.random_crop,
         flip=config.train.augmentation.horizontal_flip,
         workers=config.threads,
     )
@@ -116,6 +106,9 @@ class FeatureLoader:
 
     def evaluation_batches(self) -> Iterator[Tensor]:
         yield from self.features.split(16 * EMBEDDING_BATCH)
+
+
+Loader = ImageLoader | FeatureLoader
 
 
 def embed(model: nn.Module, loader: Loader, device: torch.device, precision: str | None = None) -> Tensor:

@@ -20,11 +20,9 @@ from dmlcore.training.checkpoint import (
     restore,
     save_training_state,
 )
-from dmlcore.training.evaluation import UtilityCurve, evaluate_splits
+from dmlcore.training.evaluation import evaluate_stored
 from dmlcore.training.store import TrialStore, state_copy
-from dmlcore.training.trainer import Trainer, TrainingError
-
-__all__ = ["EpochReport", "TrainingError", "TrialResult", "evaluate_stored", "run_trial", "select_device"]
+from dmlcore.training.trainer import Trainer
 
 CHECKPOINT_SECONDS = 30.0
 
@@ -35,7 +33,8 @@ class TrialResult:
 
     metrics: dict[str, float]
     curve: list[EpochReport]
-    utility: UtilityCurve
+    utility: dict[str, list[float]]
+    """Of the test classes, as `evaluation.utility_curve`."""
     files: dict[str, str] = field(default_factory=dict)
     """Name of each stored file -> its sha256."""
 
@@ -89,29 +88,27 @@ def make_deterministic(threads: int) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
+@dataclass
 class _TrialRun:
     """A trial from its last checkpoint, if it has one, to its result."""
 
-    def __init__(
-        self,
-        config: TrialConfig,
-        data: PreparedDataset,
-        store: TrialStore,
-        report: Callable[[EpochReport], None],
-        device: torch.device,
-        checkpoint_seconds: float,
-    ) -> None:
-        self.config, self.data, self.store, self.report = config, data, store, report
-        self.device, self.checkpoint_seconds = device, checkpoint_seconds
+    config: TrialConfig
+    data: PreparedDataset
+    store: TrialStore
+    report: Callable[[EpochReport], None]
+    device: torch.device
+    checkpoint_seconds: float
+
+    def __post_init__(self) -> None:
         self.saved_at = time.monotonic()
-        found = load_training_state(store)
+        found = load_training_state(self.store)
         self.state = TrainingState() if found is None else found[0]
         self.trainer = self._trainer(self.state.phase)
         if found is not None:
             restore(found[1], self.trainer.modules, self.trainer.optimizer)
         # A driver that was killed does not know these epochs: ASHA's rungs and the tracker need the whole curve.
         for earlier in self.state.curve:
-            report(earlier)
+            self.report(earlier)
 
     def _trainer(self, phase: Phase) -> Trainer:
         split = "train" if phase == "selection" else "train+validation"
@@ -143,9 +140,8 @@ class _TrialRun:
             self.trainer = self._trainer("final")
         for epoch in range(self.state.epoch + 1, self.state.best_epoch + 1):
             metrics = self.trainer.train_epoch(epoch)
-            number = (
-                self.config.train.epochs + epoch
-            )  # the curve counts on, so that no step of a tracker repeats
+            # The curve counts on, so that no step of a tracker repeats.
+            number = self.config.train.epochs + epoch
             self._report(number, {f"final/{key}": value for key, value in metrics.items()})
             self.state.epoch = epoch
             self._checkpoint()
@@ -155,7 +151,7 @@ class _TrialRun:
         """Embed the test classes, evaluate what is stored, and drop the checkpoint."""
         self._store_embeddings("test")
         # From the files, as a later re-evaluation does: both then give the same numbers.
-        metrics, utility = evaluate_stored(self.store, self.config)
+        metrics, utility = evaluate_stored(self.store.load, self.config.evaluation)
         training = next(report for report in reversed(self.state.curve) if "train/loss" in report.metrics)
         metrics |= self.state.untrained_test | {
             "validation/best_epoch": float(self.state.best_epoch),
@@ -197,11 +193,6 @@ class _TrialRun:
         }
         queries = is_query(split)
         self.store.save(name, tensors if queries is None else tensors | {"is_query": queries})
-
-
-def evaluate_stored(store: TrialStore, config: TrialConfig) -> tuple[dict[str, float], UtilityCurve]:
-    """Compute the metrics of a trial from its stored embeddings; re-evaluation without training calls this too."""
-    return evaluate_splits(store.load("validation"), store.load("test"), config.evaluation)
 
 
 def is_query(split: Split) -> Tensor | None:

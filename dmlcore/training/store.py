@@ -106,13 +106,13 @@ def cached_array(folder: Path, inputs: Any, compute: Callable[[], NDArray[Any]])
 
     Args:
         folder: of the cache.
-        inputs: all that the array depends on, as JSON values; their hash names the file.
+        inputs: all that the array depends on, as JSON values; the first 24 hex digits of their sha256 name the file.
         compute: makes the array.
 
     Returns:
         The array as a read-only memory map, so that the processes of a machine share its pages.
     """
-    file = folder / f"{cache_key(inputs)}.npy"
+    file = folder / f"{json_sha256(inputs)[:24]}.npy"
     if not file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         # Trials start together and need the same array: one computes, the others wait, look again, and read.
@@ -122,8 +122,3 @@ def cached_array(folder: Path, inputs: Any, compute: Callable[[], NDArray[Any]])
                     np.save(stream, compute(), allow_pickle=False)
     array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
     return array
-
-
-def cache_key(inputs: Any) -> str:
-    """Return the name of a cached array: the first 24 hex digits of the sha256 of its inputs."""
-    return json_sha256(inputs)[:24]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -109,26 +110,20 @@ class Trainer:
             values = self._step(batch, self.labels[torch.from_numpy(indices)].to(self.device))
             if not math.isfinite(values["loss"]):
                 raise TrainingError(f"train/loss must be finite, got {values} in epoch {epoch}, step {step}")
-            self._update()
+            if (clip := self.config.train.optimizer.gradient_clip) is not None:
+                torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip)
+            self.optimizer.step()
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + value / len(batches)
         return {f"train/{name}": value for name, value in sums.items()}
 
     def _batches(self, epoch: int) -> list[Indices]:
-        train, seed = self.config.train, self.config.seed
-        count, size = train.batches_per_epoch, self.batch_size
+        train = self.config.train
+        drawn: dict[str, Any] = {"seed": self.config.seed, "epoch": epoch, "batch_size": self.batch_size}
+        drawn["num_batches"] = train.batches_per_epoch
         if train.batches == "random":
-            return random_batches(
-                len(self.labels), batch_size=size, seed=seed, epoch=epoch, num_batches=count
-            )
-        return class_balanced_batches(
-            self.split.labels,
-            batch_size=size,
-            images_per_class=train.images_per_class,
-            seed=seed,
-            epoch=epoch,
-            num_batches=count,
-        )
+            return random_batches(len(self.labels), **drawn)
+        return class_balanced_batches(self.split.labels, images_per_class=train.images_per_class, **drawn)
 
     def _set_rates(self, progress: float) -> None:
         train = self.config.train
@@ -153,12 +148,6 @@ class Trainer:
         with autocast(self.device, self.config.train.precision):
             embeddings: Tensor = self.forward(inputs)
         return embeddings if embeddings.dtype == torch.float64 else embeddings.float()
-
-    def _update(self) -> None:
-        clip = self.config.train.optimizer.gradient_clip
-        if clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip)
-        self.optimizer.step()
 
 
 def batch_size(config: TrialConfig, num_classes: int) -> int:

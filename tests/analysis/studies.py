@@ -10,7 +10,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from dmlcore.analysis.study import Study
-from dmlcore.config.report import AggregateConfig, FigureConfig
+from dmlcore.config.study import AggregateConfig, FigureConfig
 from tests.analysis.synthetic import TCM, dataset_info, table, trial
 
 SMALL = FigureConfig(dots_per_inch=50)

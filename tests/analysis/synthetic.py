@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from dmlcore.analysis.study import Study
-from dmlcore.config.report import AggregateConfig
+from dmlcore.config.study import AggregateConfig
 
 TCM = "tcm(negative_margin=0.5,positive_margin=0.9)"
 VARIANTS = ("baseline", TCM)

@@ -13,7 +13,7 @@ from dmlcore.analysis.baselines import baselines
 from dmlcore.analysis.comparisons import comparisons
 from dmlcore.analysis.metric_labels import METRICS
 from dmlcore.analysis.study import Study
-from dmlcore.config.report import AggregateConfig
+from dmlcore.config.study import AggregateConfig
 from tests.analysis.synthetic import BACKBONES, LOSSES, TCM, dataset_info, rows, study, table, unfinished
 
 

@@ -10,7 +10,7 @@ import pytest
 from dmlcore.analysis.comparisons import comparisons
 from dmlcore.analysis.findings import search_sentences
 from dmlcore.analysis.study import read_study
-from dmlcore.config.report import AggregateConfig
+from dmlcore.config.study import AggregateConfig
 from dmlcore.report.html.page import report_html
 from dmlcore.report.html.tables import search_table
 from dmlcore.report.outputs import metrics_summary

@@ -12,7 +12,7 @@ from dmlcore.config.base import canonical
 from dmlcore.config.study import load_study
 from dmlcore.records import RecordFolder, TrialRecord
 from dmlcore.sweep.grid import expand
-from dmlcore.training.evaluation import evaluate_splits
+from dmlcore.training.evaluation import evaluate_stored
 from dmlcore.training.store import TrialStore
 from tests.small import TRIAL
 
@@ -58,7 +58,7 @@ def write_study(folder: Path) -> list[TrialRecord]:
             config=canonical(cell.config),
             labels=cell.labels,
             files={name: store.digest(name) for name in ("validation", "test")},
-            metrics=dict(evaluate_splits(validation, test, cell.config.evaluation)[0]),
+            metrics=dict(evaluate_stored(store.load, cell.config.evaluation)[0]),
         )
         RecordFolder(folder / "state" / "records").write(record)
         records.append(record)

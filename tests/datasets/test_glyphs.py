@@ -18,7 +18,7 @@ from dmlcore.datasets.importers.glyphs import (
     super_class,
 )
 from dmlcore.datasets.importers.glyphs import load_catalogue as glyph_catalogue
-from dmlcore.training.raw_pixels import raw_pixel_embeddings
+from dmlcore.sweep.baselines import raw_pixel_embeddings
 
 
 def test_counts(glyphs):

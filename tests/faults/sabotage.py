@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from dmlcore.training.run import EpochReport, TrialResult, run_trial
+from dmlcore.training import EpochReport, TrialResult, run_trial
 from dmlcore.training.store import TrialStore
 
 PATIENCE_SECONDS = 300.0

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dmlcore.models import build_backbone, build_embedder
-from dmlcore.models.embedder import NORMALIZATIONS, POOLINGS, GeneralizedMean
+from dmlcore.models import NORMALIZATIONS, POOLINGS, GeneralizedMean, build_backbone, build_embedder
 
 SMALL = {"channels": [8, 16, 16, 16], "stem_type": "", "stem_width": 8}
 

@@ -13,7 +13,7 @@ from polars.testing import assert_frame_equal
 
 from dmlcore.analysis.comparisons import comparisons
 from dmlcore.analysis.metric_labels import METRICS, format_metric
-from dmlcore.config.report import FigureConfig
+from dmlcore.config.study import FigureConfig
 from dmlcore.report.figures.tradeoff import tradeoff_figure
 from dmlcore.report.text.exports import (
     escape_latex,

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dmlcore.config.report import AggregateConfig
+from dmlcore.config.study import AggregateConfig
 from dmlcore.metrics.plot import colours
 from dmlcore.report.figures.tradeoff import intervals_readable, tradeoff_figure, tradeoff_points
 from dmlcore.report.figures.utility import save_utility_plot, utility_curve, utility_figure

@@ -13,7 +13,7 @@ from PIL import Image
 
 from dmlcore.analysis.comparisons import comparisons
 from dmlcore.analysis.study import read_study
-from dmlcore.config.report import AggregateConfig, FigureConfig
+from dmlcore.config.study import AggregateConfig, FigureConfig
 from dmlcore.report.outputs import write_results
 from pipeline.aggregate import main
 from tests.analysis.synthetic import TCM, dataset_info, rows, study, table, unfinished

@@ -12,7 +12,7 @@ from dmlcore.sweep.plan import Plan, PlannedTrial
 from dmlcore.sweep.planning import make_plan
 from dmlcore.sweep.run import SweepFolders
 from dmlcore.tracking.base import Tracker
-from dmlcore.training.run import EpochReport
+from dmlcore.training.checkpoint import EpochReport
 from tests.small import TRIAL
 
 

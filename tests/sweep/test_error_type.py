@@ -7,7 +7,7 @@ import pytest
 from dmlcore.records import RecordFolder, TrialRecord
 from dmlcore.sweep.execution.worker import execute
 from dmlcore.sweep.run import SweepFolders
-from dmlcore.training.run import TrainingError
+from dmlcore.training.trainer import TrainingError
 from tests.sweep.sweeps import plan_of, sweep_config, worker_context
 
 

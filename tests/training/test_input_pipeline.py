@@ -6,11 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
+from dmlcore.config.trial import RandomCropConfig
 from dmlcore.core.errors import DataError
 from dmlcore.data.images import JPEG_OPTIONS, JpegImages, RawImages
-from dmlcore.training.input_pipeline import DRAWS, InputPipeline, RandomCrop, random_boxes
+from dmlcore.training.input_pipeline import DRAWS, InputPipeline, random_boxes
 
-CROP = RandomCrop(scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
+CROP = RandomCropConfig(scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
 SHAPES = ((96, 128), (128, 96), (96, 96), (40, 200), (17, 23))
 ONE_LEVEL = 1.0 + 1e-9  # torch rounds after each of its two passes
 
@@ -41,6 +42,10 @@ def raw(count=12, size=32, channels=3):
     return RawImages(np.random.default_rng(1).integers(0, 256, (count, size, size, channels), np.uint8))
 
 
+def training_batch(pipeline, indices, generator):
+    return next(pipeline.training_batches([indices], generator))
+
+
 def naive_weights(length, size):
     """[size, length]: a triangle as wide as the pixel it stands for, over what lies inside, summing to 1."""
     scale = length / size
@@ -68,7 +73,7 @@ def naive_input(image, box, size, mirror):
 def test_a_batch_is_crop_resize_mirror_of_the_stored_images(images, size):
     indices = np.arange(len(images))[::-1].copy()
     pipeline = InputPipeline(images, size=size, random_crop=CROP, flip=True)
-    batch = pipeline.training_batch(indices, np.random.default_rng(3))
+    batch = training_batch(pipeline, indices, np.random.default_rng(3))
     draws = np.random.default_rng(3).random((len(indices), DRAWS))
     boxes = random_boxes(draws, images.sizes(indices), CROP)
     assert batch.shape == (len(images), size, size, images.channels)
@@ -93,13 +98,14 @@ def test_the_batch_is_the_same_for_every_number_of_workers():
     pipeline = InputPipeline(images, size=32, random_crop=CROP, flip=True)
     for indices, first, second in zip(batches, one, four, strict=True):
         assert torch.equal(first, second)
-        assert torch.equal(first, pipeline.training_batch(indices, alone))
+        assert torch.equal(first, training_batch(pipeline, indices, alone))
 
 
 @pytest.mark.parametrize(("size", "crop", "flip"), [(16, CROP, True), (16, None, False), (None, None, True)])
 def test_equally_many_draws_whatever_is_asked_for(size, crop, flip):
     generator = np.random.default_rng(5)
-    InputPipeline(raw(), size=size, random_crop=crop, flip=flip).training_batch(np.arange(7), generator)
+    pipeline = InputPipeline(raw(), size=size, random_crop=crop, flip=flip)
+    training_batch(pipeline, np.arange(7), generator)
     expected = np.random.default_rng(5)
     expected.random((7, DRAWS))
     assert generator.random() == expected.random()
@@ -146,7 +152,7 @@ def test_crops_follow_torchvisions_distribution():
     ],
 )
 def test_a_crop_that_never_fits_falls_back_to_the_centre(height, width, box):
-    crop = RandomCrop(scale=(5.0, 5.0), ratio=CROP.ratio)
+    crop = RandomCropConfig.model_construct(scale=(5.0, 5.0), ratio=CROP.ratio)
     boxes = random_boxes(np.full((1, DRAWS), 0.5), np.array([[height, width]]), crop)
     assert tuple(boxes[0]) == box
 
@@ -178,7 +184,7 @@ def test_without_a_crop_training_differs_by_the_mirror_alone():
     pipeline = InputPipeline(images, size=None, random_crop=None, flip=True)
     stored = torch.from_numpy(images.array)
     assert torch.equal(pipeline.evaluation_batch(np.arange(40)), stored)
-    batch = pipeline.training_batch(np.arange(40), np.random.default_rng(0))
+    batch = training_batch(pipeline, np.arange(40), np.random.default_rng(0))
     same = (batch == stored).flatten(1).all(dim=1)
     mirrored = (batch == stored.flip(2)).flatten(1).all(dim=1)
     assert (same ^ mirrored).all()
@@ -187,9 +193,8 @@ def test_without_a_crop_training_differs_by_the_mirror_alone():
 
 def test_the_largest_crop_of_the_smallest_image():
     tiny = jpegs([photograph(1, 1), photograph(2, 9)])
-    batch = InputPipeline(tiny, size=8, random_crop=CROP).training_batch(
-        np.array([0, 1]), np.random.default_rng(0)
-    )
+    pipeline = InputPipeline(tiny, size=8, random_crop=CROP)
+    batch = training_batch(pipeline, np.array([0, 1]), np.random.default_rng(0))
     assert (batch[0] == batch[0, 0, 0]).all()
     assert batch.shape == (2, 8, 8, 3)
 
@@ -236,7 +241,7 @@ def test_an_index_outside_is_an_error(index):
     with pytest.raises(DataError, match=rf"indices must be 0\.\.11, got \[{index}\]"):
         pipeline.evaluation_batch(np.array([0, index]))
     with pytest.raises(DataError, match="indices"):
-        pipeline.training_batch(np.array([index]), np.random.default_rng(0))
+        training_batch(pipeline, np.array([index]), np.random.default_rng(0))
 
 
 def test_settings_that_do_not_fit_are_errors():

@@ -11,7 +11,7 @@ from dmlcore.data.dataset import PreparedDataset
 from dmlcore.datasets.prepare.build import prepare
 from dmlcore.metrics.evaluation import evaluate
 from dmlcore.training import run_trial
-from dmlcore.training.run import evaluate_stored
+from dmlcore.training.evaluation import evaluate_stored
 from dmlcore.training.store import TrialStore
 from tests.small import SIDE, small_catalogue, small_trial
 
@@ -49,5 +49,5 @@ def test_queries_search_the_gallery_alone(shop, tmp_path):
     assert result.metrics["untrained/num_queries"] == int(queries.sum())
     leave_one_out = evaluate(stored["embeddings"], stored["labels"]).metrics
     assert result.metrics["test/map_at_r"] != pytest.approx(leave_one_out["map_at_r"])
-    assert evaluate_stored(store, config)[0]["test/opis"] == result.metrics["test/opis"]
+    assert evaluate_stored(store.load, config.evaluation)[0]["test/opis"] == result.metrics["test/opis"]
     assert "is_query" not in store.load("validation")

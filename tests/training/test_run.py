@@ -10,9 +10,9 @@ import torch
 from dmlcore.metrics.evaluation import evaluate
 from dmlcore.training import run_trial
 from dmlcore.training.build import build_model, build_objective, build_optimizer, schedule_factor
-from dmlcore.training.evaluation import utility_curve
-from dmlcore.training.run import TrainingError, evaluate_stored
+from dmlcore.training.evaluation import evaluate_stored, utility_curve
 from dmlcore.training.store import TrialStore
+from dmlcore.training.trainer import TrainingError
 from tests.small import small_trial
 
 
@@ -51,7 +51,9 @@ def test_metrics_are_those_of_the_stored_embeddings(finished, small_data):
     assert stored["labels"].tolist() == split.labels.tolist()
     again = evaluate(stored["embeddings"], stored["labels"])
     assert again.metrics["opis"] == pytest.approx(result.metrics["test/opis"])
-    assert evaluate_stored(store, config)[0]["test/map_at_r"] == result.metrics["test/map_at_r"]
+    assert (
+        evaluate_stored(store.load, config.evaluation)[0]["test/map_at_r"] == result.metrics["test/map_at_r"]
+    )
 
 
 def test_the_range_carried_over_from_validation_is_used(finished):
@@ -175,5 +177,5 @@ def test_utility_curve_is_a_summary_over_the_classes(finished):
     evaluation = evaluate(stored["embeddings"], stored["labels"])
     curve = utility_curve(evaluation)
     utility = torch.as_tensor(evaluation.utility, dtype=torch.float64)
-    assert curve.mean == pytest.approx(utility.mean(dim=0).tolist())
-    assert all(low <= high for low, high in zip(curve.low, curve.high, strict=True))
+    assert curve["mean"] == pytest.approx(utility.mean(dim=0).tolist())
+    assert all(low <= high for low, high in zip(curve["low"], curve["high"], strict=True))

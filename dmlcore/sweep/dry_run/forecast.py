@@ -84,7 +84,9 @@ def disk_estimate(trial: PlannedTrial) -> DiskEstimate:
     config = trial.cell.config
     images, channels, classes = _counts(trial.data_folder)
     model, parameters = _model_bytes(config.model.model_dump_json(), channels)
-    objective = _objective_bytes(_objective_settings(config), classes)
+    # The size of a loss depends neither on training nor on input and seed.
+    reset = {"train": TrainConfig(), "input": None, "seed": 0, "threads": 1}
+    objective = _objective_bytes(config.model_copy(update=reset).model_dump_json(), classes)
     row = config.model.embedding_dim * FLOAT_BYTES + 2 * INT_BYTES
     moments = MOMENTS[config.train.optimizer.name] * (parameters + objective)
     checkpoints = 2 if config.train.final else 1
@@ -112,12 +114,6 @@ def _model_bytes(settings: str, channels: int) -> tuple[int, int]:
         trained = ("normalization", "projection")
         model = nn.ModuleDict({name: part for name, part in model.named_children() if name in trained})
     return _bytes(model.state_dict().values()), _bytes(model.parameters())
-
-
-def _objective_settings(config: TrialConfig) -> str:
-    """Return as JSON what the size of a loss depends on: the config without training, input and seed."""
-    reset = {"train": TrainConfig(), "input": None, "seed": 0, "threads": 1}
-    return config.model_copy(update=reset).model_dump_json()
 
 
 @cache

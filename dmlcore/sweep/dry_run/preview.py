@@ -160,7 +160,8 @@ def differences(earlier: TrialRecord, trial: PlannedTrial) -> tuple[str, ...]:
         lines.append("content of the backbone's weights file")
     elif inputs["weights"]:
         # The file's content counts, not its path.
-        before, after = _without(before, WEIGHTS), _without(after, WEIGHTS)
+        before.pop(WEIGHTS, None)
+        after.pop(WEIGHTS, None)
     lines += [
         f"{path}: {before.get(path, ABSENT)} -> {after.get(path, ABSENT)}"
         for path in sorted(before.keys() | after.keys())
@@ -185,14 +186,9 @@ def differences(earlier: TrialRecord, trial: PlannedTrial) -> tuple[str, ...]:
     return tuple(lines) or ("what a key is made of",)
 
 
-def _without(config: Mapping[str, Any], path: str) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key != path}
-
-
 def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """List the files whose hash differs, or that only one of the two has."""
-    both = before.keys() & after.keys()
-    changed = {name: "" for name in both if before[name] != after[name]}
-    changed |= dict.fromkeys(after.keys() - both, " (added)")
-    changed |= dict.fromkeys(before.keys() - both, " (no longer used)")
-    return [name + mark for name, mark in sorted(changed.items())]
+    marks = {(False, True): " (added)", (True, False): " (no longer used)"}
+    files = sorted(before.keys() | after.keys())
+    changed = [name for name in files if before.get(name) != after.get(name)]
+    return [name + marks.get((name in before, name in after), "") for name in changed]

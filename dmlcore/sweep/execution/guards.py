@@ -29,17 +29,14 @@ def sweep_lock(state: Path) -> Iterator[None]:
         SweepBusyError: another process holds it.
     """
     state.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(state / "sweep.lock", timeout=LOCK_SECONDS)
     try:
-        lock.acquire()
+        held = FileLock(state / "sweep.lock").acquire(timeout=LOCK_SECONDS)
     except Timeout:
         raise SweepBusyError(
             f"another process runs the sweep of {state.parent}; wait until it ends or stop it"
         ) from None
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 @dataclass(frozen=True)

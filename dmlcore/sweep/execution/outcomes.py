@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 
 from dmlcore.records import RecordFolder, TrialRecord, finite
 from dmlcore.sweep.execution.guards import pop_kill_reason
 from dmlcore.sweep.execution.worker import WorkerContext, attempts_at, make_record
 from dmlcore.sweep.plan import Plan, PlannedTrial
 from dmlcore.tracking.base import Tracker
-from dmlcore.training.run import evaluate_stored
+from dmlcore.training.evaluation import evaluate_stored
 from dmlcore.training.store import TrialStore
 
 
@@ -49,7 +48,7 @@ def record_lost(
 def reevaluate(trial: PlannedTrial, earlier: TrialRecord, context: WorkerContext, tracker: Tracker) -> None:
     """Write a new record of a trained trial from its stored embeddings; nothing is trained."""
     started = time.monotonic()
-    metrics, utility = evaluate_stored(TrialStore(trial.store_folder), trial.cell.config)
+    metrics, utility = evaluate_stored(TrialStore(trial.store_folder).load, trial.cell.config.evaluation)
     unchanged = {key: value for key, value in earlier.metrics.items() if key not in metrics}
     record = make_record(
         trial,
@@ -57,7 +56,7 @@ def reevaluate(trial: PlannedTrial, earlier: TrialRecord, context: WorkerContext
         files=earlier.files,
         curve=earlier.curve,
         metrics=unchanged | finite(metrics),
-        utility=asdict(utility),
+        utility=utility,
         attempts=earlier.attempts,
         seconds=earlier.seconds + time.monotonic() - started,
     )

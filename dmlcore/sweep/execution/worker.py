@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from dmlcore.data.dataset import PreparedDataset
 from dmlcore.records import RecordFolder, TrialRecord, finite
 from dmlcore.sweep.execution.guards import NO_LIMITS, Limits, enforce_limits, pop_kill_reason
 from dmlcore.sweep.plan import PlannedTrial
-from dmlcore.training.run import EpochReport, TrialResult, run_trial, select_device
+from dmlcore.training.checkpoint import EpochReport
+from dmlcore.training.run import TrialResult, run_trial, select_device
 from dmlcore.training.store import TrialStore
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "ray", "mlflow", "dvc", "polars")
@@ -114,9 +115,8 @@ def _attempt(
         report(epoch)
 
     try:
-        write_atomically(
-            trial.store_folder / ATTEMPTS, str(attempts)
-        )  # first: an attempt that dies counts too
+        # First: an attempt that dies counts too.
+        write_atomically(trial.store_folder / ATTEMPTS, str(attempts))
         data = PreparedDataset.open(trial.data_folder)
         device = select_device(context.gpus)
         result = context.run(trial.local_config, data, store=store, report=on_epoch, device=device)
@@ -125,7 +125,7 @@ def _attempt(
             "files": result.files,
             "curve": [finite(epoch.metrics) for epoch in result.curve],
             "metrics": finite(result.metrics),
-            "utility": asdict(result.utility),
+            "utility": result.utility,
         }
     except StoppedEarlyError as stop:
         # No metrics: a trial that was stopped early is in no comparison.

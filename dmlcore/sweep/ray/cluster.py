@@ -55,7 +55,7 @@ def connected(cluster: ClusterConfig, state: Path, paths: list[Path]) -> Iterato
     _start(address)
     gc.freeze()  # the libraries' million objects: neither the sweep nor `_stop` need walk through them
     # SIGTERM ends the sweep as Ctrl-C does, with what is finished kept. After ray.init, which sets its own handler.
-    previous = signal.signal(signal.SIGTERM, _interrupt)
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if address is None:
             yield Connection(_cpus())
@@ -107,7 +107,3 @@ def _stop() -> None:
 
 def _cpus() -> int:
     return int(ray.cluster_resources().get("CPU", 1))
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt

@@ -24,7 +24,7 @@ from dmlcore.records import RecordFolder, TrialRecord
 from dmlcore.sweep.execution.worker import ATTEMPTS, WorkerContext, execute
 from dmlcore.sweep.plan import PlannedTrial
 from dmlcore.sweep.ray.shared_storage import SharedStorage, SharedStorageError
-from dmlcore.training.run import EpochReport
+from dmlcore.training.checkpoint import EpochReport
 from dmlcore.training.store import TrialStore
 
 logger = logging.getLogger(__name__)
@@ -113,10 +113,7 @@ def download_results(
 
 
 def run_remote(
-    trial: PlannedTrial,
-    context: WorkerContext,
-    report: Callable[[EpochReport], None],
-    storage: SharedStorage,
+    trial: PlannedTrial, context: WorkerContext, report: Callable[[EpochReport], None], storage: SharedStorage
 ) -> TrialRecord:
     """Run a trial as `execute` does, on this node's own disk: download inputs, upload checkpoints and the record.
 

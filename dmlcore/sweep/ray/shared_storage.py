@@ -144,9 +144,8 @@ class SharedStorage:
                 f"{self.address}: {folder} is missing or incomplete; run the stage again"
             )
         for name, size in json.loads(listed).items():
-            file = (
-                target / PurePosixPath(name).name
-            )  # the name alone: the list is no reason to write elsewhere
+            # The name alone: the list is no reason to write elsewhere.
+            file = target / PurePosixPath(name).name
             if file.is_file() and file.stat().st_size == size:
                 continue
             if not self.get(f"{folder}/{file.name}", file) or file.stat().st_size != size:

@@ -29,7 +29,7 @@ from dmlcore.sweep.progress import Progress
 from dmlcore.sweep.ray.callbacks import SweepCallback, SweepSession
 from dmlcore.sweep.ray.remote_worker import run_remote, sync_with_nodes, weights_file
 from dmlcore.tracking.base import Tracker
-from dmlcore.training.run import EpochReport
+from dmlcore.training.checkpoint import EpochReport
 
 if TYPE_CHECKING:
     from dmlcore.sweep.search.early_stopping import EarlyStopping

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from dmlcore.config.sweep import SearchConfig, SweepConfig
-from dmlcore.records import RecordFolder, TrialRecord
+from dmlcore.records import RecordFolder
 from dmlcore.sweep.grid import check_distinct
-from dmlcore.sweep.plan import Plan, PlannedTrial, Planner, SearchState
+from dmlcore.sweep.plan import Plan, PlannedTrial, Planner, SearchState, ended_records
 from dmlcore.sweep.search.groups import Group, check_groups, corners, search_groups
 from dmlcore.sweep.search.log import SearchLog, Suggestion
 from dmlcore.sweep.search.sampling import Records, pareto_front
@@ -118,13 +118,3 @@ def search_plan(sweep: SweepConfig, search: SearchConfig, *, study: Path, prepar
     check_distinct([trial.key for trial in trials], [trial.cell for trial in trials])
     states = [plan.state(found) for plan, found in zip(plans, trials_of, strict=True)]
     return Plan(trials, searches=states)
-
-
-def ended_records(trials: Iterable[PlannedTrial], folder: RecordFolder) -> dict[str, TrialRecord]:
-    """Return the records of trials that have ended: finished, failed, or stopped if they may be."""
-    return {
-        trial.key: record
-        for trial in trials
-        if (record := folder.read_or_set_aside(trial.key)) is not None
-        and (trial.is_complete(record) or not record.done)
-    }

@@ -9,9 +9,9 @@ from dmlcore.records import RecordFolder, TrialRecord
 from dmlcore.sweep.execution.guards import pop_kill_reason
 from dmlcore.sweep.execution.outcomes import record_lost, reevaluate
 from dmlcore.sweep.execution.worker import WorkerContext, make_record
-from dmlcore.sweep.plan import PlannedTrial
+from dmlcore.sweep.plan import PlannedTrial, ended_records
 from dmlcore.sweep.search.log import Suggestion
-from dmlcore.sweep.search.plan import GroupPlan, ended_records
+from dmlcore.sweep.search.plan import GroupPlan
 from dmlcore.sweep.search.sampling import next_setting
 from dmlcore.sweep.validate import check_cells
 from dmlcore.tracking.base import Tracker

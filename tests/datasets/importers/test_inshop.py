@@ -8,7 +8,7 @@ from dmlcore.config.data import PreprocessConfig, SplitConfig
 from dmlcore.config.trial import EvaluationConfig
 from dmlcore.core.errors import DataError
 from dmlcore.datasets.importers.inshop import load_catalogue as inshop_catalogue
-from dmlcore.training.raw_pixels import raw_pixel_embeddings, raw_pixel_metrics
+from dmlcore.sweep.baselines import raw_pixel_embeddings, raw_pixel_metrics
 from tests.datasets.published import images, imported, tiny_jpeg
 
 ROWS = [

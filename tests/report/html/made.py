@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from dmlcore.analysis.study import Study
-from dmlcore.config.report import AggregateConfig
+from dmlcore.config.study import AggregateConfig
 from dmlcore.data.dataset import PreparedDataset
 from tests.analysis.synthetic import TCM, dataset_info, rows, table
 

@@ -12,7 +12,7 @@ import pytest
 
 from dmlcore.analysis.study import Study
 from dmlcore.config.base import ConfigError, parse
-from dmlcore.config.report import AggregateConfig
+from dmlcore.config.study import AggregateConfig
 from dmlcore.records import RecordFolder, TrialRecord
 from dmlcore.report.html.charts import plot_text
 from dmlcore.report.html.page import report_html, script_json

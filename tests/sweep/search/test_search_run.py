@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from dmlcore.analysis.comparisons import comparisons
 from dmlcore.analysis.study import read_study
 from dmlcore.cli import app
-from dmlcore.config.report import AggregateConfig
+from dmlcore.config.study import AggregateConfig
 from dmlcore.records import RecordFolder
 from dmlcore.sweep.dry_run.preview import preview
 from dmlcore.sweep.execution.outcomes import record_lost, relabel

@@ -3,7 +3,7 @@ import torch
 
 from dmlcore.config.data import PreprocessConfig
 from dmlcore.data.images import RawImages
-from dmlcore.training.raw_pixels import raw_pixel_embeddings
+from dmlcore.sweep.baselines import raw_pixel_embeddings
 from tests.datasets.photo_files import photo_catalogue
 
 
