@@ -1,20 +1,25 @@
-"""The archives of a published data set: found locally or downloaded, and verified before anything opens them."""
+"""The archives of a published data set -> `raw/NAME`: found locally or downloaded, verified, then opened."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pooch
 import requests
+from rich.console import Console
+from rich.progress import track
 
 from dmlcore.core.errors import DataError
 from dmlcore.core.hashing import Checksum, file_digest
-from dmlcore.datasets.acquire.sources import Archive, Source
-from dmlcore.datasets.acquire.unpack import folder_sha256
+from dmlcore.core.io import atomic_folder
+from dmlcore.datasets.acquire.raw_tar import IMAGES_TAR, write_raw_tar
+from dmlcore.datasets.acquire.sources import SOURCE, Archive, Source, read_source
+from dmlcore.datasets.acquire.unpack import folder_sha256, members
 
 ENVIRONMENT = "DMLCORE_ARCHIVES"
 
@@ -33,6 +38,38 @@ TIMEOUT_SECONDS = 30.0
 CHUNK_BYTES = 1 << 20
 
 Found = tuple[Archive, Path]
+
+
+def acquire(source_file: Path, folder: Path, archives: str | None = None) -> None:
+    """Find or download the archives and stream the members that the source keeps into `folder/images.tar`.
+
+    Args:
+        source_file: the data set's `Source`.
+        folder: written atomically; the same archives give the same bytes.
+        archives: a folder in which the archives may be.
+
+    Raises:
+        DataError: an archive cannot be had, is not the published one, or has a forbidden member.
+    """
+    source = read_source(source_file)
+    found = obtain(source, search_folders(archives))
+    images = sum(counts.images for counts in source.expected.values())
+    with atomic_folder(folder) as temporary:
+        files = track(_files(found), "unpacking", total=images, console=Console(stderr=True))
+        write_raw_tar(temporary / IMAGES_TAR, files)
+        shutil.copyfile(source_file, temporary / SOURCE)
+
+
+def _files(found: Iterable[Found]) -> Iterator[tuple[str, bytes]]:
+    seen: dict[str, Archive] = {}
+    for archive, path in found:
+        for name, data in members(archive, path):
+            # Within one archive `members` itself refuses a second one.
+            if seen.setdefault(name, archive) is not archive:
+                raise DataError(
+                    f"{archive.file}, member {name!r}: another archive of the data set has it too"
+                )
+            yield name, data
 
 
 def search_folders(archives: str | None) -> list[Path]:
@@ -102,13 +139,11 @@ def verify(archive: Archive, path: Path) -> None:
     size = path.stat().st_size
     if archive.size_bytes not in (None, size):
         raise DataError(f"{path}: must have {archive.size_bytes:,} bytes, got {size:,}; get the file again")
-    checksums: tuple[tuple[Checksum, str | None], ...] = (("sha256", archive.sha256), ("md5", archive.md5))
-    for kind, expected in checksums:
-        if expected is not None:
-            digest = file_digest(path, kind)
-            if digest != expected:
-                raise DataError(f"{path}: {kind} must be {expected}, got {digest}; get the file again")
-            return  # The stronger checksum is enough: hashing 40 GB takes minutes.
+    # The stronger checksum is enough: hashing 40 GB takes minutes.
+    kind: Checksum = "sha256" if archive.sha256 else "md5"
+    expected = getattr(archive, kind)
+    if expected and (digest := file_digest(path, kind)) != expected:
+        raise DataError(f"{path}: {kind} must be {expected}, got {digest}; get the file again")
 
 
 def _how_to_get(
@@ -129,11 +164,9 @@ def _how_to_get(
 
 def _line(archive: Archive) -> str:
     size = f"{archive.size_bytes:,} bytes" if archive.size_bytes else "size not published"
-    checksums = [
-        f"{kind} {value}" for kind, value in (("md5", archive.md5), ("sha256", archive.sha256)) if value
-    ]
-    note = [archive.note] if archive.note else []
-    return f"  {archive.file}: " + ", ".join([size, *(checksums or ["no checksum published"]), *note])
+    checksums = [f"{kind} {value}" for kind in ("md5", "sha256") if (value := getattr(archive, kind))]
+    facts = (size, *(checksums or ["no checksum published"]), archive.note)
+    return f"  {archive.file}: " + ", ".join(filter(None, facts))
 
 
 def fetch(archive: Archive, folder: Path) -> list[str]:
