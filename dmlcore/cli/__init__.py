@@ -12,13 +12,12 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from dmlcore.cli.calibrate import calibrate
 from dmlcore.cli.data import data
 from dmlcore.cli.embed import embed
-from dmlcore.cli.evaluate import evaluate, reevaluate
+from dmlcore.cli.embeddings import calibrate, evaluate
 from dmlcore.cli.options import DEFECT, WRONG_INPUT
-from dmlcore.cli.publish import publish
 from dmlcore.cli.study import check, export, plan, summary, sync
+from dmlcore.cli.trials import publish, reevaluate
 
 
 class ErrorReportingGroup(TyperGroup):
