@@ -23,7 +23,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.io import ImageReadMode
 from torchvision.transforms import v2
 
-from dmlcore.data.images import JPEG_OPTIONS, JpegImages
+from dmlcore.data.jpeg import JPEG_OPTIONS, JpegImages
 from dmlcore.training.input_pipeline import InputPipeline, RandomCrop
 
 SIDE, SIZE, BATCH = 256, 224, 64

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from dmlcore.config.data import PreprocessConfig
-from dmlcore.data.images import JPEG_OPTIONS
+from dmlcore.data.jpeg import JPEG_OPTIONS
 from dmlcore.datasets.prepare.build import prepare
 from dmlcore.datasets.prepare.catalogue import Catalogue, Item
 from dmlcore.datasets.prepare.encoding import all_cores, encoder, ordered_map

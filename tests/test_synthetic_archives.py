@@ -9,7 +9,7 @@ import pytest
 
 from dmlcore.config.data import PreprocessConfig, load_datasets
 from dmlcore.core.errors import DataError
-from dmlcore.datasets.acquire.archives import acquire
+from dmlcore.datasets.acquire.acquire import acquire
 from dmlcore.datasets.acquire.sources import SOURCE, read_source
 from dmlcore.datasets.importers import load_catalogue
 from dmlcore.datasets.prepare.image_decoding import decode_center_crop

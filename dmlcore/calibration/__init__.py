@@ -1,6 +1,6 @@
 """One distance threshold from validation embeddings, and its error rates by class on test."""
 
-from dmlcore.calibration.card import calibration_card, calibration_png, class_rows
+from dmlcore.calibration.card import calibration_card, class_rows
 from dmlcore.calibration.intervals import Drift, Rate, drift
 from dmlcore.calibration.run import Calibration, SplitRates, calibrate, measure_rates
 from dmlcore.calibration.threshold import Target, Threshold, find_threshold
@@ -14,7 +14,6 @@ __all__ = [
     "Threshold",
     "calibrate",
     "calibration_card",
-    "calibration_png",
     "class_rows",
     "drift",
     "find_threshold",

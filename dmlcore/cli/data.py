@@ -100,7 +100,7 @@ def _row(data: Path, name: str, dataset: DatasetConfig) -> DatasetRow:
 
 def _acquired(data: Path, name: str, dataset: DatasetConfig, source: Source) -> str:
     """Say how far the raw files of a data set have come: downloaded, archives found, or which are missing."""
-    from dmlcore.datasets.acquire.archives import best_form, missing_archives, search_folders
+    from dmlcore.datasets.acquire.locate import best_form, missing_archives, search_folders
     from dmlcore.datasets.acquire.raw_tar import IMAGES_TAR
 
     if (data / "raw" / name / IMAGES_TAR).is_file():

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dmlcore.config.data import PreprocessConfig
     from dmlcore.config.trial import TrialConfig
     from dmlcore.data.images import Images
-    from dmlcore.datasets.prepare.encoding import EncodedImage
+    from dmlcore.datasets.prepare.journal import EncodedImage
     from dmlcore.models import Embedder
     from dmlcore.training.store import TrialStore
 
@@ -70,7 +70,7 @@ def image_files(given: list[Path]) -> Iterator[Path]:
     Raises:
         ValueError: a path is neither a file nor a folder with images.
     """
-    from dmlcore.datasets.acquire.local import SUFFIXES
+    from dmlcore.datasets.acquire.acquire import SUFFIXES
 
     for path in given:
         if path.is_file():
@@ -152,7 +152,8 @@ def _in_memory(encoded: list[EncodedImage], model: TrainedModel) -> Images:
     """Wrap encoded images as a prepared data set would return them from disk."""
     import numpy as np
 
-    from dmlcore.data.images import JpegImages, RawImages
+    from dmlcore.data.images import RawImages
+    from dmlcore.data.jpeg import JpegImages
 
     data = np.frombuffer(b"".join(image.data for image in encoded), dtype=np.uint8)
     if model.preprocess.encoding == "raw":

@@ -111,8 +111,9 @@ def calibrate(
     Example: dmlcore calibrate --far 0.01 --validation v.npy --validation-labels vl.npy --test t.npy
     --test-labels tl.npy --frr-limit 0.2 --card card.json --plot card.png
     """
-    from dmlcore.calibration import Target, calibration_card, calibration_png
+    from dmlcore.calibration import Target
     from dmlcore.calibration import calibrate as set_threshold
+    from dmlcore.calibration.card import calibration_card, calibration_png
 
     target = Target(*_target(far, frr))
     files = (validation, validation_labels, test, test_labels)
@@ -167,7 +168,7 @@ def _from_trial(key: str, study: Path, files: tuple[Path | None, ...], names: Pa
 def _class_csv(found: Calibration, names: tuple[str, ...] | None) -> str:
     import polars as pl
 
-    from dmlcore.calibration import class_rows
+    from dmlcore.calibration.card import class_rows
 
     return pl.DataFrame(class_rows(found.test, names), infer_schema_length=None).write_csv()
 

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from dmlcore.cli.data import list_datasets
-from dmlcore.datasets.acquire.archives import acquire
+from dmlcore.datasets.acquire.acquire import acquire
 from dmlcore.datasets.acquire.sources import Counts
 from tests.datasets.published import SOURCES, images, write_archive, write_source
 

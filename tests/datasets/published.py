@@ -20,7 +20,7 @@ from PIL import Image
 
 from dmlcore.config.data import PreprocessConfig
 from dmlcore.data.images import Pixels
-from dmlcore.datasets.acquire.archives import acquire
+from dmlcore.datasets.acquire.acquire import acquire
 from dmlcore.datasets.prepare.catalogue import Catalogue, Item
 from dmlcore.datasets.prepare.image_decoding import decode_center_crop, pillow_for_threads
 

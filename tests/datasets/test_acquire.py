@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from dmlcore.core.errors import DataError
-from dmlcore.datasets.acquire.archives import acquire
+from dmlcore.datasets.acquire.acquire import acquire
 from dmlcore.datasets.importers.inaturalist2018 import load_catalogue as inaturalist2018_catalogue
 from tests.datasets.published import encode, images, imported, pixels, write_archive, write_source, write_tar
 

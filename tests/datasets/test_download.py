@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from dmlcore.core.errors import DataError
-from dmlcore.datasets.acquire import archives
-from dmlcore.datasets.acquire.archives import obtain
+from dmlcore.datasets.acquire import locate
+from dmlcore.datasets.acquire.locate import obtain
 from dmlcore.datasets.acquire.sources import Archive, Counts, Source
 from tests.datasets.published import checksums
 
@@ -56,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch):
-    monkeypatch.setattr(archives, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(locate, "PAUSE_SECONDS", 0.0)
 
 
 @pytest.fixture

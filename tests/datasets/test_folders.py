@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from dmlcore.core.errors import DataError
-from dmlcore.datasets.acquire.archives import locate, verify
+from dmlcore.datasets.acquire.locate import locate, verify
 from dmlcore.datasets.acquire.sources import Archive
 from dmlcore.datasets.acquire.unpack import folder_sha256, members
 

@@ -6,7 +6,7 @@ import pytest
 
 from dmlcore.config.base import ConfigError
 from dmlcore.core.errors import DataError
-from dmlcore.datasets.acquire.archives import missing_archives, obtain, search_folders
+from dmlcore.datasets.acquire.locate import missing_archives, obtain, search_folders
 from dmlcore.datasets.acquire.sources import Archive, Counts, Source, read_source
 from tests.datasets.published import checksums
 

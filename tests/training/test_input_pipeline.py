@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 
 from dmlcore.core.errors import DataError
-from dmlcore.data.images import JPEG_OPTIONS, JpegImages, RawImages
+from dmlcore.data.images import RawImages
+from dmlcore.data.jpeg import JPEG_OPTIONS, JpegImages
 from dmlcore.training.input_pipeline import DRAWS, InputPipeline, RandomCrop, random_boxes
 
 CROP = RandomCrop(scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))

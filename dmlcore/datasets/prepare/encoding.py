@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import sys
@@ -10,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
@@ -21,7 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dmlcore.config.data import PreprocessConfig
 from dmlcore.core.errors import DataError
-from dmlcore.data.images import JPEG_OPTIONS, Pixels
+from dmlcore.data.images import Pixels
+from dmlcore.data.jpeg import JPEG_OPTIONS
 from dmlcore.datasets.prepare.catalogue import Catalogue, Item
 from dmlcore.datasets.prepare.image_decoding import (
     UnreadableImageError,
@@ -29,6 +28,7 @@ from dmlcore.datasets.prepare.image_decoding import (
     decode_resized,
     resize_short_side,
 )
+from dmlcore.datasets.prepare.journal import EncodedImage
 from dmlcore.datasets.prepare.near_duplicates import difference_hash
 
 LAYOUTS = {
@@ -45,24 +45,6 @@ CHUNK = 16
 """Items a task: handing over one by one costs 30 us each, more than drawing a small image."""
 
 LINE_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class EncodedImage:
-    """One stored image, or the reason why it could not be read."""
-
-    data: bytes
-    height: int
-    width: int
-    difference_hash: bytes
-    """16 bytes, see near_duplicates."""
-    error: str = ""
-    """Why the image is unreadable; `data` is empty then."""
-
-    @property
-    def sha256(self) -> str:
-        """Hexadecimal, of the stored bytes."""
-        return hashlib.sha256(self.data).hexdigest()
 
 
 def encoder(catalogue: Catalogue, config: PreprocessConfig) -> Callable[[Item], EncodedImage]:

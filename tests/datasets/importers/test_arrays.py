@@ -11,7 +11,7 @@ import pytest
 
 from dmlcore.config.data import PreprocessConfig
 from dmlcore.core.errors import DataError
-from dmlcore.datasets.acquire.archives import acquire
+from dmlcore.datasets.acquire.acquire import acquire
 from dmlcore.datasets.importers.cifar100 import load_catalogue as cifar100_catalogue
 from dmlcore.datasets.importers.fashion_mnist import CLASS_NAMES
 from dmlcore.datasets.importers.fashion_mnist import load_catalogue as fashion_mnist_catalogue

@@ -9,7 +9,7 @@ import pytest
 
 from dmlcore.config.data import PreprocessConfig
 from dmlcore.core.errors import DataError
-from dmlcore.datasets.acquire.archives import acquire
+from dmlcore.datasets.acquire.acquire import acquire
 from dmlcore.datasets.importers.grocery import load_catalogue as grocery_catalogue
 from tests.datasets.published import SOURCES, imported, tiny_jpeg
 from tests.shared import shared_data

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dmlcore.config.data import PreprocessConfig, SplitConfig
 from dmlcore.core.errors import DataError
-from dmlcore.datasets.acquire.archives import acquire
+from dmlcore.datasets.acquire.acquire import acquire
 from dmlcore.datasets.importers.omniglot import load_catalogue as omniglot_catalogue
 from tests.datasets.published import SOURCES, encode, imported
 from tests.shared import shared_data

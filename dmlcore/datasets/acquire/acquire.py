@@ -1,23 +1,60 @@
-"""Raw files that are already on this machine: a folder of class folders, the fonts inside matplotlib."""
+"""A data set -> `raw/NAME`, by kind: its published archives, a folder of class folders, the fonts inside matplotlib."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import matplotlib
+from rich.console import Console
+from rich.progress import track
 
 from dmlcore.core.errors import DataError
 from dmlcore.core.hashing import file_sha256
 from dmlcore.core.io import atomic_folder
+from dmlcore.datasets.acquire.locate import Found, obtain, search_folders
 from dmlcore.datasets.acquire.raw_tar import IMAGES_TAR, write_raw_tar
+from dmlcore.datasets.acquire.sources import SOURCE, Archive, read_source
+from dmlcore.datasets.acquire.unpack import members
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
 CLUTTER = ("Thumbs.db", "desktop.ini")
 """What desktops leave in folders; left out like hidden files (.DS_Store)."""
+
+
+def acquire(source_file: Path, folder: Path, archives: str | None = None) -> None:
+    """Find or download the archives and stream the members that the source keeps into `folder/images.tar`.
+
+    Args:
+        source_file: the data set's `Source`.
+        folder: written atomically; the same archives give the same bytes.
+        archives: a folder in which the archives may be.
+
+    Raises:
+        DataError: an archive cannot be had, is not the published one, or has a forbidden member.
+    """
+    source = read_source(source_file)
+    found = obtain(source, search_folders(archives))
+    images = sum(counts.images for counts in source.expected.values())
+    with atomic_folder(folder) as temporary:
+        files = track(_archived(found), "unpacking", total=images, console=Console(stderr=True))
+        write_raw_tar(temporary / IMAGES_TAR, files)
+        shutil.copyfile(source_file, temporary / SOURCE)
+
+
+def _archived(found: Iterable[Found]) -> Iterator[tuple[str, bytes]]:
+    seen: dict[str, Archive] = {}
+    for archive, path in found:
+        for name, data in members(archive, path):
+            # Within one archive `members` itself refuses a second one.
+            if seen.setdefault(name, archive) is not archive:
+                raise DataError(
+                    f"{archive.file}, member {name!r}: another archive of the data set has it too"
+                )
+            yield name, data
 
 
 def acquire_class_folders(source: Path, folder: Path) -> None:

@@ -1,25 +1,20 @@
-"""The archives of a published data set -> `raw/NAME`: found locally or downloaded, verified, then opened."""
+"""The archives of a published data set: found locally or downloaded, and verified before anything opens them."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pooch
 import requests
-from rich.console import Console
-from rich.progress import track
 
 from dmlcore.core.errors import DataError
 from dmlcore.core.hashing import Checksum, file_digest
-from dmlcore.core.io import atomic_folder
-from dmlcore.datasets.acquire.raw_tar import IMAGES_TAR, write_raw_tar
-from dmlcore.datasets.acquire.sources import SOURCE, Archive, Source, read_source
-from dmlcore.datasets.acquire.unpack import folder_sha256, members
+from dmlcore.datasets.acquire.sources import Archive, Source
+from dmlcore.datasets.acquire.unpack import folder_sha256
 
 ENVIRONMENT = "DMLCORE_ARCHIVES"
 
@@ -38,38 +33,6 @@ TIMEOUT_SECONDS = 30.0
 CHUNK_BYTES = 1 << 20
 
 Found = tuple[Archive, Path]
-
-
-def acquire(source_file: Path, folder: Path, archives: str | None = None) -> None:
-    """Find or download the archives and stream the members that the source keeps into `folder/images.tar`.
-
-    Args:
-        source_file: the data set's `Source`.
-        folder: written atomically; the same archives give the same bytes.
-        archives: a folder in which the archives may be.
-
-    Raises:
-        DataError: an archive cannot be had, is not the published one, or has a forbidden member.
-    """
-    source = read_source(source_file)
-    found = obtain(source, search_folders(archives))
-    images = sum(counts.images for counts in source.expected.values())
-    with atomic_folder(folder) as temporary:
-        files = track(_files(found), "unpacking", total=images, console=Console(stderr=True))
-        write_raw_tar(temporary / IMAGES_TAR, files)
-        shutil.copyfile(source_file, temporary / SOURCE)
-
-
-def _files(found: Iterable[Found]) -> Iterator[tuple[str, bytes]]:
-    seen: dict[str, Archive] = {}
-    for archive, path in found:
-        for name, data in members(archive, path):
-            # Within one archive `members` itself refuses a second one.
-            if seen.setdefault(name, archive) is not archive:
-                raise DataError(
-                    f"{archive.file}, member {name!r}: another archive of the data set has it too"
-                )
-            yield name, data
 
 
 def search_folders(archives: str | None) -> list[Path]:
