@@ -109,7 +109,8 @@ def near_pairs(hashes: Hashes, kinds: Kinds, *, radius: int = RADIUS, limit: int
         for one, other in _neighbours(parts[:, place], hashes, crowded):
             pairs, of_kinds = _close(one, other, hashes, parts[:, :place], kinds, radius)
             counts = counts + of_kinds.sum(axis=0)
-            found = _first(np.concatenate([found, pairs]), limit)
+            found = np.concatenate([found, pairs])
+            found = found[np.lexsort((found[:, 1], found[:, 0]))][:limit]
     return NearPairs(counts, found, int(crowded.sum()))
 
 
@@ -162,7 +163,3 @@ def _close(
     near = (bits <= radius) & ~(earlier[one] == earlier[other]).any(axis=1)
     pairs = np.stack([np.minimum(one, other), np.maximum(one, other), bits], axis=1)
     return pairs[near], of_kinds[near]
-
-
-def _first(pairs: npt.NDArray[np.int64], limit: int) -> npt.NDArray[np.int64]:
-    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))][:limit]
