@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dmlcore.cli.options import INCOMPLETE, Study, finished_trial, prepared_folder
+from dmlcore.core.io import atomic_write_path, write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
@@ -166,8 +167,6 @@ def _in_memory(encoded: list[EncodedImage], model: TrainedModel) -> Images:
 def _write(embeddings: NDArray[np.float32], kept: list[Path], out: Path, paths: Path) -> None:
     import numpy as np
     import polars as pl
-
-    from dmlcore.core.io import atomic_write_path, write_atomically
 
     with atomic_write_path(out) as temporary, temporary.open("wb") as stream:
         np.save(stream, embeddings, allow_pickle=False)

@@ -9,10 +9,9 @@ import typer
 
 from dmlcore.cli.options import INCOMPLETE, Study, finished_trial, prepared_folder
 from dmlcore.cli.study import plan_of
+from dmlcore.core.io import atomic_write_path
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from dmlcore.records import TrialRecord
     from dmlcore.tracking import MlflowTracker
 
@@ -114,9 +113,7 @@ def _line(row: dict[str, Any]) -> str:
 def _write(rows: list[dict[str, Any]], out: Path) -> None:
     import polars as pl
 
-    from dmlcore.core.io import atomic_write_path
-
-    table: pl.DataFrame = pl.DataFrame(rows, infer_schema_length=None)
+    table = pl.DataFrame(rows, infer_schema_length=None)
     with atomic_write_path(out) as temporary:
         getattr(table, WRITERS[out.suffix])(temporary)
 

@@ -93,8 +93,7 @@ def verify(archive: Archive, path: Path) -> None:
         DataError: with both values.
     """
     if archive.folder:
-        digest = folder_sha256(archive, path)
-        if digest != archive.sha256:
+        if (digest := folder_sha256(archive, path)) != archive.sha256:
             raise DataError(
                 f"{path}: the sha256 of its list of files must be {archive.sha256}, got {digest}; get the folder again"
             )

@@ -136,23 +136,15 @@ def with_progress(results: Iterable[Out], title: str, *, done: int, total: int) 
         total: how many there are.
     """
     console = Console(stderr=True)
-    if not console.is_terminal:
-        yield from _with_lines(results, title, done, total)
-        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
+    start = last = time.monotonic()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(title, completed=done, total=total)
-        for result in results:
+        for count, result in enumerate(results, start=1):
             yield result
             progress.advance(task)
-
-
-def _with_lines(results: Iterable[Out], title: str, done: int, total: int) -> Iterator[Out]:
-    start = last = time.monotonic()
-    for count, result in enumerate(results, start=1):
-        yield result
-        now = time.monotonic()
-        if now - last >= LINE_SECONDS:
-            rate = count / (now - start)
-            print(f"{title}: {done + count:,} of {total:,}, {rate:,.0f}/s", file=sys.stderr, flush=True)
-            last = now
+            now = time.monotonic()
+            if not console.is_terminal and now - last >= LINE_SECONDS:
+                rate = count / (now - start)
+                print(f"{title}: {done + count:,} of {total:,}, {rate:,.0f}/s", file=sys.stderr, flush=True)
+                last = now
