@@ -41,7 +41,7 @@ class RawTar:
         """Read the table of contents of `images.tar`."""
         members: dict[str, tuple[int, int]] = {}
         with tarfile.open(path) as tar:
-            while (member := tar.next()) is not None:
+            for member in iter(tar.next, None):
                 members[member.name] = member.offset_data, member.size
                 forget_headers(tar)
         return cls(path, members)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import itertools
 import stat
 import tarfile
 import zipfile
@@ -117,9 +116,7 @@ def _tar(archive: Archive, path: Path) -> Iterator[tuple[str, bytes]]:
         stream = _Bounded(file, archive)
         with _named(archive, lambda: stream.member):
             tar = tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictTarInfo)  # type: ignore[call-overload]  # noqa: SIM115
-            for number in itertools.count():
-                if (member := tar.next()) is None:
-                    break
+            for number, member in enumerate(iter(tar.next, None)):
                 stream.member = member.name
                 if name := _wanted(archive, number, member.name, _tar_kind(member)):
                     yield name, _read_all(tar.extractfile(member), name, archive)
