@@ -24,7 +24,7 @@ from torchvision.io import ImageReadMode
 from torchvision.transforms import v2
 
 from dmlcore.config.trial import RandomCropConfig
-from dmlcore.data.images import JPEG_OPTIONS, JpegImages
+from dmlcore.data.jpeg import JPEG_OPTIONS, JpegImages
 from dmlcore.training.input_pipeline import InputPipeline
 
 SIDE, SIZE, BATCH = 256, 224, 64

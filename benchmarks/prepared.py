@@ -22,13 +22,12 @@ import numpy as np
 from PIL import Image
 
 from dmlcore.config.data import PreprocessConfig
-from dmlcore.data.images import JPEG_OPTIONS
+from dmlcore.data.jpeg import JPEG_OPTIONS
 from dmlcore.datasets.prepare.build import prepare
 from dmlcore.datasets.prepare.catalogue import Catalogue, Item
-from dmlcore.datasets.prepare.encoding import encoder
+from dmlcore.datasets.prepare.encoding import all_cores, encoder, ordered_map
 from dmlcore.datasets.prepare.image_decoding import pillow_for_threads
 from dmlcore.datasets.prepare.journal import Journal
-from dmlcore.datasets.prepare.parallel import all_cores, ordered_map
 
 SMALL, PHOTOGRAPH = (48, 48), (500, 375)
 CLASSES = 100

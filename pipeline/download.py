@@ -9,8 +9,7 @@ from pathlib import Path
 from dmlcore.config.base import ConfigError
 from dmlcore.config.data import load_datasets
 from dmlcore.core.errors import DataError
-from dmlcore.datasets.acquire.acquire import acquire
-from dmlcore.datasets.acquire.local import LOCAL
+from dmlcore.datasets.acquire.acquire import LOCAL, acquire
 
 
 def main() -> None:

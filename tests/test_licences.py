@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from dmlcore.config.data import KINDS, load_datasets
-from dmlcore.datasets.acquire.local import LOCAL
+from dmlcore.datasets.acquire.acquire import LOCAL
 from dmlcore.datasets.acquire.sources import read_source
 from dmlcore.models.weights import PACKAGES
 

@@ -1,5 +1,72 @@
-"""The `dmlcore` command. Each subcommand imports the heavy libraries that it needs, so that `--help` stays fast."""
+"""The `dmlcore` command: its subcommands, and how an error becomes one line and an exit code.
 
-from dmlcore.cli.app import app
+Each subcommand imports the heavy libraries that it needs, so that `--help` stays fast.
+"""
 
-__all__ = ["app"]
+from __future__ import annotations
+
+import sys
+import traceback as tracebacks
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from dmlcore.cli.data import data
+from dmlcore.cli.embed import embed
+from dmlcore.cli.embeddings import calibrate, evaluate
+from dmlcore.cli.options import DEFECT, WRONG_INPUT
+from dmlcore.cli.study import check, export, plan, summary, sync
+from dmlcore.cli.trials import publish, reevaluate
+
+
+class ErrorReportingGroup(TyperGroup):
+    """A group that reports an error of a subcommand as one line on stderr and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the subcommand."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # `dmlcore plan | head` is not an error
+            raise
+        except (ValueError, OSError) as error:
+            raise _exit(ctx, error, f"{error}", WRONG_INPUT) from None
+        except Exception as error:
+            # typer ends a command, by a wrong option too, with exceptions of its own
+            if type(error).__module__.startswith("typer"):
+                raise
+            text = f"unexpected {type(error).__name__}: {error}; `dmlcore --traceback ...` shows where"
+            raise _exit(ctx, error, text, DEFECT) from None
+
+
+def _exit(ctx: Any, error: Exception, text: str, code: int) -> typer.Exit:
+    if ctx.params.get("traceback"):
+        tracebacks.print_exception(error, file=sys.stderr)
+    typer.echo(f"dmlcore: {text}", err=True)
+    return typer.Exit(code)
+
+
+app = typer.Typer(
+    cls=ErrorReportingGroup, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
+
+
+@app.callback()
+def main(
+    traceback: Annotated[
+        bool, typer.Option("--traceback", envvar="DMLCORE_TRACEBACK", help="Show where an error was raised.")
+    ] = False,
+) -> None:
+    """Embeddings for which one distance threshold serves every class: plan and check a study,
+    evaluate your own embeddings, and calibrate a threshold for them.
+
+    Exit codes: 0 done; 1 done except for what is named (failed or missing trials, broken images, a store
+    that does not answer); 2 a wrong argument or file; 3 a defect of dmlcore.
+
+    Example: dmlcore evaluate --help
+    """
+
+
+app.add_typer(data, name="data")
+for command in (plan, check, summary, evaluate, calibrate, embed, reevaluate, export, sync, publish):
+    app.command()(command)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dmlcore.cli.options import INCOMPLETE, Study, finished_trial, prepared_folder
+from dmlcore.core.io import atomic_write_path, write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from dmlcore.config.data import PreprocessConfig
     from dmlcore.config.trial import TrialConfig
     from dmlcore.data.images import Images
-    from dmlcore.datasets.prepare.encoding import EncodedImage
+    from dmlcore.datasets.prepare.journal import EncodedImage
     from dmlcore.models import Embedder
     from dmlcore.training.store import TrialStore
 
@@ -70,7 +71,7 @@ def image_files(given: list[Path]) -> Iterator[Path]:
     Raises:
         ValueError: a path is neither a file nor a folder with images.
     """
-    from dmlcore.datasets.acquire.local import SUFFIXES
+    from dmlcore.datasets.acquire.acquire import SUFFIXES
 
     for path in given:
         if path.is_file():
@@ -152,7 +153,8 @@ def _in_memory(encoded: list[EncodedImage], model: TrainedModel) -> Images:
     """Wrap encoded images as a prepared data set would return them from disk."""
     import numpy as np
 
-    from dmlcore.data.images import JpegImages, RawImages
+    from dmlcore.data.images import RawImages
+    from dmlcore.data.jpeg import JpegImages
 
     data = np.frombuffer(b"".join(image.data for image in encoded), dtype=np.uint8)
     if model.preprocess.encoding == "raw":
@@ -165,8 +167,6 @@ def _in_memory(encoded: list[EncodedImage], model: TrainedModel) -> Images:
 def _write(embeddings: NDArray[np.float32], kept: list[Path], out: Path, paths: Path) -> None:
     import numpy as np
     import polars as pl
-
-    from dmlcore.core.io import atomic_write_path, write_atomically
 
     with atomic_write_path(out) as temporary, temporary.open("wb") as stream:
         np.save(stream, embeddings, allow_pickle=False)

@@ -15,7 +15,8 @@ import numpy.typing as npt
 import polars as pl
 
 from dmlcore.core.errors import DataError
-from dmlcore.data.images import Images, JpegImages, RawImages
+from dmlcore.data.images import Images, RawImages
+from dmlcore.data.jpeg import JpegImages
 from dmlcore.data.manifest import SPLITS, check_columns, check_pixels
 
 MANIFEST, IMAGES, SUMMARY = "manifest.parquet", "images.bin", "dataset.json"

@@ -45,7 +45,8 @@ def validate(manifest: pl.DataFrame, config: PreprocessConfig, *, channels: int,
     check_pixels(manifest, encoding=config.encoding, channels=channels, size_bytes=size_bytes)
     _check_labels(manifest)
     _check_splits(manifest, config)
-    _check_enough(manifest)
+    alone = manifest.filter(pl.col("split") != "train").filter(pl.len().over("split", "label") < 2)
+    _refuse(alone, "a test or validation class must have at least 2 images, else its query has no positive")
     if config.on_duplicates == "error":
         _check_duplicates(manifest)
 
@@ -111,12 +112,6 @@ def _check_splits(manifest: pl.DataFrame, config: PreprocessConfig) -> None:
     for column in columns:
         first = pl.col("split").first().over(column)
         _refuse(manifest.filter(pl.col("split") != first), f"one `{column}` must be in one split only")
-
-
-def _check_enough(manifest: pl.DataFrame) -> None:
-    held_out = manifest.filter(pl.col("split") != "train")
-    alone = held_out.filter(pl.len().over("split", "label") < 2)
-    _refuse(alone, "a test or validation class must have at least 2 images, else its query has no positive")
 
 
 def _check_duplicates(manifest: pl.DataFrame) -> None:

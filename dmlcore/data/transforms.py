@@ -74,7 +74,10 @@ def augment(
     # A mirror alone is exact: no resampling where nothing else is asked for.
     mirror = horizontal_flip & (draws[5] < 0.0)
     if not (rotation_degrees or scale or shear or translate):
-        return _mirrored(images, mirror) if mirror.any() else images
+        if not mirror.any():
+            return images
+        chosen = torch.from_numpy(mirror).to(images.device).reshape(-1, 1, 1, 1)
+        return torch.where(chosen, images.flip(3), images)
     maps = _affine_maps(
         angle=np.deg2rad(rotation_degrees) * draws[0],
         zoom=1.0 + scale * draws[1],
@@ -86,11 +89,6 @@ def augment(
     theta = torch.from_numpy(maps).to(images)
     grid = affine_grid(theta, list(images.shape), align_corners=False)
     return grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
-
-
-def _mirrored(images: Tensor, mirror: npt.NDArray[np.bool_]) -> Tensor:
-    chosen = torch.from_numpy(mirror).to(images.device).reshape(-1, 1, 1, 1)
-    return torch.where(chosen, images.flip(3), images)
 
 
 def _affine_maps(

@@ -13,8 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from dmlcore.cli import app
-from dmlcore.cli.app import ErrorReportingGroup
+from dmlcore.cli import ErrorReportingGroup, app
 from dmlcore.cli.options import DEFECT, WRONG_INPUT
 from dmlcore.metrics.evaluation import evaluate
 

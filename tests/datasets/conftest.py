@@ -9,7 +9,7 @@ import pytest
 
 from dmlcore.config.data import DatasetConfig, PreprocessConfig, load_datasets
 from dmlcore.data.dataset import PreparedDataset
-from dmlcore.datasets.acquire.local import acquire_fonts
+from dmlcore.datasets.acquire.acquire import acquire_fonts
 from dmlcore.datasets.importers.glyphs import load_catalogue as glyph_catalogue
 from dmlcore.datasets.prepare.build import prepare
 from dmlcore.datasets.prepare.catalogue import Catalogue

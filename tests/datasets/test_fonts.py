@@ -3,7 +3,7 @@ import json
 import pytest
 
 from dmlcore.core.errors import DataError
-from dmlcore.datasets.acquire.local import acquire_fonts
+from dmlcore.datasets.acquire.acquire import acquire_fonts
 from dmlcore.datasets.importers.glyphs import FACES
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from dmlcore.config.data import PreprocessConfig, SplitConfig
 from dmlcore.core.errors import DataError
-from dmlcore.datasets.acquire.local import acquire_class_folders
+from dmlcore.datasets.acquire.acquire import acquire_class_folders
 from dmlcore.datasets.importers.image_folder import load_catalogue as folder_catalogue
 
 GROCERY = Path(os.environ.get("DMLCORE_GROCERY", Path(__file__).parents[3] / "shared/data/grocery"))

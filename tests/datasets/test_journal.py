@@ -1,7 +1,6 @@
 import pytest
 
-from dmlcore.datasets.prepare.encoding import EncodedImage
-from dmlcore.datasets.prepare.journal import BATCH, Journal, unpack_hashes
+from dmlcore.datasets.prepare.journal import BATCH, EncodedImage, Journal, unpack_hashes
 
 
 def image(number):

@@ -3,8 +3,8 @@ import time
 
 import pytest
 
-from dmlcore.datasets.prepare import parallel
-from dmlcore.datasets.prepare.parallel import CHUNK, all_cores, ordered_map, with_progress
+from dmlcore.datasets.prepare import encoding
+from dmlcore.datasets.prepare.encoding import CHUNK, all_cores, ordered_map, with_progress
 
 
 def test_results_come_in_order():
@@ -48,7 +48,7 @@ def test_an_error_reaches_the_caller_and_ends_the_threads():
 
 
 def test_without_a_terminal_progress_is_plain_lines(monkeypatch, capsys):
-    monkeypatch.setattr(parallel, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(encoding, "LINE_SECONDS", 0.0)
     assert list(with_progress(["a", "b"], "encode", done=998, total=1000)) == ["a", "b"]
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(", ")[0] for line in lines] == ["encode: 999 of 1,000", "encode: 1,000 of 1,000"]

@@ -73,7 +73,7 @@ def test_what_does_not_keeps_it(small_data):
 @pytest.mark.parametrize(
     "file",
     [
-        "data/jpeg_crop.py",
+        "data/jpeg.py",
         "data/transforms.py",
         "training/loader.py",
         "training/input_pipeline.py",

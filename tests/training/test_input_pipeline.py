@@ -8,7 +8,8 @@ from PIL import Image
 
 from dmlcore.config.trial import RandomCropConfig
 from dmlcore.core.errors import DataError
-from dmlcore.data.images import JPEG_OPTIONS, JpegImages, RawImages
+from dmlcore.data.images import RawImages
+from dmlcore.data.jpeg import JPEG_OPTIONS, JpegImages
 from dmlcore.training.input_pipeline import DRAWS, InputPipeline, random_boxes
 
 CROP = RandomCropConfig(scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))

@@ -1,20 +1,28 @@
-"""The archives of a published data set -> `raw/NAME`: one `images.tar` and a copy of the `Source`."""
+"""A data set -> `raw/NAME`, by kind: its published archives, a folder of class folders, the fonts inside matplotlib."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import matplotlib
 from rich.console import Console
 from rich.progress import track
 
 from dmlcore.core.errors import DataError
+from dmlcore.core.hashing import file_sha256
 from dmlcore.core.io import atomic_folder
 from dmlcore.datasets.acquire.locate import Found, obtain, search_folders
 from dmlcore.datasets.acquire.raw_tar import IMAGES_TAR, write_raw_tar
-from dmlcore.datasets.acquire.sources import SOURCE, read_source
+from dmlcore.datasets.acquire.sources import SOURCE, Archive, read_source
 from dmlcore.datasets.acquire.unpack import members
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+
+CLUTTER = ("Thumbs.db", "desktop.ini")
+"""What desktops leave in folders; left out like hidden files (.DS_Store)."""
 
 
 def acquire(source_file: Path, folder: Path, archives: str | None = None) -> None:
@@ -32,20 +40,105 @@ def acquire(source_file: Path, folder: Path, archives: str | None = None) -> Non
     found = obtain(source, search_folders(archives))
     images = sum(counts.images for counts in source.expected.values())
     with atomic_folder(folder) as temporary:
-        files = track(_files(found), "unpacking", total=images, console=Console(stderr=True))
+        files = track(_archived(found), "unpacking", total=images, console=Console(stderr=True))
         write_raw_tar(temporary / IMAGES_TAR, files)
         shutil.copyfile(source_file, temporary / SOURCE)
 
 
-def _files(found: Iterable[Found]) -> Iterator[tuple[str, bytes]]:
-    seen: set[str] = set()
+def _archived(found: Iterable[Found]) -> Iterator[tuple[str, bytes]]:
+    seen: dict[str, Archive] = {}
     for archive, path in found:
-        names: set[str] = set()
         for name, data in members(archive, path):
-            if name in seen:
+            # Within one archive `members` itself refuses a second one.
+            if seen.setdefault(name, archive) is not archive:
                 raise DataError(
                     f"{archive.file}, member {name!r}: another archive of the data set has it too"
                 )
-            names.add(name)
             yield name, data
-        seen |= names  # Within one archive `members` itself refuses a second one.
+
+
+def acquire_class_folders(source: Path, folder: Path) -> None:
+    """Write the images of `source` (one folder a class) and its CSV files to `folder/images.tar`, sorted and undated.
+
+    The source is untrusted: links that leave it, files that are not images and unprintable names are refused. The same
+    files give the same bytes, so that DVC sees exactly when an image, a name or a super-class changes.
+
+    Raises:
+        DataError: a file breaks a rule; the message names it.
+    """
+    entries = sorted(_entries(source, source))
+    tables = [path for path in entries if path.suffix.lower() == ".csv" and path.is_file()]
+    folders = [path for path in entries if path.is_dir()]
+    if not folders:
+        raise DataError(f"{source}: must hold one folder of images per class, got no folder")
+    paths = [*tables, *(image for each in folders for image in _class_images(each, source))]
+    with atomic_folder(folder) as temporary:
+        write_raw_tar(
+            temporary / IMAGES_TAR,
+            ((path.relative_to(source).as_posix(), path.read_bytes()) for path in paths),
+        )
+
+
+def _class_images(folder: Path, source: Path) -> list[Path]:
+    images = sorted(_entries(folder, source))
+    if not images:
+        raise DataError(f"{folder}: a class folder must hold images, got none; remove the folder")
+    for path in images:
+        if path.suffix.lower() not in SUFFIXES or not path.is_file():
+            raise DataError(f"{path}: a class folder holds images only ({', '.join(SUFFIXES)}); move it away")
+    return images
+
+
+def _entries(folder: Path, source: Path) -> Iterable[Path]:
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder}: no such folder; `source` names the folder of class folders, relative to data/"
+        )
+    root = source.resolve()
+    for path in folder.iterdir():
+        if path.name.startswith(".") or path.name in CLUTTER:
+            continue
+        if not path.name.isprintable():
+            # Python decodes invalid UTF-8 to lone surrogates, which are not printable either.
+            raise DataError(f"{str(path)!r}: a name must be printable UTF-8 text; rename it")
+        if not path.resolve().is_relative_to(root):
+            raise DataError(f"{path}: a link must not lead out of {source}; copy the file instead")
+        yield path
+
+
+def acquire_fonts(source: Path, folder: Path) -> None:
+    """Copy the font files that `source` lists from the installed matplotlib to `folder`, each verified first.
+
+    Args:
+        source: JSON, `{"files": {file name: sha256}}`.
+        folder: written atomically.
+
+    Raises:
+        DataError: a file is absent or has another checksum.
+    """
+    listed = _read_font_list(source)
+    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    with atomic_folder(folder) as temporary:
+        for name, sha256 in listed.items():
+            found = file_sha256(fonts / name) if (fonts / name).is_file() else "no such file"
+            if found != sha256:
+                raise DataError(
+                    f"{name} of matplotlib {matplotlib.__version__}: sha256 must be {sha256}, got {found}; "
+                    "install the matplotlib that the constraints file names"
+                )
+            shutil.copyfile(fonts / name, temporary / name)
+
+
+def _read_font_list(source: Path) -> dict[str, str]:
+    try:
+        files = json.loads(source.read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f'{source}: must be JSON {{"files": {{name: sha256}}}}: {error!r}') from None
+    for name in files:
+        if Path(name).name != name:
+            raise DataError(f"{source}: a font must be a plain file name without folders, got {name!r}")
+    return dict(files)
+
+
+LOCAL = {"glyphs": acquire_fonts, "image_folder": acquire_class_folders}
+"""Kinds that are made from files on this machine; every other kind is published as archives."""

@@ -93,8 +93,7 @@ def verify(archive: Archive, path: Path) -> None:
         DataError: with both values.
     """
     if archive.folder:
-        digest = folder_sha256(archive, path)
-        if digest != archive.sha256:
+        if (digest := folder_sha256(archive, path)) != archive.sha256:
             raise DataError(
                 f"{path}: the sha256 of its list of files must be {archive.sha256}, got {digest}; get the folder again"
             )
@@ -102,13 +101,11 @@ def verify(archive: Archive, path: Path) -> None:
     size = path.stat().st_size
     if archive.size_bytes not in (None, size):
         raise DataError(f"{path}: must have {archive.size_bytes:,} bytes, got {size:,}; get the file again")
-    checksums: tuple[tuple[Checksum, str | None], ...] = (("sha256", archive.sha256), ("md5", archive.md5))
-    for kind, expected in checksums:
-        if expected is not None:
-            digest = file_digest(path, kind)
-            if digest != expected:
-                raise DataError(f"{path}: {kind} must be {expected}, got {digest}; get the file again")
-            return  # The stronger checksum is enough: hashing 40 GB takes minutes.
+    # The stronger checksum is enough: hashing 40 GB takes minutes.
+    kind: Checksum = "sha256" if archive.sha256 else "md5"
+    expected = getattr(archive, kind)
+    if expected and (digest := file_digest(path, kind)) != expected:
+        raise DataError(f"{path}: {kind} must be {expected}, got {digest}; get the file again")
 
 
 def _how_to_get(
@@ -129,11 +126,9 @@ def _how_to_get(
 
 def _line(archive: Archive) -> str:
     size = f"{archive.size_bytes:,} bytes" if archive.size_bytes else "size not published"
-    checksums = [
-        f"{kind} {value}" for kind, value in (("md5", archive.md5), ("sha256", archive.sha256)) if value
-    ]
-    note = [archive.note] if archive.note else []
-    return f"  {archive.file}: " + ", ".join([size, *(checksums or ["no checksum published"]), *note])
+    checksums = [f"{kind} {value}" for kind in ("md5", "sha256") if (value := getattr(archive, kind))]
+    facts = (size, *(checksums or ["no checksum published"]), archive.note)
+    return f"  {archive.file}: " + ", ".join(filter(None, facts))
 
 
 def fetch(archive: Archive, folder: Path) -> list[str]:

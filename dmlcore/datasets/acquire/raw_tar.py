@@ -7,7 +7,6 @@ import tarfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from dmlcore.core.errors import DataError
 
@@ -29,27 +28,21 @@ def forget_headers(tar: tarfile.TarFile) -> None:
     tar.members.clear()  # type: ignore[attr-defined]
 
 
-class ByteRange(NamedTuple):
-    """Where a member's bytes are in the tar."""
-
-    offset: int
-    length: int
-
-
 @dataclass(frozen=True)
 class RawTar:
     """The files of an `images.tar` by name."""
 
     path: Path
-    members: Mapping[str, ByteRange]
+    members: Mapping[str, tuple[int, int]]
+    """Where the bytes of each are in the tar: offset and length."""
 
     @classmethod
     def open(cls, path: Path) -> RawTar:
         """Read the table of contents of `images.tar`."""
-        members: dict[str, ByteRange] = {}
+        members: dict[str, tuple[int, int]] = {}
         with tarfile.open(path) as tar:
-            while (member := tar.next()) is not None:
-                members[member.name] = ByteRange(member.offset_data, member.size)
+            for member in iter(tar.next, None):
+                members[member.name] = member.offset_data, member.size
                 forget_headers(tar)
         return cls(path, members)
 
@@ -61,7 +54,7 @@ class RawTar:
         """
         if name not in self.members:
             raise DataError(f"{name!r}: no such file in {self.path}; it must be among the raw files")
-        place = self.members[name]
+        offset, length = self.members[name]
         with self.path.open("rb") as file:
-            file.seek(place.offset)
-            return file.read(place.length)
+            file.seek(offset)
+            return file.read(length)

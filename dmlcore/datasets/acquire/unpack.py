@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import itertools
 import stat
 import tarfile
 import zipfile
@@ -50,9 +49,11 @@ class _Bounded:
         data = self.file.read(size)
         self.count += len(data)
         if self.count > self.archive.unpacked_bytes:
-            raise DataError(
-                f"{self.archive.file}, member {self.member!r}: the archive must unpack to at most "
-                f"{self.archive.unpacked_bytes:,} bytes; it holds more, so it is a zip bomb or not the published one"
+            raise _fault(
+                self.archive,
+                self.member,
+                f"the archive must unpack to at most {self.archive.unpacked_bytes:,} bytes; it holds more, so it is a "
+                "zip bomb or not the published one",
             )
         return data
 
@@ -83,7 +84,7 @@ def members(archive: Archive, path: Path) -> Iterator[tuple[str, bytes]]:
     unmatched = set(archive.keep)
     for name, data in _checked(archive, path):
         if name in found:
-            raise DataError(f"{archive.file}, member {name!r}: a name must occur once, got it twice")
+            raise _fault(archive, name, "a name must occur once, got it twice")
         found.add(name)
         unmatched -= {pattern for pattern in unmatched if fnmatchcase(name, pattern)}
         yield name, data
@@ -115,9 +116,7 @@ def _tar(archive: Archive, path: Path) -> Iterator[tuple[str, bytes]]:
         stream = _Bounded(file, archive)
         with _named(archive, lambda: stream.member):
             tar = tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictTarInfo)  # type: ignore[call-overload]  # noqa: SIM115
-            for number in itertools.count():
-                if (member := tar.next()) is None:
-                    break
+            for number, member in enumerate(iter(tar.next, None)):
                 stream.member = member.name
                 if name := _wanted(archive, number, member.name, _tar_kind(member)):
                     yield name, _read_all(tar.extractfile(member), name, archive)
@@ -133,9 +132,8 @@ def _zip(archive: Archive, path: Path) -> Iterator[tuple[str, bytes]]:
         for number, member in enumerate(zipped.infolist()):
             current = member.filename
             if name := _wanted(archive, number, member.filename, _zip_kind(member)):
-                with zipped.open(
-                    member
-                ) as file:  # One count over all members: each alone may be within the bound.
+                with zipped.open(member) as file:
+                    # One count over all members: each alone may be within the bound.
                     bounded = _Bounded(file, archive, name, count)
                     data = _read_all(bounded, name, archive)
                 count = bounded.count
@@ -158,19 +156,13 @@ def _zip_kind(member: zipfile.ZipInfo) -> Kind:
 def _wanted(archive: Archive, number: int, name: str, kind: Kind) -> str | None:
     """Return the name under which a member is kept, None if it is left out; refuse what no data set has."""
     if number >= archive.members:
-        raise DataError(
-            f"{archive.file}, member {name!r}: the archive must hold at most {archive.members:,} members"
-        )
+        raise _fault(archive, name, f"the archive must hold at most {archive.members:,} members")
     if kind == "special":
-        raise DataError(
-            f"{archive.file}, member {name!r}: must be a file or a folder, got a link, a device or a sparse file"
-        )
+        raise _fault(archive, name, "must be a file or a folder, got a link, a device or a sparse file")
     # Nothing is written under these names, but they become paths of the manifest and keys of images.tar.
     parts = PurePosixPath(name).parts
     if name.startswith("/") or ".." in parts or not name.isprintable():
-        raise DataError(
-            f"{archive.file}, member {name!r}: a name must be printable and lead into the archive's folder"
-        )
+        raise _fault(archive, name, "a name must be printable and lead into the archive's folder")
     kept = "/".join(parts)
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
     matches = any(fnmatchcase(kept, pattern) for pattern in archive.keep)
@@ -182,9 +174,7 @@ def _read_all(file: _Readable | None, name: str, archive: Archive) -> bytes:
     while file is not None and (block := file.read(BLOCK)):
         data += block
         if len(data) > LARGEST_MEMBER:
-            raise DataError(
-                f"{archive.file}, member {name!r}: must have at most {LARGEST_MEMBER:,} bytes, got more"
-            )
+            raise _fault(archive, name, f"must have at most {LARGEST_MEMBER:,} bytes, got more")
     return bytes(data)
 
 
@@ -195,9 +185,12 @@ def _named(archive: Archive, member: Callable[[], str]) -> Iterator[None]:
     except DataError:
         raise
     except Exception as error:  # The decoders raise every kind of error on damaged input.
-        raise DataError(
-            f"{archive.file}, member {member()!r}: damaged or truncated: {error!r}; get the archive again"
-        ) from error
+        fault = f"damaged or truncated: {error!r}; get the archive again"
+        raise _fault(archive, member(), fault) from error
+
+
+def _fault(archive: Archive, member: str, fault: str) -> DataError:
+    return DataError(f"{archive.file}, member {member!r}: {fault}")
 
 
 def _opened(path: Path, *, compressed: bool) -> IO[bytes]:

@@ -7,7 +7,6 @@ tables of the development kit (cars_train, cars_test).
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,10 @@ from dmlcore.datasets.prepare.catalogue import Catalogue, Half, Item, imported_c
 
 ONE_TABLE = "cars_annos.mat"
 META = "devkit/cars_meta.mat"
-TABLES = (("cars_train", "devkit/cars_train_annos.mat"), ("cars_test", "cars_test_annos_withlabels.mat"))
+TABLES = (
+    ("cars_train/", "devkit/cars_train_annos.mat", "fname"),
+    ("cars_test/", "cars_test_annos_withlabels.mat", "fname"),
+)
 TRAINING_CLASSES = 98
 
 
@@ -30,26 +32,18 @@ def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
 
 
 def _items(tar: RawTar) -> list[Item]:
-    if ONE_TABLE in tar.members:
-        names, labelled = _names(tar, ONE_TABLE), list(_labelled(tar, ONE_TABLE, "relative_im_path"))
-    else:
-        names = _names(tar, META)
-        labelled = [
-            (f"{folder}/{file}", label)
-            for folder, table in TABLES
-            for file, label in _labelled(tar, table, "fname")
-        ]
-    return [_item(path, label, names) for path, label in labelled]
-
-
-def _names(tar: RawTar, table: str) -> list[str]:
-    return [str(name) for name in _column(tar, table, "class_names", None)]
-
-
-def _labelled(tar: RawTar, table: str, path: str) -> Iterator[tuple[str, int]]:
-    paths = _column(tar, table, "annotations", path)
-    labels = _column(tar, table, "annotations", "class")
-    return ((str(path), int(label)) for path, label in zip(paths, labels, strict=True))
+    single = ONE_TABLE in tar.members
+    tables = (("", ONE_TABLE, "relative_im_path"),) if single else TABLES
+    names = [str(name) for name in _column(tar, ONE_TABLE if single else META, "class_names", None)]
+    return [
+        _item(f"{folder}{path}", int(label), names)
+        for folder, table, field in tables
+        for path, label in zip(
+            _column(tar, table, "annotations", field),
+            _column(tar, table, "annotations", "class"),
+            strict=True,
+        )
+    ]
 
 
 def _column(tar: RawTar, table: str, variable: str, field: str | None) -> list[Any]:

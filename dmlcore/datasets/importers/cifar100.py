@@ -52,11 +52,11 @@ def _records(tar: RawTar, half: str) -> Pixels:
 
 def _coarse_of_fine(records: Pixels, classes: int) -> list[int]:
     """Return the coarse label of each fine one, [classes]."""
-    coarse = np.zeros(classes, np.int64)
-    if records[:, 1].max() < classes:
-        coarse[records[:, 1]] = records[:, 0]
-        if (coarse[records[:, 1]] == records[:, 0]).all():
-            return coarse.tolist()
-    raise DataError(
-        f"{FOLDER}: each of {classes} fine labels must have one coarse label; get the archive again"
-    )
+    coarse, fine = np.unique(records[:, :2], axis=0).T
+    if fine.max() >= classes or len(np.unique(fine)) < len(fine):
+        raise DataError(
+            f"{FOLDER}: each of {classes} fine labels must have one coarse label; get the archive again"
+        )
+    places = np.zeros(classes, np.int64)
+    places[fine] = coarse
+    return places.tolist()

@@ -49,9 +49,8 @@ def load_catalogue(fonts: Path, config: PreprocessConfig) -> Catalogue:
     """List the glyph images of the font files in `fonts`."""
     drawings = choose_drawings(fonts, config.min_faces)
     items = {_item(point, face): (point, face) for point, face in drawings}
-    canvas = (
-        2 * config.image_size
-    )  # Drawn at twice the side, then halved by averaging: smooth edges after the jitter.
+    # Drawn at twice the side, then halved by averaging: smooth edges after the jitter.
+    canvas = 2 * config.image_size
     loaded = {face: load_face(fonts, face, canvas) for face in FACES}
 
     def read(item: Item) -> Pixels:

@@ -12,14 +12,13 @@ from dmlcore.datasets.prepare.catalogue import (
     Half,
     Item,
     Role,
-    check_head,
     imported_catalogue,
     parse_count,
     read_rows,
 )
 
 LIST = "list_eval_partition.txt"
-HEAD = ["image_name", "item_id", "evaluation_status"]
+HEAD = ("image_name", "item_id", "evaluation_status")
 HALVES: dict[str, tuple[Half, Role]] = {
     "train": ("train", "both"),
     "query": ("test", "query"),
@@ -38,13 +37,12 @@ def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
 def _items(tar: RawTar) -> list[Item]:
     lines = tar.read(LIST).split(b"\n", 1)
     count = lines[0].decode("utf-8", "replace").strip()
-    rows = check_head([*read_rows(tar, LIST, len(HEAD), skip=1)], HEAD, f"{LIST}, line 2")
+    rows = [*read_rows(tar, LIST, len(HEAD), skip=1, head=HEAD)]
     if len(rows) != parse_count(count, f"{LIST}, line 1"):
         raise DataError(f"{LIST}: line 1 announces {count} images, {len(rows)} are listed")
     garments: dict[str, str] = {}
-    for path, item_id, _ in sorted(
-        rows
-    ):  # Sorted, so that the first garment is taken whatever the list's order.
+    # Sorted, so that the first garment is taken whatever the list's order.
+    for path, item_id, _ in sorted(rows):
         garments.setdefault(item_id, _garment(path))
     return [_item(path, item_id, status, garments[item_id]) for path, item_id, status in rows]
 

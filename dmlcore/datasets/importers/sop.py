@@ -8,18 +8,11 @@ from pathlib import Path
 from dmlcore.config.data import PreprocessConfig
 from dmlcore.core.errors import DataError
 from dmlcore.datasets.acquire.raw_tar import RawTar
-from dmlcore.datasets.prepare.catalogue import (
-    Catalogue,
-    Half,
-    Item,
-    check_head,
-    imported_catalogue,
-    read_rows,
-)
+from dmlcore.datasets.prepare.catalogue import Catalogue, Half, Item, imported_catalogue, read_rows
 
 ROOT = "Stanford_Online_Products"
 LISTS: dict[Half, str] = {"train": f"{ROOT}/Ebay_train.txt", "test": f"{ROOT}/Ebay_test.txt"}
-HEAD = ["image_id", "class_id", "super_class_id", "path"]
+HEAD = ("image_id", "class_id", "super_class_id", "path")
 
 KINDS = (
     *("bicycle", "cabinet", "chair", "coffee_maker", "fan", "kettle"),
@@ -34,15 +27,9 @@ def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
 
 
 def _items(tar: RawTar, half: Half) -> Iterator[Item]:
-    rows = check_head([*read_rows(tar, LISTS[half], len(HEAD))], HEAD, f"{LISTS[half]}, line 1")
-    for _, label, kind, path in rows:
-        super_class = _kind(kind, LISTS[half])
-        name = f"{super_class} {label}"
-        yield Item(name, super_class, f"{ROOT}/{path}", split_text=name, official=half)
-
-
-def _kind(number: str, name: str) -> str:
-    kinds = {str(place): kind for place, kind in enumerate(KINDS, start=1)}
-    if number not in kinds:
-        raise DataError(f"{name}: super_class_id must be 1 to {len(KINDS)}, got {number!r}")
-    return kinds[number]
+    kinds = {str(number): kind for number, kind in enumerate(KINDS, start=1)}
+    for _, label, number, path in read_rows(tar, LISTS[half], len(HEAD), head=HEAD):
+        if number not in kinds:
+            raise DataError(f"{LISTS[half]}: super_class_id must be 1 to {len(KINDS)}, got {number!r}")
+        name = f"{kinds[number]} {label}"
+        yield Item(name, kinds[number], f"{ROOT}/{path}", split_text=name, official=half)

@@ -133,15 +133,11 @@ def idx_catalogue(
     """Build the catalogue of grey images in idx files, named as MNIST's after `prefix`, or of MNIST's sample."""
     tar = RawTar.open(raw / IMAGES_TAR)
     if SAMPLE in tar.members:
-        parts = {"sample": _read_sample(tar)}
+        rows = np.loadtxt(tar.read(SAMPLE).decode().splitlines(), delimiter=",").astype(np.uint8)
+        parts = {"sample": LabelledPixels(rows[:, :-1].reshape(-1, SIDE, SIDE, 1), rows[:, -1])}
     else:
         parts = {half: _read_half(tar, prefix + name) for half, name in HALVES.items()}
     return array_catalogue(parts, class_names, config, read_source(raw / SOURCE))
-
-
-def _read_sample(tar: RawTar) -> LabelledPixels:
-    rows = np.loadtxt(tar.read(SAMPLE).decode().splitlines(), delimiter=",").astype(np.uint8)
-    return LabelledPixels(rows[:, :-1].reshape(-1, SIDE, SIDE, 1), rows[:, -1])
 
 
 def _read_half(tar: RawTar, prefix: str) -> LabelledPixels:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from PIL import Image, features
@@ -13,15 +14,21 @@ from PIL import Image, features
 from dmlcore.config.data import PreprocessConfig
 from dmlcore.core.errors import DataError
 from dmlcore.core.io import resumable_folder
-from dmlcore.data.dataset import CLASS_TEXTS, IMAGES, MANIFEST, SUMMARY, PreparedDataset
-from dmlcore.data.manifest import SCHEMA, SPLITS, validate
+from dmlcore.data.dataset import CLASS_TEXTS, IMAGES, MANIFEST, SCHEMA_VERSION, SUMMARY, PreparedDataset
+from dmlcore.data.manifest import SCHEMA, SPLITS, cross_class_duplicates, validate
 from dmlcore.datasets.prepare.catalogue import Catalogue
-from dmlcore.datasets.prepare.encoding import encoder, stored_channels
+from dmlcore.datasets.prepare.encoding import (
+    LAYOUTS,
+    all_cores,
+    encoder,
+    ordered_map,
+    stored_channels,
+    with_progress,
+)
 from dmlcore.datasets.prepare.image_decoding import pillow_for_threads
-from dmlcore.datasets.prepare.journal import Journal
-from dmlcore.datasets.prepare.parallel import all_cores, ordered_map, with_progress
-from dmlcore.datasets.prepare.splits import assign_splits
-from dmlcore.datasets.prepare.summary import summarise
+from dmlcore.datasets.prepare.journal import Journal, unpack_hashes
+from dmlcore.datasets.prepare.near_duplicates import LISTED, near_identical
+from dmlcore.datasets.prepare.splits import assign_splits, describe_protocol
 
 ENCODING_VERSION = 1
 """Raise it where the same image and settings give other bytes, so that no run resumes what older code has encoded."""
@@ -79,10 +86,10 @@ def ordered_rows(catalogue: Catalogue, config: PreprocessConfig) -> pl.DataFrame
     """
     if not catalogue.items:
         raise DataError("the data set has no images; look at its `source`")
-    rows = pl.DataFrame({"split": assign_splits(catalogue.items, config.split)}).with_row_index("item")
+    columns = {"split": assign_splits(catalogue.items, config.split)}
     for column in ("class_name", "super_class", "role", "source"):
-        values = pl.Series(column, [getattr(item, column) for item in catalogue.items], pl.String())
-        rows = rows.with_columns(values)
+        columns[column] = [getattr(item, column) for item in catalogue.items]
+    rows = pl.DataFrame(columns).with_row_index("item")
     # By split first: each split is then one slice of images.bin.
     return rows.sort(pl.col("split").cast(pl.Enum(SPLITS)), "class_name", "source")
 
@@ -144,6 +151,46 @@ def build_manifest(rows: pl.DataFrame, encoded: pl.DataFrame) -> pl.DataFrame:
     ).select(list(SCHEMA))
 
 
+def summarise(
+    name: str, catalogue: Catalogue, config: PreprocessConfig, manifest: pl.DataFrame, encoded: pl.DataFrame
+) -> dict[str, Any]:
+    """Return what dataset.json says of a data set, without the data hash.
+
+    Args:
+        name: of the data set.
+        catalogue: its images.
+        config: its `preprocess` section.
+        manifest: its rows.
+        encoded: the journal's table, with the rows of unreadable images.
+    """
+    counts = {split: _counts(manifest.filter(split=split)) for split in SPLITS}
+    broken, good = encoded.filter(pl.col("error") != ""), encoded.filter(error="")
+    drawings = config.encoding == "raw" and catalogue.channels == 1
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": name,
+        "description": catalogue.description,
+        "licence": catalogue.licence,
+        "protocol": describe_protocol(config.split, [counts[split]["classes"] for split in SPLITS]),
+        "counts": counts | {"all": _counts(manifest)},
+        "channels": stored_channels(catalogue, config),
+        "image_size": config.image_size,
+        "encoding": config.encoding,
+        "layout": LAYOUTS[config.encoding],
+        "unreadable": {"images": broken.height, "first": broken["error"].head(LISTED).to_list()},
+        "duplicates": {
+            "across_classes": cross_class_duplicates(manifest).height,
+            "across_splits": manifest.filter(pl.col("split").n_unique().over("sha256") > 1).height,
+            "within_a_class": manifest.filter(pl.struct("sha256", "label").is_duplicated()).height,
+            "near_identical": near_identical(unpack_hashes(good), manifest, drawings=drawings),
+        },
+    }
+
+
+def _counts(manifest: pl.DataFrame) -> dict[str, int]:
+    return {"classes": manifest["label"].n_unique(), "images": manifest.height}
+
+
 def data_hash(manifest: pl.DataFrame, images: Path, class_texts: str = "") -> str:
     """Return the sha256 of manifest, images and class texts.
 
@@ -153,8 +200,7 @@ def data_hash(manifest: pl.DataFrame, images: Path, class_texts: str = "") -> st
     for rows in csv_blocks(manifest):
         digest.update(rows)
     with images.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+        hashlib.file_digest(file, lambda: digest)  # Goes on with `digest`.
     digest.update(class_texts.encode())
     return digest.hexdigest()
 

@@ -10,7 +10,7 @@ from typing import Literal
 from dmlcore.core.errors import DataError
 from dmlcore.data.images import Pixels
 from dmlcore.datasets.acquire.raw_tar import IMAGES_TAR, RawTar
-from dmlcore.datasets.acquire.sources import SOURCE, Counts, Part, Source, read_source
+from dmlcore.datasets.acquire.sources import SOURCE, Source, read_source
 
 Half = Literal["train", "test"]
 Role = Literal["both", "query", "gallery"]
@@ -78,22 +78,19 @@ def check_counts(items: Sequence[Item], source: Source) -> None:
     Raises:
         DataError: with every number that differs.
     """
-    faults = [fault for part, counts in source.expected.items() for fault in _faults(items, part, counts)]
+    faults = []
+    for part, counts in source.expected.items():
+        chosen = [item for item in items if part in ("all", item.official)]
+        numbers = {
+            "images": (counts.images, len(chosen)),
+            "classes": (counts.classes, len({item.class_name for item in chosen})),
+            "queries": (counts.queries or 0, sum(item.role == "query" for item in chosen)),
+        }
+        for name, (expected, found) in numbers.items():
+            if found != expected:
+                faults.append(f"{part} must have {expected:,} {name}, got {found:,}")
     if faults:
         raise DataError(f"not the published data set: {'; '.join(faults)}; get the archives again")
-
-
-def _faults(items: Sequence[Item], part: Part, counts: Counts) -> Iterator[str]:
-    chosen = [item for item in items if part in ("all", item.official)]
-    found = {
-        "images": len(chosen),
-        "classes": len({item.class_name for item in chosen}),
-        "queries": sum(item.role == "query" for item in chosen),
-    }
-    expected = {"images": counts.images, "classes": counts.classes, "queries": counts.queries or 0}
-    for name, number in expected.items():
-        if found[name] != number:
-            yield f"{part} must have {number:,} {name}, got {found[name]:,}"
 
 
 def _check_images(items: Sequence[Item], tar: RawTar) -> None:
@@ -107,23 +104,29 @@ def _check_images(items: Sequence[Item], tar: RawTar) -> None:
         raise DataError(f"{len(absent)} listed image(s) are not in the archives, the first is {absent[0]!r}")
 
 
-def read_rows(tar: RawTar, name: str, columns: int, *, skip: int = 0) -> Iterator[list[str]]:
+def read_rows(
+    tar: RawTar, name: str, columns: int, *, skip: int = 0, head: Sequence[str] = ()
+) -> Iterator[list[str]]:
     """Yield the rows of a list file: fields separated by blanks, the last one up to the end of the line.
 
     Args:
         tar: the raw files.
         name: of the list in the tar.
         columns: that each row must have.
-        skip: lines of the head.
+        skip: lines to leave out.
+        head: names of the columns, in the line after those; empty: the list has no such line.
 
     Raises:
-        DataError: no such list, not UTF-8, or a line with another number of columns.
+        DataError: no such list, not UTF-8, another head, or a line with another number of columns.
     """
     try:
         lines = tar.read(name).decode("utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"{name}: must be UTF-8 text: {error}") from None
-    for number, line in enumerate(lines[skip:], start=skip + 1):
+    first = skip + bool(head)
+    if (found := " ".join(lines[skip:first]).split()) != list(head):
+        raise DataError(f"{name}, line {first}: must be {' '.join(head)!r}, got {' '.join(found)!r}")
+    for number, line in enumerate(lines[first:], start=first + 1):
         fields = line.strip().split(maxsplit=columns - 1)
         if fields and len(fields) != columns:
             raise DataError(f"{name}, line {number}: must have {columns} columns, got {line!r}")
@@ -143,18 +146,6 @@ def read_table(tar: RawTar, name: str) -> dict[str, str]:
             raise DataError(f"{name}: a number must occur once, got {key!r} twice")
         table[key] = value
     return table
-
-
-def check_head(rows: list[list[str]], head: list[str], where: str) -> list[list[str]]:
-    """Return the rows below the head line of a list.
-
-    Raises:
-        DataError: the first row is not `head`.
-    """
-    found, *rest = rows or [[]]
-    if found != head:
-        raise DataError(f"{where}: must be {' '.join(head)!r}, got {' '.join(found)!r}")
-    return rest
 
 
 def parse_count(text: str, name: str) -> int:

@@ -100,9 +100,8 @@ def _decode(data: bytes, resize: Callable[[Image.Image], Image.Image], *, name: 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):  # Pillow would clip 16-bit grey to 255 instead of scaling it.
         image = Image.fromarray(_eight_bits(np.asarray(image)))
-    if (
-        image.has_transparency_data
-    ):  # convert("RGB") would show the arbitrary colours below transparent pixels.
+    # convert("RGB") alone would show the arbitrary colours below transparent pixels.
+    if image.has_transparency_data:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     return image.convert("RGB")

@@ -6,16 +6,16 @@ A killed run is resumed: images with a complete line in the journal are kept, ev
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-
-from dmlcore.datasets.prepare.encoding import EncodedImage
 
 JOURNAL = "journal.csv"
 
@@ -30,6 +30,24 @@ COLUMNS: dict[str, pl.DataType] = {
     "difference_hash": pl.String(),
     "error": pl.String(),
 }
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """One stored image, or the reason why it could not be read."""
+
+    data: bytes
+    height: int
+    width: int
+    difference_hash: bytes
+    """16 bytes, see near_duplicates."""
+    error: str = ""
+    """Why the image is unreadable; `data` is empty then."""
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal, of the stored bytes."""
+        return hashlib.sha256(self.data).hexdigest()
 
 
 class Journal:

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 from PIL import Image
 
 RADIUS = 8
@@ -29,6 +31,9 @@ NEIGHBOURS = 64
 """Each image is compared with this many that share a part of its hash, the nearest in sorted order: white backgrounds
 make parts that thousands share, and comparing all of those would be quadratic."""
 
+LISTED = 100
+"""Pairs that are named, and unreadable images."""
+
 BLOCK = 1 << 16
 
 Hashes = npt.NDArray[np.uint8]
@@ -45,6 +50,31 @@ def difference_hash(image: Image.Image) -> bytes:
     grey = np.frombuffer(cells.tobytes(), np.uint8).reshape(9, 9)
     corner = grey[:8, :8]
     return np.packbits(np.concatenate([grey[:8, 1:] > corner, grey[1:, :8] > corner])).tobytes()
+
+
+def near_identical(hashes: Hashes, manifest: pl.DataFrame, *, drawings: bool) -> dict[str, Any]:
+    """Summarise the pairs of near-identical images in two splits, and of photographs also those in two classes.
+
+    Args:
+        hashes: [N, 16], uint8, of the manifest's rows.
+        manifest: N rows.
+        drawings: they are grey drawings, not photographs.
+    """
+    # Drawings of different classes look alike as a rule: only one drawing in two splits is a leak.
+    kinds = {"across_splits": "split"} | ({} if drawings else {"across_classes": "label"})
+    radius = DRAWING_RADIUS if drawings else RADIUS
+    codes = np.stack([manifest[column].rank("dense").to_numpy() for column in kinds.values()], axis=1)
+    pairs = near_pairs(hashes, lambda one, other: codes[one] != codes[other], radius=radius, limit=LISTED)
+
+    def named(row: int) -> str:
+        return f"{manifest['split'][row]} {manifest['source'][row]!r}"
+
+    return {
+        "rule": f"128-bit difference hashes that differ in at most {radius} bits; pairs of images",
+        **dict(zip(kinds, pairs.counts.tolist(), strict=True)),
+        "images_not_compared_with_all_alike": pairs.skipped,
+        "first": [f"{named(one)}, {named(other)}: {bits} bits" for one, other, bits in pairs.first.tolist()],
+    }
 
 
 @dataclass(frozen=True)
@@ -79,7 +109,8 @@ def near_pairs(hashes: Hashes, kinds: Kinds, *, radius: int = RADIUS, limit: int
         for one, other in _neighbours(parts[:, place], hashes, crowded):
             pairs, of_kinds = _close(one, other, hashes, parts[:, :place], kinds, radius)
             counts = counts + of_kinds.sum(axis=0)
-            found = _first(np.concatenate([found, pairs]), limit)
+            found = np.concatenate([found, pairs])
+            found = found[np.lexsort((found[:, 1], found[:, 0]))][:limit]
     return NearPairs(counts, found, int(crowded.sum()))
 
 
@@ -106,9 +137,7 @@ def _neighbours(
     part: npt.NDArray[np.int32], hashes: Hashes, crowded: npt.NDArray[np.bool_]
 ) -> Iterator[tuple[Rows, Rows]]:
     """Yield pairs that share `part`, nearest in hash order first; mark in `crowded` the rows with too many."""
-    halves = hashes.view(
-        np.uint64
-    )  # 128 bits as two numbers, so that lexsort compares 2 keys in place of 16.
+    halves = hashes.view(np.uint64)  # Two numbers a hash, so that lexsort compares 2 keys in place of 16.
     order = np.lexsort((halves[:, 1], halves[:, 0], part))
     ordered = part[order]
     start = np.arange(len(order))
@@ -134,7 +163,3 @@ def _close(
     near = (bits <= radius) & ~(earlier[one] == earlier[other]).any(axis=1)
     pairs = np.stack([np.minimum(one, other), np.maximum(one, other), bits], axis=1)
     return pairs[near], of_kinds[near]
-
-
-def _first(pairs: npt.NDArray[np.int64], limit: int) -> npt.NDArray[np.int64]:
-    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))][:limit]

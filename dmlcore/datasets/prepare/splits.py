@@ -28,6 +28,19 @@ def assign_splits(items: Sequence[Item], config: SplitConfig) -> list[str]:
     return [by_unit[_unit(item, config)] for item in items]
 
 
+def describe_protocol(config: SplitConfig, classes: Iterable[int]) -> str:
+    """Return the protocol in one line.
+
+    Args:
+        config: its rule.
+        classes: numbers of train, validation and test classes.
+    """
+    closed = config.protocol == "closed"
+    kept = "images of each class divided (closed set)" if closed else f"no {config.unit} in two splits"
+    rule = f"rule {config.rule}" + ("" if config.rule == "listed" else f", seed {config.seed}")
+    return f"{kept}; {rule}; {' / '.join(map(str, classes))} classes train / validation / test"
+
+
 def hash_order(texts: Iterable[str], seed: int) -> list[str]:
     """Sort distinct texts by the sha256 of the text alone for seed 0, of `seed:text` otherwise."""
     # A hash, not a shuffle: a class added later does not reorder the others.
@@ -36,10 +49,7 @@ def hash_order(texts: Iterable[str], seed: int) -> list[str]:
 
 
 def _hashed(items: Sequence[Item], config: SplitConfig) -> dict[str, str]:
-    ordered = _ordered_units(items, config)
-    return _cut(
-        ordered, _share(config.test_share, len(ordered)), _share(config.validation_share, len(ordered))
-    )
+    return _cut_by_share(_ordered_units(items, config), config)
 
 
 def _scripts(items: Sequence[Item], config: SplitConfig) -> dict[str, str]:
@@ -91,9 +101,13 @@ def _closed(items: Sequence[Item], config: SplitConfig) -> list[str]:
         sources.setdefault(item.class_name, []).append(item.source)
     by_source: dict[str, str] = {}
     for names in sources.values():
-        test, validation = _share(config.test_share, len(names)), _share(config.validation_share, len(names))
-        by_source |= _cut(hash_order(names, config.seed), test, validation)
+        by_source |= _cut_by_share(hash_order(names, config.seed), config)
     return [by_source[item.source] for item in items]
+
+
+def _cut_by_share(ordered: Sequence[str], config: SplitConfig) -> dict[str, str]:
+    count = len(ordered)
+    return _cut(ordered, _share(config.test_share, count), _share(config.validation_share, count))
 
 
 def _cut(ordered: Sequence[str], test: int, validation: int) -> dict[str, str]:

@@ -7,8 +7,7 @@ import json
 import pytest
 
 from dmlcore.core.errors import DataError
-from dmlcore.datasets.acquire.acquire import acquire
-from dmlcore.datasets.acquire.local import LOCAL
+from dmlcore.datasets.acquire.acquire import LOCAL, acquire
 from dmlcore.datasets.acquire.locate import ENVIRONMENT
 from dmlcore.datasets.acquire.sources import read_source
 from tests.datasets.published import SOURCES

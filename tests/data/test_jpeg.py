@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from dmlcore.data.images import JpegImages
-from dmlcore.data.jpeg_crop import ACROSS, DOWN, HEIGHT, SEGMENTS, WIDTH, cut_box, read_header
+from dmlcore.data.jpeg import ACROSS, DOWN, HEIGHT, SEGMENTS, WIDTH, JpegImages, cut_box, read_header
 from tests.training.test_input_pipeline import jpegs, photograph
 
 SUBSAMPLINGS = ("4:2:0", "4:2:2", "4:4:4")

@@ -1,51 +1,22 @@
-"""`dmlcore evaluate` and `dmlcore reevaluate`: metrics of embeddings in files, and of those that trials stored."""
+"""`dmlcore reevaluate` and `dmlcore publish`: finished trials of a study evaluated again, their models into MLflow."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dmlcore.cli.options import INCOMPLETE, Study, read_npy
+from dmlcore.cli.options import INCOMPLETE, Study, finished_trial, prepared_folder
+from dmlcore.cli.study import plan_of
+from dmlcore.core.io import atomic_write_path
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from dmlcore.records import TrialRecord
+    from dmlcore.tracking import MlflowTracker
 
 PRINTED = ("map_at_r", "recall_at_1", "opis", "opis_corrected", "opis_validation_range")
 WRITERS = {".parquet": "write_parquet", ".csv": "write_csv"}
-
-
-def evaluate(
-    embeddings: Annotated[Path, typer.Option(help="NumPy file [N, D] of floats, one row per image.")],
-    labels: Annotated[Path, typer.Option(help="NumPy file [N] of integers, the class of each row.")],
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write the metrics here as JSON.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Write utility against threshold here as PNG.")] = None,
-    bootstrap: Annotated[
-        int, typer.Option(min=0, help="Resamples of the classes for the interval of OPIS.")
-    ] = 0,
-) -> None:
-    """Compute the accuracy and threshold consistency of your own embeddings.
-
-    Example: dmlcore evaluate --embeddings test.npy --labels test_labels.npy --json metrics.json --plot utility.png
-    """
-    from dmlcore.core.io import write_atomically
-    from dmlcore.metrics.evaluation import evaluate as compute_metrics
-    from dmlcore.records import finite
-
-    evaluation = compute_metrics(read_npy(embeddings), read_npy(labels), bootstrap=bootstrap)
-    for name, value in evaluation.metrics.items():
-        typer.echo(f"{name:36} {value:.6g}")
-    if json_path is not None:
-        write_atomically(json_path, json.dumps(finite(evaluation.metrics), indent=1) + "\n")
-    if plot is not None:
-        from dmlcore.report.figures.utility import save_utility_plot
-
-        save_utility_plot(evaluation, plot)
-
 
 FarRange = Annotated[
     tuple[float, float] | None,
@@ -143,8 +114,67 @@ def _line(row: dict[str, Any]) -> str:
 def _write(rows: list[dict[str, Any]], out: Path) -> None:
     import polars as pl
 
-    from dmlcore.core.io import atomic_write_path
-
-    table: pl.DataFrame = pl.DataFrame(rows, infer_schema_length=None)
+    table = pl.DataFrame(rows, infer_schema_length=None)
     with atomic_write_path(out) as temporary:
         getattr(table, WRITERS[out.suffix])(temporary)
+
+
+def publish(
+    trials: Annotated[
+        list[str] | None,
+        typer.Argument(help="Keys of finished trials. Default: the best on validation of each data set."),
+    ] = None,
+    study: Study = Path(),
+    register: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Also make the model a version of this registered model."),
+    ] = None,
+) -> None:
+    """Log models of trained trials to MLflow, each to the run of its trial and only once.
+
+    A model takes images, uint8 [N, H, W, C], and returns embeddings of length 1, float32 [N, D]. The store is the
+    server that MLFLOW_TRACKING_URI names, else state/mlflow.db. Exits with 1 if the store refuses the model.
+
+    Example: dmlcore publish 0123abcd --register glyph-embedder --study .
+    """
+    from dmlcore.config.study import load_study
+    from dmlcore.tracking import MlflowTracker
+
+    records = _chosen(study, trials or [])
+    if register and len(records) != 1:
+        raise ValueError(f"--register takes one trial, {len(records)} are chosen; name the one")
+    tracker = MlflowTracker.for_study(load_study(study / "params.yaml").sweep.study, study / "state", None)
+    for record in records:
+        typer.echo(_publish(tracker, study, record, register))
+
+
+def _chosen(study: Path, keys: list[str]) -> list[TrialRecord]:
+    """Return the named trials, or the best of each data set."""
+    from dmlcore.tracking.models import best_trials
+
+    if keys:
+        return [finished_trial(study, key)[0] for key in keys]
+    best = best_trials(plan_of(study).records.values())
+    if not best:
+        raise ValueError(f"{study} has no finished trial; `dvc repro` runs them")
+    return best
+
+
+def _publish(tracker: MlflowTracker, study: Path, record: TrialRecord, name: str | None) -> str:
+    """Log the model unless it is there, register it if a name is given; return a line that says so."""
+    from mlflow.exceptions import MlflowException
+
+    from dmlcore.tracking.models import find_model, log_model, register
+    from dmlcore.training.load import store_of
+
+    runs = tracker.runs
+    try:
+        runs.prepare()
+        found = find_model(runs, record)
+        model = found or log_model(runs, record, store_of(study, record), prepared_folder(study))
+        before = " (logged before)" if found else ""
+        version = f", registered as models:/{name}/{register(runs, model, name)}" if name else ""
+    except MlflowException as error:
+        typer.echo(f"dmlcore: MLflow at {runs.uri} did not take the model: {str(error)[:300]}", err=True)
+        raise typer.Exit(INCOMPLETE) from None
+    return f"{record.name} [{record.trial_key}]: models:/{model.model_id}{before}{version}"

@@ -1,4 +1,7 @@
-"""`dmlcore calibrate`: one threshold for a target rate, and the classes for which it is wrong most often."""
+"""`dmlcore evaluate` and `dmlcore calibrate`: metrics of embeddings, and one threshold for a target rate.
+
+A calibration names the classes for which its threshold is wrong most often.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dmlcore.cli.options import Study, finished_trial, read_npy, split_class_names
+from dmlcore.core.io import write_atomically
 
 if TYPE_CHECKING:
     from dmlcore.calibration import Calibration
@@ -21,6 +25,33 @@ TWO_MODELS = (
     "the trial was trained again on validation classes too (`train.final`): validation was embedded by the model "
     "chosen on it, test by the final one, so part of the drift is between two models"
 )
+
+
+def evaluate(
+    embeddings: Annotated[Path, typer.Option(help="NumPy file [N, D] of floats, one row per image.")],
+    labels: Annotated[Path, typer.Option(help="NumPy file [N] of integers, the class of each row.")],
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write the metrics here as JSON.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write utility against threshold here as PNG.")] = None,
+    bootstrap: Annotated[
+        int, typer.Option(min=0, help="Resamples of the classes for the interval of OPIS.")
+    ] = 0,
+) -> None:
+    """Compute the accuracy and threshold consistency of your own embeddings.
+
+    Example: dmlcore evaluate --embeddings test.npy --labels test_labels.npy --json metrics.json --plot utility.png
+    """
+    from dmlcore.metrics.evaluation import evaluate as compute_metrics
+    from dmlcore.records import finite
+
+    evaluation = compute_metrics(read_npy(embeddings), read_npy(labels), bootstrap=bootstrap)
+    for name, value in evaluation.metrics.items():
+        typer.echo(f"{name:36} {value:.6g}")
+    if json_path is not None:
+        write_atomically(json_path, json.dumps(finite(evaluation.metrics), indent=1) + "\n")
+    if plot is not None:
+        from dmlcore.report.figures.utility import save_utility_plot
+
+        save_utility_plot(evaluation, plot)
 
 
 @dataclass(frozen=True)
@@ -80,9 +111,9 @@ def calibrate(
     Example: dmlcore calibrate --far 0.01 --validation v.npy --validation-labels vl.npy --test t.npy
     --test-labels tl.npy --frr-limit 0.2 --card card.json --plot card.png
     """
-    from dmlcore.calibration import Target, calibration_card
+    from dmlcore.calibration import Target
     from dmlcore.calibration import calibrate as set_threshold
-    from dmlcore.core.io import write_atomically
+    from dmlcore.calibration.card import calibration_card, calibration_png
 
     target = Target(*_target(far, frr))
     files = (validation, validation_labels, test, test_labels)
@@ -95,8 +126,6 @@ def calibrate(
         content = {"trial_key": data.trial_key, **content}
     write_atomically(card, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     if plot is not None:
-        from dmlcore.calibration.plot import calibration_png
-
         write_atomically(plot, calibration_png(found, limits))
     if classes is not None:
         write_atomically(classes, _class_csv(found, data.names))
@@ -139,7 +168,7 @@ def _from_trial(key: str, study: Path, files: tuple[Path | None, ...], names: Pa
 def _class_csv(found: Calibration, names: tuple[str, ...] | None) -> str:
     import polars as pl
 
-    from dmlcore.calibration import class_rows
+    from dmlcore.calibration.card import class_rows
 
     return pl.DataFrame(class_rows(found.test, names), infer_schema_length=None).write_csv()
 
