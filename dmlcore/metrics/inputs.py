@@ -6,6 +6,7 @@ both, Q = G = N, and each unordered pair counts once; with it the pairs are (que
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ REPORTED_FARS = (0.1, 0.01, 0.001, 0.0001)
 SMALLEST_MEMORY = 1 << 24
 ROW_MULTIPLE = 256  # MKL uses other kernels, other rounding, for slim blocks: equal pairs must get equal bits
 SAME_DIRECTION = 1e-4  # embeddings that differ by less are taken as one point
+SMALLEST_SQUARED = 1e-12  # elements below this, or above its inverse, are scaled before they are squared
+HASHED_ELEMENTS = 1 << 20  # 8 MiB at a time
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class Pairs:
     Sorted, the positives are a band along the diagonal, and the negatives of a row all other columns.
 
     `rows [Q', D]`, `cols [G', D]` float32; `row_class [Q]`, `col_class [G]` in 0..C-1, ascending;
+    `row_key [Q]`, `col_key [G]` the content of each image as a number, equal for identical rows, ascending in a class;
     `row_count [C]`, `col_count [C]` images a class; `own_start [Q]`, `own_end [Q]` the columns of the row's own class.
     """
 
@@ -81,6 +85,8 @@ class Pairs:
     cols: torch.Tensor
     row_class: Ints
     col_class: Ints
+    row_key: Ints
+    col_key: Ints
     row_count: Ints
     col_count: Ints
     class_ids: NDArray[np.generic]
@@ -93,6 +99,16 @@ class Pairs:
     @property
     def own_end(self) -> Ints:
         return np.cumsum(self.col_count)[self.row_class]
+
+    @cached_property
+    def repeated(self) -> tuple[Ints, Ints]:
+        """Which rows and which columns have an identical one on the other side, themselves left out: ascending."""
+        if self.symmetric:
+            _, index, count = np.unique(self.row_key, return_inverse=True, return_counts=True)
+            found = np.flatnonzero(count[index] > 1)
+            return found, found
+        row, col = np.isin(self.row_key, self.col_key), np.isin(self.col_key, self.row_key)
+        return np.flatnonzero(row), np.flatnonzero(col)
 
     @property
     def positives_of_row(self) -> Ints:
@@ -138,14 +154,20 @@ def build_pairs(embeddings: Array, labels: Array, is_query: Array | None, device
         raise ValueError(
             f"labels must have at least 2 classes, got {len(class_ids)}: there is no negative pair"
         )
-    query, unit = _check_is_query(is_query, len(y)), _normalise(x.to(device))
-    everything = np.arange(len(y))
-    rows, row_class = _sort_by_class(unit, classes, everything if query is None else np.flatnonzero(query))
-    cols, col_class = (
-        (rows, row_class) if query is None else _sort_by_class(unit, classes, np.flatnonzero(~query))
-    )
+    query, unit = _check_is_query(is_query, len(y)), normalise(x.to(device))
+    keys = content_keys(unit)
+    order = np.lexsort(
+        (keys, classes)
+    )  # by content within a class: no number depends on the order of the input
+    taken = [order, order] if query is None else [order[query[order]], order[~query[order]]]
+    row_class, col_class = (classes[index] for index in taken)
+    row_key, col_key = (keys[index] for index in taken)
+    rows = _take_padded(unit, taken[0])
+    cols = rows if query is None else _take_padded(unit, taken[1])
     row_count, col_count = (np.bincount(part, minlength=len(class_ids)) for part in (row_class, col_class))
-    pairs = Pairs(rows, cols, row_class, col_class, row_count, col_count, class_ids, query is None)
+    pairs = Pairs(
+        rows, cols, row_class, col_class, row_key, col_key, row_count, col_count, class_ids, query is None
+    )
     if pairs.positive_pairs.sum() == 0 or pairs.total_negatives == 0:
         raise ValueError(
             f"there must be at least one positive and one negative pair, got {pairs.positive_pairs.sum()} and "
@@ -154,22 +176,46 @@ def build_pairs(embeddings: Array, labels: Array, is_query: Array | None, device
     return pairs
 
 
-def _sort_by_class(unit: torch.Tensor, classes: Ints, index: Ints) -> tuple[torch.Tensor, Ints]:
-    order = index[np.argsort(classes[index], kind="stable")]
-    padded = -(-len(order) // ROW_MULTIPLE) * ROW_MULTIPLE
+def _take_padded(unit: torch.Tensor, index: Ints) -> torch.Tensor:
+    padded = -(-len(index) // ROW_MULTIPLE) * ROW_MULTIPLE
     x = unit.new_zeros(padded, unit.shape[1])
-    torch.index_select(unit, 0, torch.from_numpy(order).to(unit.device), out=x[: len(order)])
-    return x, classes[order]
+    torch.index_select(unit, 0, torch.from_numpy(index).to(unit.device), out=x[: len(index)])
+    return x
 
 
-def _normalise(x: torch.Tensor) -> torch.Tensor:
-    norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    if not bool((norms > 0).all()):
-        row = int((norms[:, 0] <= 0).nonzero()[0, 0])
+def content_keys(unit: torch.Tensor) -> Ints:
+    """Compute a 64-bit hash of each row's float32 bits, [N]; for N rows, two that differ share one at N^2 / 2^65."""
+    generator = torch.Generator().manual_seed(0)
+    odd = torch.randint(-(2**62), 2**62, (unit.shape[1],), generator=generator).to(unit.device) * 2 + 1
+    keys = torch.empty(len(unit), dtype=torch.int64, device=unit.device)
+    step = max(1, HASHED_ELEMENTS // unit.shape[1])
+    for first in range(0, len(unit), step):
+        bits = unit[first : first + step].view(torch.int32).long()
+        bits ^= bits << 29  # an odd factor alone keeps trailing zeros, of which short numbers have many
+        keys[first : first + step] = (bits * odd).sum(dim=1)
+    found: Ints = keys.cpu().numpy()
+    return found
+
+
+def normalise(x: torch.Tensor) -> torch.Tensor:
+    """Scale each finite row of `x [N, D]` to length 1, in its own precision, then round to float32.
+
+    Raises:
+        ValueError: a row is all zeros, or all rows are one point.
+    """
+    largest = torch.linalg.vector_norm(x, ord=torch.inf, dim=1, keepdim=True)
+    if not bool((largest > 0).all()):
+        row = int((largest[:, 0] <= 0).nonzero()[0, 0])
         raise ValueError(
             f"embeddings: row {row} is all zeros and cannot be normalised; a model with zero outputs has collapsed"
         )
-    unit: torch.Tensor = (x / norms).float()
+    unit: torch.Tensor = (x / torch.linalg.vector_norm(x, dim=1, keepdim=True)).float()
+    # Squares of these overflow or underflow: their largest element becomes 1 first.
+    extreme = ((largest < SMALLEST_SQUARED) | (largest > 1 / SMALLEST_SQUARED))[:, 0]
+    if bool(extreme.any()):
+        scaled = x[extreme].double() / largest[extreme].double()
+        unit[extreme] = (scaled / torch.linalg.vector_norm(scaled, dim=1, keepdim=True)).float()
+    unit += 0.0  # -0.0 becomes 0.0: equal rows get equal bits
     if bool(((unit - unit[0]).abs().amax() < SAME_DIRECTION).item()):
         raise ValueError(
             f"embeddings have collapsed: all {len(x)} rows point the same way within {SAME_DIRECTION:g}, so no "

@@ -10,10 +10,12 @@ Floats = NDArray[np.float64]
 
 
 def distances(embeddings: NDArray[np.floating]) -> Floats:
-    """L2 distances of the normalised rows, [N, N]."""
+    """L2 distances of the normalised rows, [N, N]; exactly 0 of identical ones."""
     x = np.asarray(embeddings, dtype=np.float64)
     x = x / np.linalg.norm(x, axis=1, keepdims=True)
-    return np.array([[math.sqrt(max(0.0, 2 - 2 * float(a @ b))) for b in x] for a in x])
+    return np.array(
+        [[0.0 if (a == b).all() else math.sqrt(max(0.0, 2 - 2 * float(a @ b))) for b in x] for a in x]
+    )
 
 
 def all_pairs(

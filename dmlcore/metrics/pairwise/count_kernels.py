@@ -148,7 +148,7 @@ def gather_positives(
     for i in range(row, stop):
         for j in range(max(col, own.start[i]), min(end, own.end[i])):
             if not symmetric or i != j:
-                values[fill[i - first]] = block[i - block_row, j - block_col]
+                values[fill[i - first]] = min(block[i - block_row, j - block_col], np.float32(1))
                 fill[i - first] += 1
 
 

@@ -19,21 +19,23 @@ from dmlcore.metrics.pairwise import compiled
 LOW_BITS = 12
 HIGH_BINS = 1 << (32 - LOW_BITS)
 LOW_BINS = 1 << LOW_BITS
+BITS_OF_ONE = 0x3F800000  # no similarity is more: rounding can bring that of near-identical rows to 1.0000002
 
 
 def order_keys(values: torch.Tensor) -> torch.Tensor:
-    """Return keys in 0..2^32-1, int64, ascending with the float32 values.
+    """Return keys in 0..2^32-1, int64, ascending with the float32 values; values above 1 have the key of 1.
 
     As integers, the bits of floats ascend from 0 on and descend below it (sign and magnitude). Flipping the magnitude
     of the negative ones makes the order one; the offset makes it start at 0.
     """
-    bits = values.contiguous().view(torch.int32)
+    bits = values.contiguous().view(torch.int32).clamp(max=BITS_OF_ONE)
     return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long() + (1 << 31)
 
 
 @compiled
 def order_key(bits: Any) -> Any:
     """As order_keys, of the int32 bits of one float32."""
+    bits = min(bits, np.int32(BITS_OF_ONE))
     return np.int64(bits ^ ((bits >> 31) & 0x7FFFFFFF)) + 2147483648
 
 

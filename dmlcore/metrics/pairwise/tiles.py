@@ -100,13 +100,33 @@ class Worker:
 def multiply_tile(
     pairs: Pairs, tile: Tile, buffer: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, TileBounds]:
-    """Return similarities that hold the tile, of at least 256 by 256, and the tile's bounds in them."""
+    """Return similarities that hold the tile, of at least 256 by 256, and the tile's bounds in them.
+
+    Identical rows have exactly 1. Others may be above it by rounding: who reads them takes 1 instead.
+    """
     row = min(tile.row, len(pairs.rows) - ROW_MULTIPLE)
     col = min(tile.col, len(pairs.cols) - ROW_MULTIPLE)
     rows = pairs.rows[row : max(tile.stop, row + ROW_MULTIPLE)]
     cols = pairs.cols[col : max(tile.end, col + ROW_MULTIPLE)]
     out = None if buffer is None else buffer[: len(rows) * len(cols)].view(len(rows), len(cols))
-    return torch.mm(rows, cols.T, out=out), TileBounds(*tile, row, col)
+    block = torch.mm(rows, cols.T, out=out)
+    _set_identical(pairs, block, row, col)
+    return block, TileBounds(*tile, row, col)
+
+
+def _set_identical(pairs: Pairs, block: torch.Tensor, row: int, col: int) -> None:
+    """Set the similarity of identical rows: products of float32 give 0.9999998 to 1.0000002, as the rows happen to be.
+
+    Only images that have a double are looked at, so that a set without any costs two searches a tile.
+    """
+    rows, cols = (
+        found[np.searchsorted(found, first) : np.searchsorted(found, first + size)]
+        for found, first, size in zip(pairs.repeated, (row, col), block.shape, strict=True)
+    )
+    if len(rows) and len(cols):
+        i, j = np.nonzero(pairs.row_key[rows][:, None] == pairs.col_key[cols])
+        at = torch.from_numpy(np.stack([rows[i] - row, cols[j] - col])).to(block.device)
+        block[at[0], at[1]] = 1.0
 
 
 def diagonal_bands(

@@ -144,7 +144,7 @@ class TorchSweep(Sweep):
                 tile = Tile(row, stop, col, min(col + self.side, width))
                 similarity, bounds = multiply_tile(pairs, tile)
                 r, c = row - bounds.block_row, col - bounds.block_col
-                block = similarity[r : r + stop - row, c : c + tile.end - col].contiguous()
+                block = similarity[r : r + stop - row, c : c + tile.end - col].clamp(max=1)
                 at = torch.arange(col, tile.end, device=device)
                 yield NegativeTile(row, col, block, (at < start) | (at >= end))
 
@@ -158,7 +158,7 @@ class TorchSweep(Sweep):
                 mine &= np.arange(row, stop)[:, None] != np.arange(col, end)[None, :]
             r, c = np.nonzero(mine)
             at = torch.from_numpy(np.stack([r + row - block_row, c + col - block_col])).to(block.device)
-            yield PositiveChunk(block[at[0], at[1]], r + row, c + col)
+            yield PositiveChunk(block[at[0], at[1]].clamp_(max=1), r + row, c + col)
 
     def _unordered_positives(self) -> Iterator[PositiveChunk]:
         """Yield all positives, each unordered pair once."""
