@@ -13,20 +13,27 @@ from dmlcore.metrics.consistency import (
     Floats,
     center_by_group,
     linear_utility,
-    random_halves,
     size_groups,
     utility,
 )
+from dmlcore.metrics.halves import balanced_halves, share_not_seen
 from dmlcore.metrics.inputs import Ints, Pairs, Split, pair_count
 from dmlcore.metrics.pairwise.count_kernels import sum_by_class
 
 CutTables = tuple[NDArray[np.int32], NDArray[np.int32]]  # of Sweep.count_at: [Q, K] and [G, K]
 
 
-def draw_split(pairs: Pairs, rng: np.random.Generator) -> Split:
-    """Draw random halves of each class; query and gallery images are split independently."""
-    rows = random_halves(pairs.row_class, rng)
-    return rows, rows if pairs.symmetric else random_halves(pairs.col_class, rng)
+def draw_splits(pairs: Pairs, count: int) -> list[Split]:
+    """Draw halves of each class `count` times; query and gallery images are split independently."""
+    rows = balanced_halves(pairs.row_class, pairs.row_key, count, 0)
+    cols = rows if pairs.symmetric else balanced_halves(pairs.col_class, pairs.col_key, count, 1)
+    return list(zip(rows, cols, strict=True))
+
+
+def divisions_left(pairs: Pairs, count: int) -> Floats:
+    """Return the share of its divisions that a splittable class has not taken in so many splits, [E]."""
+    keep = splittable(pairs)
+    return share_not_seen(pairs.row_count[keep], count) if pairs.symmetric else np.ones(int(keep.sum()))
 
 
 def negatives_at(pairs: Pairs, tables: CutTables, split: Split | None = None) -> Ints:

@@ -3,6 +3,7 @@
 Shapes: C classes, K cuts = the T thresholds and the fixed rates' distances, merged, S splits, B bootstrap draws.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +17,9 @@ from dmlcore.metrics.pairwise.sweep import Sweep
 from dmlcore.metrics.verification import OperatingPoints
 
 GLOBAL_FAR = 0.01  # the operating point of Evaluation.frr and .far
-MAX_SPLITS = 8  # of each class into halves; more no longer narrow opis_corrected
-MAX_PAIR_VISITS = 20_000_000  # positive pairs over all splits: with many pairs a class one split is enough
+SPLITS = (9, 6, 3, 2)  # of each class into halves; of 4 images there are 3 divisions, of 5 and 6 there are 10
+MAX_PAIR_VISITS = 20_000_000  # positive pairs over all splits: with many pairs a class few splits are enough
 COLLAPSED_DISTANCE = 1e-3  # float32 similarities resolve distances down to about 4e-4
-SPLIT_STREAM, BOOTSTRAP_STREAM = 0, 1  # so that the number of splits does not change the bootstrap
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class ClassScores:
 def score_classes(pairs: Pairs, sweep: Sweep, grid: ThresholdGrid, settings: Settings) -> ClassScores:
     """Count at the cuts, then compute everything that is about classes."""
     tables = sweep.count_at(grid.cuts)
-    splits = _draw_splits(pairs, settings)
+    splits = _draw_splits(pairs)
     positive, half_positive = sweep.positives_at(grid.cuts, splits)
     negative = class_counts.negatives_at(pairs, tables)
     rates = class_counts.class_rates(positive, pairs.positive_pairs, negative, pairs.negative_pairs)
@@ -85,7 +85,7 @@ def score_classes(pairs: Pairs, sweep: Sweep, grid: ThresholdGrid, settings: Set
     )
     accepted = positive.sum(axis=0) / pairs.positive_pairs.sum()
     metrics = {f"tar_at_far_{rate}": float(accepted[index]) for rate, index in grid.rate_index.items()}
-    metrics |= consistency_metrics(utility, list(halves), settings)
+    metrics |= consistency_metrics(utility, halves, class_counts.divisions_left(pairs, len(splits)), settings)
     large = class_counts.splittable(pairs)
     return ClassScores(
         utility,
@@ -101,36 +101,39 @@ def score_classes(pairs: Pairs, sweep: Sweep, grid: ThresholdGrid, settings: Set
     )
 
 
-def _draw_splits(pairs: Pairs, settings: Settings) -> list[Split]:
+def _draw_splits(pairs: Pairs) -> list[Split]:
     cost = int(pairs.positive_pairs.sum()) + 400 * len(pairs.class_ids)  # pairs visited, and tables filled
-    number = max(1, min(MAX_SPLITS, MAX_PAIR_VISITS // cost))
-    rng = np.random.default_rng((settings.seed, SPLIT_STREAM))
-    return [class_counts.draw_split(pairs, rng) for _ in range(number)]
+    number = next((number for number in SPLITS if number * cost <= MAX_PAIR_VISITS), SPLITS[-1])
+    return class_counts.draw_splits(pairs, number)
 
 
 def consistency_metrics(
-    utility: Floats, halves: list[tuple[Floats, Floats]], settings: Settings
+    utility: Floats, halves: Iterator[tuple[Floats, Floats]], not_seen: Floats, settings: Settings
 ) -> dict[str, float]:
     """Compute OPIS in its forms, and the intervals when asked for."""
-    ones = np.ones((1, len(halves[0][0]))) if halves else None
-    corrected = float("nan") if ones is None else float(consistency.corrected_opis(halves, ones)[0])
-    raw = consistency.opis(utility)
+    raw, draws = consistency.opis(utility), settings.bootstrap
+    rng = np.random.default_rng(settings.seed)
+    raw_weights = consistency.bootstrap_weights(len(utility), draws, rng)
+    corrected, error, bounds = float("nan"), float("nan"), (float("nan"), float("nan"))
+    if len(not_seen) >= 2:
+        drawn = consistency.bootstrap_weights(len(not_seen), draws, rng)
+        weights = np.concatenate([np.ones((1, len(not_seen))), drawn])
+        values, error = consistency.corrected_opis(halves, weights, not_seen)
+        corrected, bounds = float(values[0]), consistency.percentile_interval(values[1:])
     metrics = {
         "opis": raw,
         "opis_corrected": corrected,
+        "opis_corrected_error": error,
         "opis_floor": raw - corrected,
         "epsilon_opis": consistency.epsilon_opis(utility, settings.epsilon),
         "mean_utility": float(consistency.range_mean(utility.mean(axis=0))),
     }
-    return metrics | (_intervals(utility, halves, settings) if settings.bootstrap else {})
-
-
-def _intervals(utility: Floats, halves: list[tuple[Floats, Floats]], settings: Settings) -> dict[str, float]:
-    rng = np.random.default_rng((settings.seed, BOOTSTRAP_STREAM))
-    weights = consistency.bootstrap_weights(len(utility), settings.bootstrap, rng)
-    low, high = consistency.percentile_interval(consistency.bootstrap_opis(utility, weights))
-    bounds = (float("nan"), float("nan"))
-    if halves:
-        weights = consistency.bootstrap_weights(len(halves[0][0]), settings.bootstrap, rng)
-        bounds = consistency.percentile_interval(consistency.corrected_opis(halves, weights))
-    return {"opis_low": bounds[0], "opis_high": bounds[1], "opis_raw_low": low, "opis_raw_high": high}
+    if not draws:
+        return metrics
+    low, high = consistency.percentile_interval(consistency.bootstrap_opis(utility, raw_weights))
+    return metrics | {
+        "opis_low": bounds[0],
+        "opis_high": bounds[1],
+        "opis_raw_low": low,
+        "opis_raw_high": high,
+    }

@@ -56,15 +56,6 @@ def epsilon_opis(class_utility: Floats, epsilon: float) -> float:
     return float(range_mean(gap**2))
 
 
-def random_halves(classes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Draw half 0 or 1 for each image, [N], `classes` ascending; half 0 gets the odd image, in every class alike."""
-    count = np.bincount(classes)
-    order = np.lexsort((rng.random(len(classes)), classes))
-    half = np.empty(len(classes), dtype=np.int64)
-    half[order] = (np.arange(len(classes)) - (np.cumsum(count) - count)[classes]) % 2
-    return half
-
-
 def size_groups(count: NDArray[np.int64]) -> NDArray[np.int64]:
     """Group classes of about the same size, four groups to an octave, exact up to 7: the group's smallest size, [E]."""
     step = np.maximum(1, 2.0 ** (np.floor(np.log2(np.maximum(count, 1))) - 2)).astype(np.int64)
@@ -108,9 +99,22 @@ def half_covariance(first: Floats, second: Floats, weights: Floats) -> Floats:
     return ((product - means) / len(first))[:, 0]
 
 
-def corrected_opis(halves: Iterable[tuple[Floats, Floats]], weights: Floats) -> Floats:
-    """Average `half_covariance` over the splits, [B]. Never clipped: noise about 0 must average to 0."""
-    return np.asarray(np.mean([half_covariance(first, second, weights) for first, second in halves], axis=0))
+def corrected_opis(
+    halves: Iterable[tuple[Floats, Floats]], weights: Floats, not_seen: Floats
+) -> tuple[Floats, float]:
+    """Average `half_covariance` over the splits, [B]. Never clipped: noise about 0 must average to 0.
+
+    Args: halves: two [E, T] of each split; weights: [B, E]; not_seen: share of a class's divisions left out, [E].
+    Returns: the averages, and the standard error that the choice of splits leaves in that of equal weights, classes
+    being split independently: sqrt(sum_i f_i s_i^2 / S) / E, s_i^2 the variance over the splits of class i's product
+    and f_i = not_seen (sampling without replacement). Reference: Cochran, Sampling Techniques, 1977, theorem 2.2.
+    """
+    values, products = [], []
+    for first, second in halves:
+        values.append(half_covariance(first, second, weights))
+        products.append(range_mean((first - first.mean(axis=0)) * (second - second.mean(axis=0))))
+    variance = (not_seen * np.var(products, axis=0, ddof=1)).sum() / len(products)
+    return np.mean(values, axis=0), float(np.sqrt(variance)) / len(not_seen)
 
 
 def bootstrap_weights(count: int, draws: int, rng: np.random.Generator) -> Floats:
@@ -124,6 +128,8 @@ def bootstrap_opis(class_utility: Floats, weights: Floats) -> Floats:
 
 
 def percentile_interval(draws: Floats) -> tuple[float, float]:
-    """Return the middle 95 %."""
+    """Return the middle 95 %; NaN without draws."""
+    if not len(draws):
+        return float("nan"), float("nan")
     low, high = np.quantile(draws, [0.025, 0.975])
     return float(low), float(high)

@@ -69,7 +69,7 @@ def evaluate(
         bootstrap: number of class resamples behind opis_low/high and opis_raw_low/high (95 %); 0 leaves them out.
         memory_bytes: bound on the working memory in addition to the input, default 2^30.
         device: where the products run, default the CPU.
-        seed: of the random halves behind opis_corrected and of the bootstrap.
+        seed: of the bootstrap.
 
     Returns:
         Evaluation. A class with one image has no positive pair: it is used as negatives only and counted in
@@ -77,8 +77,11 @@ def evaluate(
         images) are left out of opis_corrected and counted in `num_classes_too_small_for_correction`; with fewer
         than 2 classes left it is NaN. opis_floor = opis - opis_corrected.
 
-    Ties: a negative at the same similarity as a positive ranks above it, and "distance <= d" accepts both.
-    Distances are d = sqrt(2 - 2 s) of float32 similarities s.
+    No number depends on the order of the rows: the halves of a class behind opis_corrected are chosen by the content of
+    its images. opis_corrected_error is the standard error that the choice leaves, 0 where every division is taken.
+
+    Ties: identical rows are at distance exactly 0. A negative at the same similarity as a positive ranks above it, and
+    "distance <= d" accepts both. Distances are d = sqrt(2 - 2 s) of float32 similarities s, never above 1.
 
     Raises:
         ValueError: NaN or infinite embeddings, shapes that do not fit, fewer than 2 classes, no positive pair, collapse

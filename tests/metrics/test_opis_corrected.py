@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dmlcore.metrics.evaluation import evaluate
+from dmlcore.metrics.halves import balanced_halves, divisions, share_not_seen
 from tests.metrics.samples import draw
 
 # As many classes as bring 5 % of raw to about 3 standard errors of 200 draws: fewer, and chance alone fails a case.
@@ -67,3 +68,48 @@ def test_interval_covers_the_score() -> None:
     assert m["opis_low"] < m["opis_corrected"] < m["opis_high"]
     assert m["opis_raw_low"] < m["opis"] < m["opis_raw_high"]
     assert m["opis_floor"] == pytest.approx(m["opis"] - m["opis_corrected"])
+
+
+def test_neither_the_order_of_the_rows_nor_the_seed_moves_it() -> None:
+    """Shuffled 12 times, 200 classes of 4 once gave 0.00654 to 0.01143."""
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(200), 4)
+    x = rng.normal(size=(200, 32))[y] + rng.uniform(0.4, 1.0, size=(200, 1))[y] * rng.normal(size=(800, 32))
+    orders = [rng.permutation(len(y)) for _ in range(12)]
+    found = {
+        evaluate(x[order], y[order], seed=seed).metrics["opis_corrected"] for seed, order in enumerate(orders)
+    }
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("images", [4, 5, 7, 8, 12])
+def test_the_stated_error_is_the_spread_over_other_splits(images: int) -> None:
+    """Rotated columns leave all distances and give other keys, so other splits."""
+    rng = np.random.default_rng(images)
+    y = np.repeat(np.arange(100), images)
+    x = rng.normal(size=(100, 24))[y] + rng.uniform(0.4, 1.0, size=(100, 1))[y] * rng.normal(
+        size=(len(y), 24)
+    )
+    runs = [evaluate(np.roll(x, shift, axis=1), y, num_thresholds=21).metrics for shift in range(24)]
+    spread = np.std([run["opis_corrected"] for run in runs], ddof=1)
+    stated = np.mean([run["opis_corrected_error"] for run in runs])
+    if images == 4:  # all three divisions of each class: what is left is between classes, of order 1 / C
+        assert stated == 0
+        assert spread < 0.01 * runs[0]["opis"]
+    else:
+        assert 0.5 < spread / stated < 2
+
+
+def test_a_class_takes_all_its_divisions_in_turn() -> None:
+    classes = np.repeat(np.arange(6), [2, 3, 4, 5, 6, 9])
+    keys = np.concatenate(
+        [np.sort(np.random.default_rng(0).integers(-(2**62), 2**62, n)) for n in (2, 3, 4, 5, 6, 9)]
+    )
+    halves = balanced_halves(classes, keys, 10, 0)
+    for label, size, number in zip(range(5), (2, 3, 4, 5, 6), (1, 3, 3, 10, 10), strict=True):
+        part = halves[:, classes == label]
+        assert ((part == 0).sum(axis=1) == (size + 1) // 2).all()
+        named = part ^ part[:, :1] if size % 2 == 0 else part  # the two names of a division are one
+        assert len(np.unique(named, axis=0)) == number == len(divisions(size))
+    assert len(np.unique(halves[:, classes == 5], axis=0)) > 5  # at random: some twice
+    assert share_not_seen(np.array([4, 5, 8, 9]), 9) == pytest.approx([0, 0.1, 1 - 9 / 35, 1])
