@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from dmlcore.calibration.counts import Floats, Ints, count_accepted
-from dmlcore.calibration.intervals import Rate, accept_rate, reject_rate
+from dmlcore.calibration.intervals import Rate, accept_rate, rate_bounds, reject_rate
 from dmlcore.calibration.threshold import Target, Threshold, find_threshold
 from dmlcore.metrics.inputs import Array, Pairs, build_pairs
 
@@ -29,6 +29,8 @@ class SplitRates:
     accepted: Ints
     far: Rate
     frr: Rate
+    draws: dict[str, Ints]
+    """`far`, `frr` -> independent draws behind a class's rate, at least so many, [C]."""
     query_gallery: bool = False
     """Whether a pair is a query with a gallery image, and not any image with any other."""
 
@@ -41,6 +43,11 @@ class SplitRates:
     def class_frr(self) -> Floats:
         """The rejected share of the class's own pairs; NaN for a class without one."""
         return np.where(self.positive_pairs > 0, self.rejected / np.maximum(self.positive_pairs, 1), np.nan)
+
+    def class_bounds(self, kind: str, level: float) -> tuple[Floats, Floats]:
+        """Return lower and upper bounds of each class's FAR or FRR, both missed with probability `level` at most."""
+        rates = self.class_far if kind == "far" else self.class_frr
+        return rate_bounds(np.nan_to_num(rates), self.draws[kind], level)
 
 
 def measure_rates(pairs: Pairs, similarity: float) -> SplitRates:
@@ -60,8 +67,17 @@ def measure_rates(pairs: Pairs, similarity: float) -> SplitRates:
         found.negative,
         accept_rate(pairs, found),
         reject_rate(pairs, found),
+        _independent_draws(pairs),
         not pairs.symmetric,
     )
+
+
+def _independent_draws(pairs: Pairs) -> dict[str, Ints]:
+    """Count disjoint pairs of a class (FRR), and its images (FAR), of which each is compared with all others."""
+    if pairs.symmetric:
+        return {"far": pairs.row_count, "frr": pairs.row_count // 2}
+    fewer, more = np.minimum(pairs.row_count, pairs.col_count), np.maximum(pairs.row_count, pairs.col_count)
+    return {"far": np.where(fewer > 0, fewer, more), "frr": fewer}
 
 
 @dataclass(frozen=True)

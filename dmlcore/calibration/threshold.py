@@ -62,9 +62,9 @@ class Threshold:
 def find_threshold(pairs: Pairs, target: Target, *, memory_bytes: int = 2**30) -> Threshold:
     """Find the one distance threshold that keeps `target` over all pairs.
 
-    FAR <= f: the ceil(f M)-th smallest of the M negative distances. FRR <= r: the ceil((1 - r) P)-th smallest of the P
-    positive distances, so the smallest threshold that rejects at most r P of them. Rounding up can put the FAR itself
-    over f, by less than 1 / M (more if distances tie); the FRR is never over r.
+    FAR <= f: the floor(f M)-th smallest of the M negative distances; where it ties with later ones, the next smaller
+    distance, and where the nearest pairs tie, just below theirs. FRR <= r: the ceil((1 - r) P)-th smallest of the P
+    positive distances, the smallest threshold that rejects at most r P of them. Neither rate is over its target.
 
     Args:
         pairs: of `dmlcore.metrics.inputs.build_pairs`.
@@ -72,7 +72,8 @@ def find_threshold(pairs: Pairs, target: Target, *, memory_bytes: int = 2**30) -
         memory_bytes: bound on the working memory.
 
     Raises:
-        ValueError: collapsed embeddings, or a rate finer than one pair.
+        ValueError: collapsed embeddings, a rate finer than one pair, or more identical negative pairs than the FAR
+            allows.
     """
     _check_fine_enough(pairs, target)
     rate = target.rate if target.kind == "far" else REPORTED_FARS[0]
@@ -84,14 +85,42 @@ def find_threshold(pairs: Pairs, target: Target, *, memory_bytes: int = 2**30) -
         points = operating_points(pairs, sweep, positives, negatives, settings.rates)
     check_collapse(points, pairs.total_negatives)
     if target.kind == "far":
-        return Threshold(points.similarity[target.rate])
+        return Threshold(_negative_statistic(pairs, sweep, negatives, target.rate))
     total = int(pairs.positive_pairs.sum())
-    return Threshold(_positive_statistic(sweep, positives, total - rejects_allowed(target.rate, total)))
+    return Threshold(_positive_statistic(sweep, positives, total - errors_allowed(target.rate, total)))
 
 
-def rejects_allowed(rate: float, total: int) -> int:
-    """Return floor(rate x total), exactly: P - floor(r P) = ceil((1 - r) P)."""
+def errors_allowed(rate: float, total: int) -> int:
+    """Return floor(rate x total), exactly: 0.1 of 30 is 3; and P - floor(r P) = ceil((1 - r) P)."""
     return math.floor(Fraction(repr(float(rate))) * total)
+
+
+def _negative_statistic(pairs: Pairs, sweep: Sweep, negatives: NDArray[np.int64], rate: float) -> float:
+    """Return the lowest similarity that at most `rate` of the negative pairs reach; `negatives` by upper key."""
+    allowed = errors_allowed(rate, pairs.total_negatives)
+    first, _ = bin_of_rank(negatives, allowed)
+    for place in first + np.flatnonzero(
+        negatives[first:]
+    ):  # the next ones only where a tie fills the rest of a key
+        with one_thread():
+            low = sweep.count_low_keys([int(place)])[0]
+        reached = int(negatives[place + 1 :].sum()) + np.cumsum(low[::-1])[::-1]
+        kept = np.flatnonzero((reached <= allowed) & (low > 0))
+        if len(kept):
+            return key_to_float((int(place) << LOW_BITS) + int(kept[0]))
+    nearest = int(np.flatnonzero(low)[-1])
+    similarity = key_to_float((int(place) << LOW_BITS) + nearest)
+    if similarity < 1.0:  # just below the distance of the nearest pairs, all of which tie
+        return float(np.nextafter(np.float32(similarity), np.float32(2.0)))
+    raise ValueError(_unkept(rate, int(low[nearest]), pairs.total_negatives))
+
+
+def _unkept(rate: float, identical: int, total: int) -> str:
+    return (
+        f"--far {rate:g} cannot be kept: {identical} of the {total} negative pairs of validation are identical "
+        "embeddings under two labels, which every threshold accepts. The smallest rate that can be kept is "
+        f"{identical / total:.4g}; ask for that, or remove the images that have two labels"
+    )
 
 
 def _positive_statistic(sweep: Sweep, positives: NDArray[np.int64], rank: int) -> float:

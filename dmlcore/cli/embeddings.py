@@ -113,7 +113,8 @@ def calibrate(
     """
     from dmlcore.calibration import Target
     from dmlcore.calibration import calibrate as set_threshold
-    from dmlcore.calibration.card import calibration_card, calibration_png
+    from dmlcore.calibration.card import calibration_card
+    from dmlcore.calibration.plot import calibration_png
 
     target = Target(*_target(far, frr))
     files = (validation, validation_labels, test, test_labels)
@@ -196,7 +197,8 @@ def _print_classes(kind: str, found: dict[str, Any]) -> None:
         f"test classes {kind.upper()}: median {median:.6f}, 95 % of them up to {high:.6f}, worst {worst:.6f}"
     )
     if "limit" in found:
-        beyond = found["beyond_limit"]
+        beyond, unsure = found["beyond_limit"], len(found["too_few_images_to_say"])
         named = ", ".join(str(row["name"] or row["label"]) for row in beyond[:5])
         line = f"  beyond {found['limit']:g}: {len(beyond)} of {found['classes']}"
         typer.echo(line + (f": {named}" if named else ""))
+        typer.echo(f"  above it, too few images to say: {unsure}")
