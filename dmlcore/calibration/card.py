@@ -151,6 +151,16 @@ def _notes(found: Calibration) -> list[str]:
         for name, rates in (("validation", found.validation), ("test", found.test))
         if len(rates.labels) < FEW_CLASSES
     ]
+    notes += [
+        f"{name}: {rates.under_two_labels} images are identical to one of another label: remove one label of each"
+        for name, rates in (("validation", found.validation), ("test", found.test))
+        if rates.under_two_labels
+    ]
+    if found.shared:
+        notes.append(
+            f"{found.shared} of the {int(found.test.images.sum())} images of test are in validation too: the rates on "
+            "test are not those of images that the threshold has not seen"
+        )
     if found.validation.query_gallery != found.test.query_gallery:
         notes.append("the two splits compare other pairs (`compared`): part of the drift may come from that")
     if found.target.kind == "far" and found.validation.far.errors == 0:

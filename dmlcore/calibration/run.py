@@ -31,6 +31,8 @@ class SplitRates:
     frr: Rate
     draws: dict[str, Ints]
     """`far`, `frr` -> independent draws behind a class's rate, at least so many, [C]."""
+    under_two_labels: int = 0
+    """Images identical to one of another class."""
     query_gallery: bool = False
     """Whether a pair is a query with a gallery image, and not any image with any other."""
 
@@ -68,6 +70,7 @@ def measure_rates(pairs: Pairs, similarity: float) -> SplitRates:
         accept_rate(pairs, found),
         reject_rate(pairs, found),
         _independent_draws(pairs),
+        pairs.under_two_labels,
         not pairs.symmetric,
     )
 
@@ -88,6 +91,8 @@ class Calibration:
     threshold: Threshold
     validation: SplitRates
     test: SplitRates
+    shared: int = 0
+    """Images of test that are identical to one of validation."""
 
 
 def calibrate(
@@ -120,7 +125,8 @@ def calibrate(
     with torch.inference_mode():
         threshold = find_threshold(held_out, target)
         rates = [measure_rates(pairs, threshold.similarity) for pairs in (held_out, final)]
-    return Calibration(target, threshold, rates[0], rates[1])
+    shared = int(np.isin(final.image_keys, held_out.image_keys).sum())
+    return Calibration(target, threshold, rates[0], rates[1], shared)
 
 
 def _pairs(name: str, labelled: tuple[Array, Array], is_query: Array | None) -> Pairs:

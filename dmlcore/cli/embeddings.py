@@ -46,6 +46,8 @@ def evaluate(
     evaluation = compute_metrics(read_npy(embeddings), read_npy(labels), bootstrap=bootstrap)
     for name, value in evaluation.metrics.items():
         typer.echo(f"{name:36} {value:.6g}")
+    if doubled := evaluation.metrics["num_images_under_two_labels"]:
+        typer.echo(f"note: {doubled} images are identical to one of another label: remove one label of each")
     if json_path is not None:
         write_atomically(json_path, json.dumps(finite(evaluation.metrics), indent=1) + "\n")
     if plot is not None:

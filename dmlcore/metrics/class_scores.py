@@ -96,6 +96,7 @@ def score_classes(pairs: Pairs, sweep: Sweep, grid: ThresholdGrid, settings: Set
         | {
             "num_classes": int(keep.sum()),
             "num_singleton_classes": int((~keep).sum()),
+            "num_images_under_two_labels": pairs.under_two_labels,
             "num_classes_too_small_for_correction": int((keep & ~large).sum()),
         },
     )

@@ -75,7 +75,8 @@ def evaluate(
         Evaluation. A class with one image has no positive pair: it is used as negatives only and counted in
         `num_singleton_classes`; its query is left out. Classes with fewer than 4 images (2 queries and 2 gallery
         images) are left out of opis_corrected and counted in `num_classes_too_small_for_correction`; with fewer
-        than 2 classes left it is NaN. opis_floor = opis - opis_corrected.
+        than 2 classes left it is NaN. opis_floor = opis - opis_corrected. `num_images_under_two_labels`: images
+        identical to one of another class, which no threshold can tell apart.
 
     No number depends on the order of the rows: the halves of a class behind opis_corrected are chosen by the content of
     its images. opis_corrected_error is the standard error that the choice leaves, 0 where every division is taken.

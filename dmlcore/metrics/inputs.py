@@ -111,6 +111,21 @@ class Pairs:
         return np.flatnonzero(row), np.flatnonzero(col)
 
     @property
+    def image_keys(self) -> Ints:
+        """The content of every image of the set, queries and gallery."""
+        return self.row_key if self.symmetric else np.concatenate([self.row_key, self.col_key])
+
+    @property
+    def under_two_labels(self) -> int:
+        """How many images are identical to one of another class."""
+        classes = self.row_class if self.symmetric else np.concatenate([self.row_class, self.col_class])
+        _, content = np.unique(self.image_keys, return_inverse=True)
+        lowest, highest = np.full(len(classes), len(classes)), np.zeros(len(classes), dtype=np.int64)
+        np.minimum.at(lowest, content, classes)
+        np.maximum.at(highest, content, classes)
+        return int((lowest < highest)[content].sum())
+
+    @property
     def positives_of_row(self) -> Ints:
         """R of each query: images of its class in the gallery, itself excluded. Shape [Q]."""
         return self.col_count[self.row_class] - int(self.symmetric)

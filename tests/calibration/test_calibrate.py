@@ -282,3 +282,23 @@ def test_a_class_that_is_surely_beyond_is_named():
     x[labels == 7] = rng.normal(size=((labels == 7).sum(), x.shape[1]))
     card = calibration_card(calibrate((x, labels), (x, labels), Target("frr", 0.1)), limits={"frr": 0.2})
     assert [row["label"] for row in card["test"]["class_frr"]["beyond_limit"]] == [7]
+
+
+def test_doubled_and_shared_images_are_noted(splits):
+    x, labels = under_two_labels()
+    doubled = len(labels) - sum(
+        set(labels[(x == row).all(axis=1)]) == {label} for row, label in zip(x, labels, strict=True)
+    )
+    notes = calibration_card(calibrate((x, labels), (x, labels), Target("far", 0.05)))["notes"]
+    assert (
+        f"validation: {doubled} images are identical to one of another label: remove one label of each"
+        in notes
+    )
+    assert any(note.startswith("300 of the 300 images of test are in validation too") for note in notes)
+    (v, vl), (t, tl) = splits
+    t = np.concatenate([t, 2 * v[:3]])  # the same directions
+    notes = calibration_card(calibrate((v, vl), (t, np.concatenate([tl, [0, 0, 1]])), Target("far", 0.05)))[
+        "notes"
+    ]
+    assert any(note.startswith("3 of the 163 images of test are in validation too") for note in notes)
+    assert not any("another label" in note for note in notes)

@@ -81,3 +81,9 @@ def test_keys_tell_rows_apart() -> None:
     distinct = len(torch.unique(x, dim=0))
     assert len(np.unique(content_keys(x))) == distinct < 20_000
     assert len(np.unique(content_keys(torch.eye(512)))) == 512
+
+
+@pytest.mark.parametrize("is_query", [None, np.arange(480) % 6 < 2], ids=["all", "query and gallery"])
+def test_images_under_two_labels_are_counted(is_query: np.ndarray | None) -> None:
+    x, y = with_copies()
+    assert evaluate(x, y, is_query=is_query).metrics["num_images_under_two_labels"] == 60

@@ -20,6 +20,7 @@ COUNTS = {
     "num_queries_without_positive": 2,
     "num_classes": 9,
     "num_singleton_classes": 2,
+    "num_images_under_two_labels": 0,
     "num_classes_too_small_for_correction": 2,
 }
 INTERVALS = {"opis_low", "opis_high", "opis_raw_low", "opis_raw_high"}
