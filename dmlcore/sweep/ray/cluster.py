@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ from typing import Any
 import ray
 
 from dmlcore.config.sweep import ClusterConfig
+from dmlcore.sweep.ray.address import check_address
 from dmlcore.sweep.ray.node_checks import PACKAGE, StorageProbe, check_nodes
+from dmlcore.sweep.ray.private_session import private_session
 from dmlcore.sweep.ray.shared_storage import ClusterError, SharedStorage
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -49,45 +51,50 @@ def connected(cluster: ClusterConfig, state: Path, paths: list[Path]) -> Iterato
         paths: folders and files that trials read, where nodes share the driver's disk.
 
     Raises:
-        ClusterError: nodes that cannot run trials; names each with what is wrong.
+        ClusterError: Ray does not start or answer; or nodes that cannot run trials, each named with what is wrong.
     """
     address = os.environ.get("RAY_ADDRESS") or cluster.address
-    _start(address)
-    gc.freeze()  # the libraries' million objects: neither the sweep nor `_stop` need walk through them
-    # SIGTERM ends the sweep as Ctrl-C does, with what is finished kept. After ray.init, which sets its own handler.
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    session: AbstractContextManager[dict[str, Any]] = nullcontext({}) if address else private_session()
+    with session as options:
+        _start(address, options)
+        gc.freeze()  # the libraries' million objects: neither the sweep nor `_stop` need walk through them
+        # SIGTERM ends the sweep as Ctrl-C does, with what is finished kept. After ray.init, which sets its own handler.
+        previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            if address:
+                with _checked(cluster, state, paths) as connection:
+                    yield connection
+            else:
+                yield Connection(_cpus())
+        finally:
+            _stop()
+            signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def _checked(cluster: ClusterConfig, state: Path, paths: list[Path]) -> Iterator[Connection]:
+    """Check every node of the cluster, and yield the connection."""
+    storage = SharedStorage(cluster.storage) if cluster.storage else None
+    probe = StorageProbe.create(state, storage)
     try:
-        if address is None:
-            yield Connection(_cpus())
-        else:
-            storage = SharedStorage(cluster.storage) if cluster.storage else None
-            probe = StorageProbe.create(state, storage)
-            try:
-                check_nodes(probe, [] if storage else paths)
-                yield Connection(_cpus(), storage, probe)
-            finally:
-                probe.remove()
+        check_nodes(probe, [] if storage else paths)
+        yield Connection(_cpus(), storage, probe)
     finally:
-        _stop()
-        signal.signal(signal.SIGTERM, previous)
+        probe.remove()
 
 
-def _start(address: str | None) -> None:
-    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if address is None:
-        ray.init(address="local", include_dashboard=False, **options)
-        return
-    if address.startswith("ray://"):
-        raise ClusterError(
-            f"the address of the cluster must be HOST:PORT or auto, got {address!r}; from outside the cluster use "
-            "`ray job submit` (docs/how-to/cluster.md)"
-        )
-    # Nodes run the driver's code, whatever is checked out there.
-    shipped = {"py_modules": [str(PACKAGE)], "excludes": ["**/__pycache__/**"]}
+def _start(address: str | None, options: dict[str, Any]) -> None:
+    if address:
+        check_address(address)
+        # Nodes run the driver's code, whatever is checked out there.
+        shipped = {"py_modules": [str(PACKAGE)], "excludes": ["**/__pycache__/**"]}
+        options = options | {"runtime_env": shipped}
     try:
-        ray.init(address=address, runtime_env=shipped, **options)
-    except (ConnectionError, RuntimeError) as error:
-        raise ClusterError(f"no Ray cluster answers at {address}: {error}") from error
+        ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **options)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        where = f"no Ray cluster answers at {address}" if address else "Ray does not start on this machine"
+        raise ClusterError(f"{where}: {reason}") from error
 
 
 def _stop() -> None:
