@@ -60,6 +60,9 @@ class PreprocessConfig(Strict):
     super_classes: str | None = None
     """image_folder: name of a CSV at the top of the source folder, with the columns class_name and
     super_class. DVC tracks that folder and sees when a row changes."""
+    merge_names: bool = False
+    """image_folder: folders whose names differ only by Unicode normalisation are one class, with the composed name
+    (NFC). false: they are classes of their own, and named in a note."""
 
 
 KINDS = tuple(

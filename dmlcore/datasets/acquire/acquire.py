@@ -14,6 +14,7 @@ from rich.progress import track
 from dmlcore.core.errors import DataError
 from dmlcore.core.hashing import file_sha256
 from dmlcore.core.io import atomic_folder
+from dmlcore.core.text import is_valid_name
 from dmlcore.datasets.acquire.locate import Found, obtain, search_folders
 from dmlcore.datasets.acquire.raw_tar import IMAGES_TAR, write_raw_tar
 from dmlcore.datasets.acquire.sources import SOURCE, Archive, read_source
@@ -23,6 +24,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 
 CLUTTER = ("Thumbs.db", "desktop.ini")
 """What desktops leave in folders; left out like hidden files (.DS_Store)."""
+
+REFUSED = "control characters, separators of lines or characters that turn the direction of writing"
 
 
 def acquire(source_file: Path, folder: Path, archives: str | None = None) -> None:
@@ -60,8 +63,8 @@ def _archived(found: Iterable[Found]) -> Iterator[tuple[str, bytes]]:
 def acquire_class_folders(source: Path, folder: Path) -> None:
     """Write the images of `source` (one folder a class) and its CSV files to `folder/images.tar`, sorted and undated.
 
-    The source is untrusted: links that leave it, files that are not images and unprintable names are refused. The same
-    files give the same bytes, so that DVC sees exactly when an image, a name or a super-class changes.
+    The source is untrusted: links that leave it, files that are not images and names that are no line of text are
+    refused. The same files give the same bytes, so that DVC sees exactly when an image, a name or a super-class changes.
 
     Raises:
         DataError: a file breaks a rule; the message names it.
@@ -98,9 +101,10 @@ def _entries(folder: Path, source: Path) -> Iterable[Path]:
     for path in folder.iterdir():
         if path.name.startswith(".") or path.name in CLUTTER:
             continue
-        if not path.name.isprintable():
-            # Python decodes invalid UTF-8 to lone surrogates, which are not printable either.
-            raise DataError(f"{str(path)!r}: a name must be printable UTF-8 text; rename it")
+        if not is_valid_name(path.name):
+            raise DataError(
+                f"{str(path)!r}: a name must be UTF-8 text in one line, without {REFUSED}; rename it"
+            )
         if not path.resolve().is_relative_to(root):
             raise DataError(f"{path}: a link must not lead out of {source}; copy the file instead")
         yield path

@@ -19,6 +19,7 @@ from typing import IO, Literal, Protocol
 
 from dmlcore.core.errors import DataError
 from dmlcore.core.hashing import file_sha256
+from dmlcore.core.text import is_valid_name
 from dmlcore.datasets.acquire.raw_tar import forget_headers
 from dmlcore.datasets.acquire.sources import Archive
 
@@ -161,8 +162,8 @@ def _wanted(archive: Archive, number: int, name: str, kind: Kind) -> str | None:
         raise _fault(archive, name, "must be a file or a folder, got a link, a device or a sparse file")
     # Nothing is written under these names, but they become paths of the manifest and keys of images.tar.
     parts = PurePosixPath(name).parts
-    if name.startswith("/") or ".." in parts or not name.isprintable():
-        raise _fault(archive, name, "a name must be printable and lead into the archive's folder")
+    if name.startswith("/") or ".." in parts or not is_valid_name(name):
+        raise _fault(archive, name, "a name must be text in one line and lead into the archive's folder")
     kept = "/".join(parts)
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
     matches = any(fnmatchcase(kept, pattern) for pattern in archive.keep)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,8 @@ def prepare(
         DataError: an image cannot be read, or the manifest breaks a rule; `folder` is left as it was.
     """
     rows = ordered_rows(catalogue, config)
+    for note in catalogue.notes:
+        print(f"{name}: {note}", file=sys.stderr)
     # What a DataError refuses is not kept: a resumed run would meet it again.
     with resumable_folder(folder, refused=DataError) as partial:
         images = partial / IMAGES
@@ -72,6 +75,8 @@ def prepare(
         if texts:
             (partial / CLASS_TEXTS).write_text(texts, encoding="utf-8")
         summary = summarise(name, catalogue, config, manifest, encoded)
+        if catalogue.notes:
+            summary["notes"] = list(catalogue.notes)
         summary["data_hash"] = data_hash(manifest, images, texts)
         (partial / SUMMARY).write_text(_json(summary), encoding="utf-8")
         PreparedDataset.open(partial).split("test")  # The reader accepts it before it is published.
