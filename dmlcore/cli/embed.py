@@ -128,6 +128,9 @@ def _embed_files(
         encoded = _encode(chunk, model)
         kept += [path for path, image in zip(chunk, encoded, strict=True) if not image.error]
         broken += [image.error for image in encoded if image.error]
+        for path, image in zip(chunk, encoded, strict=True):
+            if image.note:
+                typer.echo(f"dmlcore: {path}: {image.note}", err=True)
         if good := [image for image in encoded if not image.error]:
             parts.append(embed_images(model.embedder, config, _in_memory(good, model)))
     if not parts:

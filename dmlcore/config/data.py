@@ -43,6 +43,9 @@ class SplitConfig(Strict):
         return self
 
 
+BitDepth = Literal["auto", "stretch"] | Annotated[int, Field(ge=8, le=32)]
+
+
 class PreprocessConfig(Strict):
     image_size: Annotated[int, Field(ge=8, le=1024)] = 32
     """Pixels: the side of the stored squares (`raw`), the short side of the stored images (`jpeg`)."""
@@ -52,6 +55,12 @@ class PreprocessConfig(Strict):
     jpeg_quality: Annotated[int, Field(ge=50, le=100)] = 95
     max_broken_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Largest share of unreadable images: they are left out, counted and named in the summary. More is an error."""
+    accept_missing_end: bool = True
+    """A JPEG file that lacks its end marker and nothing of its picture is read, and named in the summary. false: it is
+    an unreadable image."""
+    bit_depth: BitDepth = "auto"
+    """Bits that images with more than 8 bits a channel really use. `auto`: 8, 12 or 16, the least that hold the image's
+    largest value; less than 16 are named in the summary. `stretch`: the image's own range becomes 0 to 255."""
     split: SplitConfig = SplitConfig()
     on_duplicates: Literal["error", "report"] = "error"
     """Identical images in two classes: an error, or counted in the summary (published data sets have some)."""

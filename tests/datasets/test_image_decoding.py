@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from dmlcore.core.errors import DataError
-from dmlcore.datasets.prepare.image_decoding import decode_center_crop
+from tests.datasets.photo_files import decode_center_crop
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 

@@ -63,8 +63,8 @@ def _archived(found: Iterable[Found]) -> Iterator[tuple[str, bytes]]:
 def acquire_class_folders(source: Path, folder: Path) -> None:
     """Write the images of `source` (one folder a class) and its CSV files to `folder/images.tar`, sorted and undated.
 
-    The source is untrusted: links that leave it, files that are not images and names that are no line of text are
-    refused. The same files give the same bytes, so that DVC sees exactly when an image, a name or a super-class changes.
+    The source is untrusted: links that leave it, files that are not images and names of more than a line are
+    refused. The same files give the same bytes: DVC sees exactly when an image, a name or a super-class changes.
 
     Raises:
         DataError: a file breaks a rule; the message names it.

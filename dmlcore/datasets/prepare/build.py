@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from dmlcore.datasets.prepare.journal import Journal, unpack_hashes
 from dmlcore.datasets.prepare.near_duplicates import LISTED, near_identical
 from dmlcore.datasets.prepare.splits import assign_splits, describe_protocol
 
-ENCODING_VERSION = 1
+ENCODING_VERSION = 2
 """Raise it where the same image and settings give other bytes, so that no run resumes what older code has encoded."""
 
 SLICE = 1 << 16
@@ -59,8 +59,7 @@ def prepare(
         DataError: an image cannot be read, or the manifest breaks a rule; `folder` is left as it was.
     """
     rows = ordered_rows(catalogue, config)
-    for note in catalogue.notes:
-        print(f"{name}: {note}", file=sys.stderr)
+    _print(name, catalogue.notes)
     # What a DataError refuses is not kept: a resumed run would meet it again.
     with resumable_folder(folder, refused=DataError) as partial:
         images = partial / IMAGES
@@ -75,8 +74,10 @@ def prepare(
         if texts:
             (partial / CLASS_TEXTS).write_text(texts, encoding="utf-8")
         summary = summarise(name, catalogue, config, manifest, encoded)
-        if catalogue.notes:
-            summary["notes"] = list(catalogue.notes)
+        noted = image_notes(rows, encoded)
+        _print(name, noted)
+        if notes := [*catalogue.notes, *noted]:
+            summary["notes"] = notes
         summary["data_hash"] = data_hash(manifest, images, texts)
         (partial / SUMMARY).write_text(_json(summary), encoding="utf-8")
         PreparedDataset.open(partial).split("test")  # The reader accepts it before it is published.
@@ -192,6 +193,13 @@ def summarise(
     }
 
 
+def image_notes(rows: pl.DataFrame, encoded: pl.DataFrame) -> list[str]:
+    """Return what images are noted for, each with their number and the names of the first."""
+    noted = rows.hstack(encoded).filter(pl.col("note") != "").sort("note", "source")
+    found = noted.group_by("note", maintain_order=True).agg(pl.len(), pl.col("source").head(LISTED))
+    return [f"{count} image(s): {note}: {', '.join(map(repr, first))}" for note, count, first in found.rows()]
+
+
 def _counts(manifest: pl.DataFrame) -> dict[str, int]:
     return {"classes": manifest["label"].n_unique(), "images": manifest.height}
 
@@ -208,6 +216,11 @@ def data_hash(manifest: pl.DataFrame, images: Path, class_texts: str = "") -> st
         hashlib.file_digest(file, lambda: digest)  # Goes on with `digest`.
     digest.update(class_texts.encode())
     return digest.hexdigest()
+
+
+def _print(name: str, notes: Iterable[str]) -> None:
+    for note in notes:
+        print(f"{name}: {note}", file=sys.stderr)
 
 
 def _json(values: object) -> str:
