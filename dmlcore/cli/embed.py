@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dmlcore.cli.options import INCOMPLETE, Study, finished_trial, prepared_folder
+from dmlcore.core.errors import DataError
 from dmlcore.core.io import atomic_write_path, write_atomically
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from dmlcore.config.data import PreprocessConfig
     from dmlcore.config.trial import TrialConfig
     from dmlcore.data.images import Images
+    from dmlcore.datasets.prepare.catalogue import Item
     from dmlcore.datasets.prepare.journal import EncodedImage
     from dmlcore.models import Embedder
     from dmlcore.training.store import TrialStore
@@ -147,9 +149,19 @@ def _encode(files: list[Path], model: TrainedModel) -> list[EncodedImage]:
     from dmlcore.datasets.prepare.image_decoding import pillow_for_threads
 
     items = [Item("", "", str(path), "") for path in files]
-    catalogue = Catalogue(tuple(items), lambda item: Path(item.source).read_bytes(), model.channels, "", "")
+    catalogue = Catalogue(tuple(items), _read, model.channels, "", "")
     with pillow_for_threads():
         return list(map(encoder(catalogue, model.preprocess), items))
+
+
+def _read(item: Item) -> bytes:
+    from dmlcore.datasets.acquire.unpack import read_bounded
+    from dmlcore.datasets.prepare.limits import UnreadableImageError
+
+    try:
+        return read_bounded(Path(item.source))
+    except (OSError, DataError) as error:  # One file is no reason to lose the embeddings of all others.
+        raise UnreadableImageError(str(error)) from None
 
 
 def _in_memory(encoded: list[EncodedImage], model: TrainedModel) -> Images:

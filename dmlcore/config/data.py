@@ -55,6 +55,9 @@ class PreprocessConfig(Strict):
     jpeg_quality: Annotated[int, Field(ge=50, le=100)] = 95
     max_broken_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Largest share of unreadable images: they are left out, counted and named in the summary. More is an error."""
+    max_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = 50_000_000
+    """Width x height of a file that is decoded, which takes some 12 bytes a pixel. More is an unreadable image. Above
+    the highest value Pillow refuses to open a file."""
     accept_missing_end: bool = True
     """A JPEG file that lacks its end marker and nothing of its picture is read, and named in the summary. false: it is
     an unreadable image."""

@@ -46,6 +46,16 @@ def test_broken_images_are_named_and_left_out(checkout, tmp_path):
     assert pl.read_csv(paths)["path"].to_list() == [str(good)]
 
 
+def test_a_file_that_costs_too_much_is_named_and_left_out(checkout, tmp_path):
+    sparse, good = tmp_path / "sparse.png", checkout / "images" / "0" / "003.PNG"
+    with sparse.open("wb") as file:
+        file.truncate(8 << 30)
+    done = call(sparse, good, "--trial", KEY, "--study", checkout, "--out", tmp_path / "e.npy")
+    assert done.exit_code == INCOMPLETE
+    assert f"left out: {sparse}: must have at most 536,870,912 bytes, got 8,589,934,592" in done.output
+    assert np.load(tmp_path / "e.npy").shape == (1, 16)
+
+
 def test_what_cannot_be_embedded_is_refused(checkout, tmp_path):
     (tmp_path / "empty").mkdir()
     done = call(tmp_path / "empty", "--trial", KEY, "--study", checkout)

@@ -127,6 +127,15 @@ def test_a_pipe_is_refused_and_not_waited_for(source, build):
         build()
 
 
+def test_a_file_of_terabytes_is_refused_before_it_is_read(source, build):
+    with (source / "a/sparse.png").open("wb") as file:
+        file.truncate(8 << 30)
+    with pytest.raises(
+        DataError, match=r"a/sparse.png: must have at most 536,870,912 bytes, got 8,589,934,592"
+    ):
+        build()
+
+
 def test_empty_folders_are_refused(source, build):
     (source / "empty").mkdir()
     with pytest.raises(DataError, match="empty: a class folder must hold images"):

@@ -210,6 +210,16 @@ def test_what_is_no_archive_is_refused(tmp_path, name):
         unpacked(tmp_path / name)
 
 
+@pytest.mark.parametrize("format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
+def test_too_large_a_header_is_refused(tmp_path, name, format):
+    with tarfile.open(tmp_path / name, "w:gz" if name.endswith("gz") else "w", format=format) as tar:
+        tar.addfile(tarfile.TarInfo("root/list.txt"))
+        tar.addfile(tarfile.TarInfo("root/" + "x" * 1_100_000))
+    with pytest.raises(DataError, match=r"a header must have at most 1,048,576 bytes, got 1,1\d\d,\d\d\d"):
+        unpacked(tmp_path / name, unpacked_bytes=10**8)
+
+
 def test_an_encrypted_zip_is_refused(tmp_path):
     data = bytearray(write(tmp_path / "a.zip").read_bytes())
     for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):

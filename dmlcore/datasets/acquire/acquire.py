@@ -18,7 +18,7 @@ from dmlcore.core.text import is_valid_name
 from dmlcore.datasets.acquire.locate import Found, obtain, search_folders
 from dmlcore.datasets.acquire.raw_tar import IMAGES_TAR, write_raw_tar
 from dmlcore.datasets.acquire.sources import SOURCE, Archive, read_source
-from dmlcore.datasets.acquire.unpack import members
+from dmlcore.datasets.acquire.unpack import members, read_bounded
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -78,7 +78,7 @@ def acquire_class_folders(source: Path, folder: Path) -> None:
     with atomic_folder(folder) as temporary:
         write_raw_tar(
             temporary / IMAGES_TAR,
-            ((path.relative_to(source).as_posix(), path.read_bytes()) for path in paths),
+            ((path.relative_to(source).as_posix(), read_bounded(path)) for path in paths),
         )
 
 

@@ -26,6 +26,14 @@ from dmlcore.datasets.acquire.sources import Archive
 LARGEST_MEMBER = 512 << 20
 """Bytes of one member that may be in memory; the largest genuine one, CIFAR-100's training images, has 153 MB."""
 
+LARGEST_HEADER = 1 << 20
+"""Bytes of a tar header of a long name or of attributes, which tarfile reads into memory at once."""
+
+LONG_HEADERS = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
+
 BLOCK = 1 << 20
 Kind = Literal["file", "folder", "special"]
 
@@ -60,7 +68,19 @@ class _Bounded:
 
 
 class _StrictTarInfo(tarfile.TarInfo):
-    """A header that raises where it is damaged or absent; tarfile takes such a one for the end of the archive."""
+    """A header that raises where it is damaged, absent or too large.
+
+    tarfile takes a damaged one for the end of the archive, and reads a large one however large it says it is.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> tarfile.TarInfo:  # type: ignore[override]
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in LONG_HEADERS and header.size > LARGEST_HEADER:
+            raise tarfile.ReadError(
+                f"a header must have at most {LARGEST_HEADER:,} bytes, got {header.size:,}"
+            )
+        return header
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:  # type: ignore[override]
@@ -224,7 +244,18 @@ def folder_members(archive: Archive, folder: Path) -> Iterator[tuple[str, bytes]
                 f"{folder}: must hold at most {archive.members:,} files and {archive.unpacked_bytes:,} bytes; "
                 f"{name!r} is beyond that; get the folder again"
             )
-        yield name, path.read_bytes()
+        yield name, read_bounded(path)
+
+
+def read_bounded(path: Path) -> bytes:
+    """Return the bytes of a file that is small enough for memory.
+
+    Raises:
+        DataError: more than LARGEST_MEMBER; a sparse file has them without being large on disk.
+    """
+    if (size := path.stat().st_size) > LARGEST_MEMBER:
+        raise DataError(f"{path}: must have at most {LARGEST_MEMBER:,} bytes, got {size:,}; move it away")
+    return path.read_bytes()
 
 
 def _kept(archive: Archive, folder: Path) -> Iterator[tuple[str, Path]]:

@@ -23,12 +23,12 @@ from dmlcore.data.images import Pixels
 from dmlcore.data.jpeg import JPEG_OPTIONS
 from dmlcore.datasets.prepare.catalogue import Catalogue, Item
 from dmlcore.datasets.prepare.image_decoding import (
-    UnreadableImageError,
     center_square,
     decode,
     resize_short_side,
 )
 from dmlcore.datasets.prepare.journal import EncodedImage
+from dmlcore.datasets.prepare.limits import UnreadableImageError
 from dmlcore.datasets.prepare.near_duplicates import difference_hash
 
 LAYOUTS = {

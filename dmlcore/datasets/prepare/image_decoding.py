@@ -11,15 +11,17 @@ from dataclasses import dataclass
 from PIL import ExifTags, Image
 
 from dmlcore.config.data import PreprocessConfig
-from dmlcore.core.errors import DataError
 from dmlcore.datasets.prepare import bit_depth
 from dmlcore.datasets.prepare.jpeg_files import is_jpeg, with_end_marker
+from dmlcore.datasets.prepare.limits import (
+    UnreadableImageError,
+    check_file,
+    check_size,
+    refused_by_pillow,
+)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Formats that Pillow decodes by itself: EPS, for one, would start another program."""
-
-MAX_PIXELS = 89_478_485
-"""Pillow's own limit, at which it only warns."""
 
 MAX_ASPECT = 4
 """Long side of a stored image, in short sides; a longer image is cropped at both ends."""
@@ -36,10 +38,6 @@ TURNS = {
 """By the orientation that EXIF gives: what turns the picture upright."""
 
 NO_END = "its end marker is missing; the picture is complete"
-
-
-class UnreadableImageError(DataError):
-    """One image that cannot be decoded; `max_broken_share` says how many a data set may leave out."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +75,18 @@ def decode(data: bytes, config: PreprocessConfig, *, name: str) -> Decoded:
         name: of the file, for errors.
 
     Raises:
-        UnreadableImageError: an unknown format, damaged, or above Pillow's limit of 89 million pixels.
+        UnreadableImageError: an unknown format, damaged, or one that costs too much (`limits`).
     """
     try:
-        return _decode(data, config)
+        check_file(data, config, name=name)
+        return _decode(data, config, name)
+    except UnreadableImageError:
+        raise
     except Exception as error:  # Decoders raise every kind of error on damaged input.
-        if is_jpeg(data) and (found := _decode_without_end(data, config)):
+        if is_jpeg(data) and (found := _decode_without_end(data, config, name)):
             return found
+        if costly := refused_by_pillow(error, config, name=name):
+            raise costly from None
         raise UnreadableImageError(
             f"{name!r}: unreadable image: {error!r}; replace or remove the file"
         ) from error
@@ -113,11 +116,9 @@ def resize_short_side(image: Image.Image, size: int) -> Image.Image:
     return image.resize(target, Image.Resampling.BICUBIC, box=(left, top, left + width, top + height))
 
 
-def _decode(data: bytes, config: PreprocessConfig) -> Decoded:
+def _decode(data: bytes, config: PreprocessConfig, name: str) -> Decoded:
     with _opened(data) as image:
-        # Checked on the header, before anything allocates the pixels.
-        if image.width * image.height > MAX_PIXELS:
-            raise Image.DecompressionBombError(f"{image.width} x {image.height} is above {MAX_PIXELS}")
+        check_size(image.size, config, name=name)
         deep = bit_depth.is_deep_colour(image)
         image.load()  # Before the orientation is read: Pillow turns a TIFF while it loads it.
         upright, note = _turned(image), ""
@@ -128,11 +129,11 @@ def _decode(data: bytes, config: PreprocessConfig) -> Decoded:
         return Decoded(_rgb(upright), note)
 
 
-def _decode_without_end(data: bytes, config: PreprocessConfig) -> Decoded | None:
+def _decode_without_end(data: bytes, config: PreprocessConfig, name: str) -> Decoded | None:
     """Decode a JPEG file that lacks no more than its end marker; None: it lacks more, or the setting refuses it."""
     try:
         whole = with_end_marker(data) if config.accept_missing_end else None
-        return Decoded(_decode(whole, config).picture, NO_END) if whole else None
+        return Decoded(_decode(whole, config, name).picture, NO_END) if whole else None
     except Exception:  # As above; what is reported is the error of the file as it is.
         return None
 
