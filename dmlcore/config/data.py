@@ -56,7 +56,7 @@ class PreprocessConfig(Strict):
     max_broken_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Largest share of unreadable images: they are left out, counted and named in the summary. More is an error."""
     max_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = 50_000_000
-    """Width x height of a file that is decoded, which takes some 12 bytes a pixel. More is an unreadable image. Above
+    """Width x height of a file that is decoded, which takes 4 to 16 bytes a pixel. More is an unreadable image. Above
     the highest value Pillow refuses to open a file."""
     accept_missing_end: bool = True
     """A JPEG file that lacks its end marker and nothing of its picture is read, and named in the summary. false: it is
@@ -64,6 +64,9 @@ class PreprocessConfig(Strict):
     bit_depth: BitDepth = "auto"
     """Bits that images with more than 8 bits a channel really use. `auto`: 8, 12 or 16, the least that hold the image's
     largest value; less than 16 are named in the summary. `stretch`: the image's own range becomes 0 to 255."""
+    lone_images: Literal["refuse", "drop", "gallery"] = "refuse"
+    """Classes of one image: refused in test and validation; left out before the split is drawn; or kept there, where
+    evaluation finds them in the gallery, and not as queries."""
     split: SplitConfig = SplitConfig()
     on_duplicates: Literal["error", "report"] = "error"
     """Identical images in two classes: an error, or counted in the summary (published data sets have some)."""

@@ -29,6 +29,19 @@ def assign_splits(items: Sequence[Item], config: SplitConfig) -> list[str]:
     return [by_unit[_unit(item, config)] for item in items]
 
 
+def without_units(items: Sequence[Item], kept: Sequence[Item], config: SplitConfig) -> SplitConfig:
+    """Return the settings without the listed units of which no item is kept."""
+    if config.rule != "listed" or len(kept) == len(items):
+        return config
+    units = {_unit(item, config) for item in items}
+    gone = units - {_unit(item, config) for item in kept}
+    left = {
+        part: tuple(name for name in getattr(config, part) if _named(name, units, config) not in gone)
+        for part in ("test", "validation")
+    }
+    return config.model_copy(update=left)
+
+
 def describe_protocol(config: SplitConfig, classes: Iterable[int]) -> str:
     """Return the protocol in one line.
 
