@@ -121,6 +121,20 @@ def test_what_is_no_image_is_refused(source, build, name):
         build()
 
 
+def test_links_in_a_circle_are_refused(source, build):
+    (source / "a/loop").symlink_to("..")
+    with pytest.raises(DataError, match=r"loop.*links must not lead in a circle"):
+        build()
+
+
+def test_links_that_multiply_are_refused(source, build):
+    for one, other in zip("abcdefg", "bcdefgh", strict=True):
+        for number in range(3):
+            (source / one / f"link{number}").symlink_to(f"../{other}")
+    with pytest.raises(DataError, match=r"or 100 times to one folder"):
+        build()
+
+
 def test_a_pipe_is_refused_and_not_waited_for(source, build):
     os.mkfifo(source / "a/pipe.png")
     with pytest.raises(DataError, match=r"pipe.png: a class folder holds images only"):

@@ -18,7 +18,7 @@ from dmlcore.datasets.prepare.catalogue import Catalogue, Item, encoded_catalogu
 def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
     """List the images of raw/NAME, with super-classes from the CSV that `config.super_classes` names."""
     tar = RawTar.open(raw / IMAGES_TAR)
-    class_of = {path: path.split("/")[0] for path in sorted(tar.members) if "/" in path}
+    class_of = {path: _class_name(path) for path in sorted(tar.members) if "/" in path}
     twins = differing_by_normalisation(class_of.values())
     if config.merge_names:
         class_of = {path: _merged(name, twins) for path, name in class_of.items()}
@@ -30,6 +30,13 @@ def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
         licence="the user's own: not known to this project",
     )
     return replace(catalogue, notes=tuple(_note(names, config) for names in twins.values()))
+
+
+def _class_name(path: str) -> str:
+    top, *deeper, _ = path.split("/")
+    if deeper:
+        raise DataError(f"{path}: a class folder holds images only, got a folder in it; move its images up")
+    return top
 
 
 def _merged(name: str, twins: Mapping[str, list[str]]) -> str:
