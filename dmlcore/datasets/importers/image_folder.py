@@ -18,7 +18,7 @@ from dmlcore.datasets.prepare.catalogue import Catalogue, Item, encoded_catalogu
 def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
     """List the images of raw/NAME, with super-classes from the CSV that `config.super_classes` names."""
     tar = RawTar.open(raw / IMAGES_TAR)
-    class_of = {path: _class_name(path) for path in sorted(tar.members) if "/" in path}
+    class_of = {path: _class_name(path, config) for path in sorted(tar.members) if "/" in path}
     twins = differing_by_normalisation(class_of.values())
     if config.merge_names:
         class_of = {path: _merged(name, twins) for path, name in class_of.items()}
@@ -32,11 +32,13 @@ def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
     return replace(catalogue, notes=tuple(_note(names, config) for names in twins.values()))
 
 
-def _class_name(path: str) -> str:
+def _class_name(path: str, config: PreprocessConfig) -> str:
     top, *deeper, _ = path.split("/")
-    if deeper:
-        raise DataError(f"{path}: a class folder holds images only, got a folder in it; move its images up")
-    return top
+    if deeper and config.nested_folders == "refuse":
+        raise DataError(
+            f"{path}: a class folder holds images only, got a folder in it; set `nested_folders` to join or classes"
+        )
+    return "/".join((top, *deeper)) if config.nested_folders == "classes" else top
 
 
 def _merged(name: str, twins: Mapping[str, list[str]]) -> str:
@@ -55,6 +57,8 @@ def _note(names: list[str], config: PreprocessConfig) -> str:
 
 def _super_classes(tar: RawTar, classes: Iterable[str], config: PreprocessConfig) -> Mapping[str, str]:
     if config.super_classes is None:
+        if config.nested_folders == "classes":
+            return {name: name.split("/")[0] for name in classes}
         if config.split.unit == "super_class":
             raise DataError(
                 "split unit `super_class` needs `super_classes`, the CSV in the source folder; got none"

@@ -35,7 +35,15 @@ from dmlcore.datasets.prepare.splits import describe_protocol
 ENCODING_VERSION = 2
 """Raise it where the same image and settings give other bytes, so that no run resumes what older code has encoded."""
 
-NO_IMAGE = {"split", "super_classes", "merge_names", "on_duplicates", "max_broken_share", "lone_images"}
+NO_IMAGE = {
+    "split",
+    "super_classes",
+    "nested_folders",
+    "merge_names",
+    "on_duplicates",
+    "max_broken_share",
+    "lone_images",
+}
 """Settings that change no stored image."""
 
 PACKED = "packed.bin"
