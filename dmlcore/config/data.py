@@ -76,8 +76,8 @@ class PreprocessConfig(Strict):
     """image_folder: name of a CSV at the top of the source folder, with the columns class_name and
     super_class. DVC tracks that folder and sees when a row changes."""
     nested_folders: Literal["refuse", "join", "classes"] = "refuse"
-    """image_folder: images in deeper folders. `join`: they belong to the class of the folder at the top. `classes`: each
-    folder with images is a class by its path (`dogs/poodle`), and its super-class is the folder at the top."""
+    """image_folder: images in deeper folders. `join`: they belong to the class of the folder at the top. `classes`:
+    each folder with images is a class by its path (`dogs/poodle`), and its super-class is the folder at the top."""
     merge_names: bool = False
     """image_folder: folders whose names differ only by Unicode normalisation are one class, with the composed name
     (NFC). false: they are classes of their own, and named in a note."""

@@ -13,7 +13,10 @@ from pathlib import Path
 from dmlcore.core.errors import DataError
 from dmlcore.core.text import is_valid_name
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"),
+    *(".heic", ".heif", ".avif"),
+)
 
 CLUTTER = ("Thumbs.db", "desktop.ini")
 """What desktops leave in folders; left out like hidden files (.DS_Store)."""

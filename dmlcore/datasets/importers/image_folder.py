@@ -13,12 +13,14 @@ from dmlcore.core.errors import DataError
 from dmlcore.core.text import decode_text, differing_by_normalisation, normalised
 from dmlcore.datasets.acquire.raw_tar import IMAGES_TAR, RawTar
 from dmlcore.datasets.prepare.catalogue import Catalogue, Item, encoded_catalogue
+from dmlcore.datasets.prepare.plugins import require_plugins
 
 
 def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
     """List the images of raw/NAME, with super-classes from the CSV that `config.super_classes` names."""
     tar = RawTar.open(raw / IMAGES_TAR)
     class_of = {path: _class_name(path, config) for path in sorted(tar.members) if "/" in path}
+    require_plugins(class_of)
     twins = differing_by_normalisation(class_of.values())
     if config.merge_names:
         class_of = {path: _merged(name, twins) for path, name in class_of.items()}

@@ -19,9 +19,10 @@ from dmlcore.datasets.prepare.limits import (
     check_size,
     refused_by_pillow,
 )
+from dmlcore.datasets.prepare.plugins import kind_of, require
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""Formats that Pillow decodes by itself: EPS, for one, would start another program."""
+"""Formats that Pillow decodes by itself: EPS, for one, would start another program. HEIC and AVIF: see `plugins`."""
 
 MAX_ASPECT = 4
 """Long side of a stored image, in short sides; a longer image is cropped at both ends."""
@@ -76,7 +77,10 @@ def decode(data: bytes, config: PreprocessConfig, *, name: str) -> Decoded:
 
     Raises:
         UnreadableImageError: an unknown format, damaged, or one that costs too much (`limits`).
+        DataError: HEIC or AVIF, and the plug-in for it is not installed.
     """
+    if kind := kind_of(data):
+        require(kind, name=name)
     try:
         check_file(data, config, name=name)
         return _decode(data, config, name)
@@ -139,7 +143,8 @@ def _decode_without_end(data: bytes, config: PreprocessConfig, name: str) -> Dec
 
 
 def _opened(data: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(data), formats=FORMATS)
+    kind = kind_of(data)
+    return Image.open(io.BytesIO(data), formats=(kind,) if kind else FORMATS)
 
 
 def _low_bytes(data: bytes) -> Image.Image | None:
