@@ -162,7 +162,7 @@ def _encode(files: list[Path], model: TrainedModel) -> list[EncodedImage]:
 
 
 def _read(item: Item) -> bytes:
-    from dmlcore.datasets.acquire.unpack import read_bounded
+    from dmlcore.datasets.acquire.folders import read_bounded
     from dmlcore.datasets.prepare.limits import UnreadableImageError
 
     try:

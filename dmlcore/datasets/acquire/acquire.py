@@ -14,10 +14,11 @@ from rich.progress import track
 from dmlcore.core.errors import DataError
 from dmlcore.core.hashing import file_sha256
 from dmlcore.core.io import atomic_folder
+from dmlcore.datasets.acquire.folders import read_bounded
 from dmlcore.datasets.acquire.locate import Found, obtain, search_folders
 from dmlcore.datasets.acquire.raw_tar import IMAGES_TAR, write_raw_tar
 from dmlcore.datasets.acquire.sources import SOURCE, Archive, read_source
-from dmlcore.datasets.acquire.unpack import members, read_bounded
+from dmlcore.datasets.acquire.unpack import members
 from dmlcore.datasets.acquire.walk import SUFFIXES, entries, files_below, is_image
 
 
