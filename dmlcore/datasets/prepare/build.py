@@ -18,7 +18,7 @@ from dmlcore.core.io import resumable_folder
 from dmlcore.data.dataset import CLASS_TEXTS, IMAGES, MANIFEST, SCHEMA_VERSION, SUMMARY, PreparedDataset
 from dmlcore.data.manifest import SCHEMA, SPLITS, cross_class_duplicates, validate
 from dmlcore.datasets.prepare.catalogue import Catalogue
-from dmlcore.datasets.prepare.classes import ordered_rows, regrouped, repack, without_lone_images
+from dmlcore.datasets.prepare.classes import Grouped, ordered_rows, regrouped, repack, without_lone_images
 from dmlcore.datasets.prepare.encoding import (
     LAYOUTS,
     all_cores,
@@ -83,27 +83,28 @@ def prepare(
         encode_images(catalogue, config, rows, journal)
         found = regrouped(catalogue, config, rows, journal.table())
         manifest = build_manifest(found.rows, found.encoded)
-        images = partial / IMAGES
-        if found.places is not None:
-            images = partial / PACKED
-            repack(partial / IMAGES, images, found.places)
-        size = images.stat().st_size
-        validate(manifest, config, channels=stored_channels(catalogue, config), size_bytes=size)
+        images = _in_order(partial, found)
+        channels, size = stored_channels(catalogue, config), images.stat().st_size
+        validate(manifest, config, channels=channels, size_bytes=size)
         manifest.write_parquet(partial / MANIFEST)
         texts = _json(catalogue.class_texts) if catalogue.class_texts else ""
         if texts:
             (partial / CLASS_TEXTS).write_text(texts, encoding="utf-8")
-        summary = summarise(name, catalogue, config, manifest, found.encoded)
-        noted = found.notes + image_notes(found.rows, found.encoded)
-        _print(name, noted)
-        if notes := [*catalogue.notes, *noted]:
-            summary["notes"] = notes
+        summary = summarise(name, catalogue, config, manifest, found.encoded) | _noted(name, catalogue, found)
         summary["data_hash"] = data_hash(manifest, images, texts)
         (partial / SUMMARY).write_text(_json(summary), encoding="utf-8")
         # The journal first: without it a killed run starts anew, with it the images must be in the order of `rows`.
         journal.path.unlink()
         images.replace(partial / IMAGES)
         PreparedDataset.open(partial).split("test")  # The reader accepts it before it is published.
+
+
+def _in_order(partial: Path, found: Grouped) -> Path:
+    """Return the file of images in the order of the manifest."""
+    if found.places is None:
+        return partial / IMAGES
+    repack(partial / IMAGES, partial / PACKED, found.places)
+    return partial / PACKED
 
 
 def fingerprint(rows: pl.DataFrame, config: PreprocessConfig, raw: Path | None) -> str:
@@ -222,6 +223,13 @@ def data_hash(manifest: pl.DataFrame, images: Path, class_texts: str = "") -> st
         hashlib.file_digest(file, lambda: digest)  # Goes on with `digest`.
     digest.update(class_texts.encode())
     return digest.hexdigest()
+
+
+def _noted(name: str, catalogue: Catalogue, found: Grouped) -> dict[str, list[str]]:
+    """Print what the images are noted for; return all notes for the summary, nothing where there are none."""
+    new = found.notes + image_notes(found.rows, found.encoded)
+    _print(name, new)
+    return {"notes": [*catalogue.notes, *new]} if new or catalogue.notes else {}
 
 
 def _print(name: str, notes: Iterable[str]) -> None:
