@@ -54,6 +54,21 @@ def test_the_folder_holds_what_it_always_holds(prepared, pairs):
     assert {path.name for path in folder.iterdir()} == {"manifest.parquet", "images.bin", "dataset.json"}
 
 
+def test_what_a_killed_run_has_put_in_order_is_made_anew(prepared, pairs, tmp_path):
+    first = prepared(cut(pairs, 0), PreprocessConfig(**LENIENT)).data_hash
+    partial = tmp_path / ".prepared.partial"
+    for sound in (pairs, cut(pairs, 0)):
+        partial.mkdir()
+        (partial / "packed.bin").write_bytes(b"half of it")
+        dataset = prepared(sound, PreprocessConfig(**LENIENT))
+        assert {path.name for path in dataset.folder.iterdir()} == {
+            "manifest.parquet",
+            "images.bin",
+            "dataset.json",
+        }
+    assert dataset.data_hash == first
+
+
 def test_a_class_without_any_readable_image_is_named(prepared, pairs):
     summary = prepared(cut(pairs, 4, 5), PreprocessConfig(**LENIENT)).summary
     assert summary["notes"] == ["1 class(es) are left out, too small without broken images: 'class 02'"]
