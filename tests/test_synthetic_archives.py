@@ -12,7 +12,7 @@ from dmlcore.core.errors import DataError
 from dmlcore.datasets.acquire.acquire import acquire
 from dmlcore.datasets.acquire.sources import SOURCE, read_source
 from dmlcore.datasets.importers import load_catalogue
-from dmlcore.datasets.prepare.image_decoding import decode_center_crop
+from tests.datasets.photo_files import decode_center_crop
 from tests.datasets.published import SOURCES
 from tests.synthetic.archives import LAYOUTS, expected_counts, write_archives
 from tests.synthetic.config import SyntheticConfig

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from dmlcore.datasets.prepare.image_decoding import decode_center_crop
+from tests.datasets.photo_files import decode_center_crop
 from tests.synthetic.config import SyntheticConfig
 from tests.synthetic.containers import tar_gz, zip_file
 from tests.synthetic.pictures import encoded_picture, encoded_pictures, picture

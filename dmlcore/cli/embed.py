@@ -5,6 +5,7 @@ Shapes: N images, D embedding width.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dmlcore.cli.options import INCOMPLETE, Study, finished_trial, prepared_folder
-from dmlcore.core.io import atomic_write_path, write_atomically
+from dmlcore.core.errors import DataError
+from dmlcore.core.io import atomic_write_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from dmlcore.config.data import PreprocessConfig
     from dmlcore.config.trial import TrialConfig
     from dmlcore.data.images import Images
+    from dmlcore.datasets.prepare.catalogue import Item
     from dmlcore.datasets.prepare.journal import EncodedImage
     from dmlcore.models import Embedder
     from dmlcore.training.store import TrialStore
@@ -44,13 +47,16 @@ def embed(
 ) -> None:
     """Embed images with a trial's model, prepared as its training images were.
 
-    Broken images are named and left out; then the exit code is 1.
+    Broken images are named and left out; then the exit code is 1. Of a folder, hidden files are left out, and links are
+    followed that stay within it, as when a data set is imported. Both outputs are written, or none.
 
     Example: dmlcore embed photographs/ --trial 0123abcd --study . --out embeddings.npy --paths paths.csv
     """
     from dmlcore.config.base import parse
     from dmlcore.config.trial import TrialConfig
 
+    written = paths or out.with_suffix(".csv")
+    _check_outputs(out, written)
     files = list(image_files(images))
     record, store = finished_trial(study, trial)
     config = parse(TrialConfig, record.config, f"trial {record.trial_key}")
@@ -58,7 +64,6 @@ def embed(
     embeddings, kept, broken = _embed_files(files, config, model)
     for error in broken:
         typer.echo(f"dmlcore: left out: {error}", err=True)
-    written = paths or out.with_suffix(".csv")
     _write(embeddings, kept, out, written)
     typer.echo(f"{len(kept)} of {len(files)} images embedded, {embeddings.shape[1]} wide: {out}, {written}")
     if broken:
@@ -66,20 +71,24 @@ def embed(
 
 
 def image_files(given: list[Path]) -> Iterator[Path]:
-    """Yield the given files, and those with an image's suffix below the given folders, sorted.
+    """Yield the given files, and the images below the given folders, by the rules of the import.
 
     Raises:
-        ValueError: a path is neither a file nor a folder with images.
+        ValueError: a path is neither a file nor a folder with images, or a name or a link breaks a rule.
     """
-    from dmlcore.datasets.acquire.acquire import SUFFIXES
+    from dmlcore.datasets.acquire.walk import SUFFIXES, check_name, files_below, is_image
 
     for path in given:
+        check_name(path)
         if path.is_file():
             yield path
             continue
-        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+        below = list(files_below(path, path)) if path.is_dir() else []
+        found = [file for file in below if is_image(file)]
         if not found:
             raise ValueError(f"{path} must be an image file or a folder with images ({', '.join(SUFFIXES)})")
+        if others := [file for file in below if not is_image(file)]:
+            typer.echo(f"dmlcore: {path}: {len(others)} file(s) are no images, first: {others[0]}", err=True)
         yield from found
 
 
@@ -128,6 +137,9 @@ def _embed_files(
         encoded = _encode(chunk, model)
         kept += [path for path, image in zip(chunk, encoded, strict=True) if not image.error]
         broken += [image.error for image in encoded if image.error]
+        for path, image in zip(chunk, encoded, strict=True):
+            if image.note:
+                typer.echo(f"dmlcore: {path}: {image.note}", err=True)
         if good := [image for image in encoded if not image.error]:
             parts.append(embed_images(model.embedder, config, _in_memory(good, model)))
     if not parts:
@@ -144,9 +156,19 @@ def _encode(files: list[Path], model: TrainedModel) -> list[EncodedImage]:
     from dmlcore.datasets.prepare.image_decoding import pillow_for_threads
 
     items = [Item("", "", str(path), "") for path in files]
-    catalogue = Catalogue(tuple(items), lambda item: Path(item.source).read_bytes(), model.channels, "", "")
+    catalogue = Catalogue(tuple(items), _read, model.channels, "", "")
     with pillow_for_threads():
         return list(map(encoder(catalogue, model.preprocess), items))
+
+
+def _read(item: Item) -> bytes:
+    from dmlcore.datasets.acquire.folders import read_bounded
+    from dmlcore.datasets.prepare.limits import UnreadableImageError
+
+    try:
+        return read_bounded(Path(item.source))
+    except (OSError, DataError) as error:  # One file is no reason to lose the embeddings of all others.
+        raise UnreadableImageError(str(error)) from None
 
 
 def _in_memory(encoded: list[EncodedImage], model: TrainedModel) -> Images:
@@ -164,11 +186,26 @@ def _in_memory(encoded: list[EncodedImage], model: TrainedModel) -> Images:
     return JpegImages(data, np.cumsum(lengths) - lengths, lengths)
 
 
+def _check_outputs(out: Path, paths: Path) -> None:
+    """Refuse outputs that could not both be written, before anything is computed."""
+    if out.resolve() == paths.resolve():
+        raise ValueError(
+            f"--out and --paths must be two files, got {out} for both; give --paths another name"
+        )
+    for path in (out, paths):
+        if path.is_dir():
+            raise ValueError(f"{path} must be a file to write, got a folder; add the name of a file")
+
+
 def _write(embeddings: NDArray[np.float32], kept: list[Path], out: Path, paths: Path) -> None:
+    """Write embeddings and paths: both are on disk before either takes its name."""
     import numpy as np
     import polars as pl
 
-    with atomic_write_path(out) as temporary, temporary.open("wb") as stream:
-        np.save(stream, embeddings, allow_pickle=False)
-    table = pl.DataFrame({"row": range(len(kept)), "path": [str(path) for path in kept]})
-    write_atomically(paths, table.write_csv())
+    table = pl.DataFrame({"row": range(len(kept)), "path": [str(path) for path in kept]}).write_csv()
+    with atomic_write_path(out) as array, atomic_write_path(paths) as listed:
+        with array.open("wb") as stream:
+            np.save(stream, embeddings, allow_pickle=False)
+            stream.flush()
+            os.fsync(stream.fileno())
+        listed.write_text(table, encoding="utf-8")

@@ -151,8 +151,20 @@ def _from_files(files: tuple[Path | None, ...], names: Path | None) -> Calibrati
             f"got {len(given)} of the four"
         )
     v, vl, t, tl = (read_npy(path) for path in given)
-    lines = tuple(names.read_text(encoding="utf-8").splitlines()) if names else None
+    lines = _read_names(names) if names else None
     return CalibrationData((v, vl), (t, tl), lines)
+
+
+def _read_names(path: Path) -> tuple[str, ...]:
+    from dmlcore.core.text import differing_by_normalisation, text_lines
+
+    names = tuple(text_lines(path.read_bytes(), str(path)))
+    for twins in differing_by_normalisation(names).values():
+        listed = ", ".join(map(ascii, twins))
+        typer.echo(
+            f"dmlcore: {path}: {listed} differ only by Unicode normalisation; are they one class?", err=True
+        )
+    return names
 
 
 def _from_trial(key: str, study: Path, files: tuple[Path | None, ...], names: Path | None) -> CalibrationData:

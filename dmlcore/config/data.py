@@ -43,6 +43,9 @@ class SplitConfig(Strict):
         return self
 
 
+BitDepth = Literal["auto", "stretch"] | Annotated[int, Field(ge=8, le=32)]
+
+
 class PreprocessConfig(Strict):
     image_size: Annotated[int, Field(ge=8, le=1024)] = 32
     """Pixels: the side of the stored squares (`raw`), the short side of the stored images (`jpeg`)."""
@@ -52,6 +55,18 @@ class PreprocessConfig(Strict):
     jpeg_quality: Annotated[int, Field(ge=50, le=100)] = 95
     max_broken_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Largest share of unreadable images: they are left out, counted and named in the summary. More is an error."""
+    max_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = 50_000_000
+    """Width x height of a file that is decoded, which takes 4 to 16 bytes a pixel. More is an unreadable image. Above
+    the highest value Pillow refuses to open a file."""
+    accept_missing_end: bool = True
+    """A JPEG file that lacks its end marker and nothing of its picture is read, and named in the summary. false: it is
+    an unreadable image."""
+    bit_depth: BitDepth = "auto"
+    """Bits that images with more than 8 bits a channel really use. `auto`: 8, 12 or 16, the least that hold the image's
+    largest value; less than 16 are named in the summary. `stretch`: the image's own range becomes 0 to 255."""
+    lone_images: Literal["refuse", "drop", "gallery"] = "refuse"
+    """Classes of one image: refused in test and validation; left out before the split is drawn; or kept there, where
+    evaluation finds them in the gallery, and not as queries."""
     split: SplitConfig = SplitConfig()
     on_duplicates: Literal["error", "report"] = "error"
     """Identical images in two classes: an error, or counted in the summary (published data sets have some)."""
@@ -60,6 +75,12 @@ class PreprocessConfig(Strict):
     super_classes: str | None = None
     """image_folder: name of a CSV at the top of the source folder, with the columns class_name and
     super_class. DVC tracks that folder and sees when a row changes."""
+    nested_folders: Literal["refuse", "join", "classes"] = "refuse"
+    """image_folder: images in deeper folders. `join`: they belong to the class of the folder at the top. `classes`:
+    each folder with images is a class by its path (`dogs/poodle`), and its super-class is the folder at the top."""
+    merge_names: bool = False
+    """image_folder: folders whose names differ only by Unicode normalisation are one class, with the composed name
+    (NFC). false: they are classes of their own, and named in a note."""
 
 
 KINDS = tuple(
@@ -93,8 +114,10 @@ class DatasetConfig(Strict):
     def _suits_kind(self) -> DatasetConfig:
         if self.kind != "glyphs" and self.preprocess.split.rule == "scripts":
             raise ValueError(f"split rule `scripts` works for kind `glyphs` only, got kind `{self.kind}`")
-        if self.kind != "image_folder" and self.preprocess.super_classes is not None:
-            raise ValueError(f"`super_classes` works for kind `image_folder` only, got kind `{self.kind}`")
+        for name in ("super_classes", "nested_folders", "merge_names"):
+            default = PreprocessConfig.model_fields[name].default
+            if self.kind != "image_folder" and getattr(self.preprocess, name) != default:
+                raise ValueError(f"`{name}` works for kind `image_folder` only, got kind `{self.kind}`")
         return self
 
 

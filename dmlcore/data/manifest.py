@@ -46,7 +46,10 @@ def validate(manifest: pl.DataFrame, config: PreprocessConfig, *, channels: int,
     _check_labels(manifest)
     _check_splits(manifest, config)
     alone = manifest.filter(pl.col("split") != "train").filter(pl.len().over("split", "label") < 2)
-    _refuse(alone, "a test or validation class must have at least 2 images, else its query has no positive")
+    if config.lone_images != "gallery":
+        _refuse(
+            alone, "a test or validation class must have at least 2 images, else its query has no positive"
+        )
     if config.on_duplicates == "error":
         _check_duplicates(manifest)
 

@@ -58,6 +58,20 @@ def test_the_card_is_the_library_s(files, tmp_path):
     assert f"{found.threshold.distance:.6f}" in done.output
 
 
+def test_a_names_file_is_read_line_by_line(files, tmp_path):
+    odd = ["a\u2028b", "c\x85d", "e\x0cf", "caf\u00e9", "cafe\u0301", *(f"n{i}" for i in range(35))]
+    names, table = tmp_path / "names.txt", tmp_path / "c.csv"
+    arguments = ("--far", 0.05, *files[1], "--class-names", names, "--classes", table)
+    arguments += ("--card", tmp_path / "card.json")
+    names.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(odd).encode())
+    done = call(*arguments)
+    assert done.exit_code == 0, done.output
+    assert pl.read_csv(table)["name"].to_list() == odd
+    assert "'cafe\\u0301', 'caf\\xe9' differ only by Unicode normalisation" in done.output
+    names.write_bytes("\n".join(odd[3:]).encode("latin-1", "replace"))
+    assert f"{names}: must be UTF-8 text, got byte 0xe9 in line 1" in call(*arguments).output
+
+
 def test_a_trial_brings_its_embeddings(tmp_path):
     records = write_study(tmp_path / "study")
     card = tmp_path / "card.json"

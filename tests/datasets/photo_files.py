@@ -7,7 +7,9 @@ import io
 import numpy as np
 from PIL import Image
 
+from dmlcore.config.data import PreprocessConfig
 from dmlcore.datasets.prepare.catalogue import Catalogue, Item
+from dmlcore.datasets.prepare.image_decoding import center_square, decode
 
 SIZES = ((40, 30), (30, 40), (24, 24), (60, 20))
 """Width and height, in turn."""
@@ -23,6 +25,11 @@ def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def decode_center_crop(data: bytes, size: int, *, name: str, **settings) -> np.ndarray:
+    """The centre square of an image file as preprocessing decodes it, [size, size, 3]."""
+    return np.asarray(center_square(decode(data, PreprocessConfig(**settings), name=name).picture, size))
 
 
 def photo_catalogue(classes: int = 16, images: int = 4) -> Catalogue:

@@ -22,7 +22,8 @@ from dmlcore.config.data import PreprocessConfig
 from dmlcore.data.images import Pixels
 from dmlcore.datasets.acquire.acquire import acquire
 from dmlcore.datasets.prepare.catalogue import Catalogue, Item
-from dmlcore.datasets.prepare.image_decoding import decode_center_crop, pillow_for_threads
+from dmlcore.datasets.prepare.image_decoding import pillow_for_threads
+from tests.datasets.photo_files import decode_center_crop
 
 SOURCES = Path(__file__).parents[2] / "data" / "sources"
 Files = Mapping[str, bytes]

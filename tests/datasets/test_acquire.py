@@ -86,7 +86,7 @@ def without_a_list(folder):
     [
         (truncated, "train_val2018.tar.gz: must have .* bytes, got"),
         (verified_but_truncated, "train_val2018.tar.gz, member .* damaged or truncated"),
-        (with_a_way_out, r"member '../../escaped.jpg': a name must be printable and lead into"),
+        (with_a_way_out, r"member '../../escaped.jpg': a name must be text in one line and lead into"),
         (without_a_list, r"1 archive\(s\) are missing(?s:.*)Inaturalist_test_set1.txt: "),
     ],
 )

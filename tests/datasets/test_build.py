@@ -11,7 +11,8 @@ import pytest
 
 from dmlcore.config.data import PreprocessConfig
 from dmlcore.core.errors import DataError
-from dmlcore.datasets.prepare.build import csv_blocks, data_hash, fingerprint, ordered_rows
+from dmlcore.datasets.prepare.build import csv_blocks, data_hash, fingerprint
+from dmlcore.datasets.prepare.classes import ordered_rows
 from dmlcore.datasets.prepare.journal import BATCH
 from tests.datasets.noise_images import noise_catalogue
 from tests.datasets.photo_files import photo_catalogue

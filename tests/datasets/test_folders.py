@@ -7,9 +7,10 @@ import hashlib
 import pytest
 
 from dmlcore.core.errors import DataError
+from dmlcore.datasets.acquire.folders import folder_sha256
 from dmlcore.datasets.acquire.locate import locate, verify
 from dmlcore.datasets.acquire.sources import Archive
-from dmlcore.datasets.acquire.unpack import folder_sha256, members
+from dmlcore.datasets.acquire.unpack import members
 
 ARCHIVE = Archive(
     file="shop",

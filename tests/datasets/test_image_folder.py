@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from dmlcore.config.data import PreprocessConfig, SplitConfig
+from dmlcore.config.data import DatasetConfig, PreprocessConfig, SplitConfig
 from dmlcore.core.errors import DataError
 from dmlcore.datasets.acquire.acquire import acquire_class_folders
 from dmlcore.datasets.importers.image_folder import load_catalogue as folder_catalogue
@@ -89,7 +89,7 @@ def test_odd_but_printable_names_survive(source, build):
 @pytest.mark.parametrize("name", [b"new\nline", b"not \xff utf-8", b"escape \x1b[31m"])
 def test_names_that_are_no_text_are_refused(source, build, name):
     os.mkdir(os.path.join(os.fsencode(source), name))  # noqa: PTH102, PTH118 - bytes on purpose
-    with pytest.raises(DataError, match="a name must be printable UTF-8 text"):
+    with pytest.raises(DataError, match="a name must be UTF-8 text in one line"):
         build()
 
 
@@ -121,9 +121,70 @@ def test_what_is_no_image_is_refused(source, build, name):
         build()
 
 
+def test_links_in_a_circle_are_refused(source, build):
+    (source / "a/loop").symlink_to("..")
+    with pytest.raises(DataError, match=r"loop.*links must not lead in a circle"):
+        build()
+
+
+def test_links_that_multiply_are_refused(source, build):
+    for one, other in zip("abcdefg", "bcdefgh", strict=True):
+        for number in range(3):
+            (source / one / f"link{number}").symlink_to(f"../{other}")
+    with pytest.raises(DataError, match=r"or 100 times to one folder"):
+        build()
+
+
+def deepen(source):
+    """Class a gets two deeper folders, of which one is two levels down."""
+    for number, place in enumerate(("a/x", "a/x", "a/y/z", "a/y/z")):
+        (source / place).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 9), (number, 50 * number, 9)).save(source / place / f"{number}.png")
+
+
+def test_images_of_deeper_folders_join_the_class_at_the_top(source, build):
+    deepen(source)
+    manifest = build(PreprocessConfig(image_size=8, nested_folders="join")).manifest
+    assert set(manifest["class_name"]) == set("abcdefgh")
+    assert manifest.filter(class_name="a").height == 7
+    assert manifest.filter(source="a/y/z/2.png")["class_name"].item() == "a"
+
+
+@pytest.mark.parametrize("unit", ["class", "super_class"])
+def test_deeper_folders_are_classes_of_their_own(source, build, unit):
+    deepen(source)
+    split = SplitConfig(unit=unit, validation_share=0.2)
+    manifest = build(PreprocessConfig(image_size=8, nested_folders="classes", split=split)).manifest
+    assert set(manifest["class_name"]) == set("abcdefgh") | {"a/x", "a/y/z"}
+    assert manifest.filter(class_name="a/y/z")["super_class"].unique().to_list() == ["a"]
+    if unit == "super_class":
+        assert manifest.filter(super_class="a")["split"].n_unique() == 1
+
+
+def test_deeper_folders_are_refused_with_the_setting_that_takes_them(source, build):
+    deepen(source)
+    with pytest.raises(DataError, match=r"a/x/0.png: .*set `nested_folders` to join or classes"):
+        build()
+
+
+@pytest.mark.parametrize("setting", [{"nested_folders": "join"}, {"merge_names": True}])
+def test_settings_of_folders_are_refused_elsewhere(setting):
+    with pytest.raises(ValueError, match="works for kind `image_folder` only, got kind `sop`"):
+        DatasetConfig(kind="sop", source="x", preprocess=PreprocessConfig(**setting))
+
+
 def test_a_pipe_is_refused_and_not_waited_for(source, build):
     os.mkfifo(source / "a/pipe.png")
     with pytest.raises(DataError, match=r"pipe.png: a class folder holds images only"):
+        build()
+
+
+def test_a_file_of_terabytes_is_refused_before_it_is_read(source, build):
+    with (source / "a/sparse.png").open("wb") as file:
+        file.truncate(8 << 30)
+    with pytest.raises(
+        DataError, match=r"a/sparse.png: must have at most 536,870,912 bytes, got 8,589,934,592"
+    ):
         build()
 
 

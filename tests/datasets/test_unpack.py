@@ -98,7 +98,9 @@ def test_a_flipped_byte_is_refused(tmp_path, name):
 @pytest.mark.parametrize("member", ["/etc/passwd", "../up.jpg", "root/../../up.jpg", "root/new\nline.jpg"])
 def test_names_out_of_the_folder_are_refused(tmp_path, name, member):
     path = write(tmp_path / name, FILES | {member: b"x"})
-    with pytest.raises(DataError, match=r"a name must be printable and lead into the archive's folder"):
+    with pytest.raises(
+        DataError, match=r"a name must be text in one line and lead into the archive's folder"
+    ):
         unpacked(path)
 
 
@@ -206,6 +208,16 @@ def test_what_is_no_archive_is_refused(tmp_path, name):
     (tmp_path / name).write_bytes(b"<!DOCTYPE html>" * 100)
     with pytest.raises(DataError, match="damaged or truncated"):
         unpacked(tmp_path / name)
+
+
+@pytest.mark.parametrize("format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
+def test_too_large_a_header_is_refused(tmp_path, name, format):
+    with tarfile.open(tmp_path / name, "w:gz" if name.endswith("gz") else "w", format=format) as tar:
+        tar.addfile(tarfile.TarInfo("root/list.txt"))
+        tar.addfile(tarfile.TarInfo("root/" + "x" * 1_100_000))
+    with pytest.raises(DataError, match=r"a header must have at most 1,048,576 bytes, got 1,1\d\d,\d\d\d"):
+        unpacked(tmp_path / name, unpacked_bytes=10**8)
 
 
 def test_an_encrypted_zip_is_refused(tmp_path):

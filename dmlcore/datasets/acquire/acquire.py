@@ -14,15 +14,12 @@ from rich.progress import track
 from dmlcore.core.errors import DataError
 from dmlcore.core.hashing import file_sha256
 from dmlcore.core.io import atomic_folder
+from dmlcore.datasets.acquire.folders import read_bounded
 from dmlcore.datasets.acquire.locate import Found, obtain, search_folders
 from dmlcore.datasets.acquire.raw_tar import IMAGES_TAR, write_raw_tar
 from dmlcore.datasets.acquire.sources import SOURCE, Archive, read_source
 from dmlcore.datasets.acquire.unpack import members
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-
-CLUTTER = ("Thumbs.db", "desktop.ini")
-"""What desktops leave in folders; left out like hidden files (.DS_Store)."""
+from dmlcore.datasets.acquire.walk import SUFFIXES, entries, files_below, is_image
 
 
 def acquire(source_file: Path, folder: Path, archives: str | None = None) -> None:
@@ -60,50 +57,38 @@ def _archived(found: Iterable[Found]) -> Iterator[tuple[str, bytes]]:
 def acquire_class_folders(source: Path, folder: Path) -> None:
     """Write the images of `source` (one folder a class) and its CSV files to `folder/images.tar`, sorted and undated.
 
-    The source is untrusted: links that leave it, files that are not images and unprintable names are refused. The same
-    files give the same bytes, so that DVC sees exactly when an image, a name or a super-class changes.
+    The source is untrusted: links that leave it, files that are not images and names of more than a line are
+    refused. The same files give the same bytes: DVC sees exactly when an image, a name or a super-class changes.
 
     Raises:
         DataError: a file breaks a rule; the message names it.
     """
-    entries = sorted(_entries(source, source))
-    tables = [path for path in entries if path.suffix.lower() == ".csv" and path.is_file()]
-    folders = [path for path in entries if path.is_dir()]
+    if not source.is_dir():
+        raise DataError(
+            f"{source}: no such folder; `source` names the folder of class folders, relative to data/"
+        )
+    found = entries(source, source)
+    tables = [path for path in found if path.suffix.lower() == ".csv" and path.is_file()]
+    folders = [path for path in found if path.is_dir()]
     if not folders:
         raise DataError(f"{source}: must hold one folder of images per class, got no folder")
     paths = [*tables, *(image for each in folders for image in _class_images(each, source))]
     with atomic_folder(folder) as temporary:
         write_raw_tar(
             temporary / IMAGES_TAR,
-            ((path.relative_to(source).as_posix(), path.read_bytes()) for path in paths),
+            ((path.relative_to(source).as_posix(), read_bounded(path)) for path in paths),
         )
 
 
 def _class_images(folder: Path, source: Path) -> list[Path]:
-    images = sorted(_entries(folder, source))
+    # With those of deeper folders: whether they are classes is a setting of the stage preprocess.
+    images = list(files_below(folder, source))
     if not images:
         raise DataError(f"{folder}: a class folder must hold images, got none; remove the folder")
     for path in images:
-        if path.suffix.lower() not in SUFFIXES or not path.is_file():
+        if not is_image(path):
             raise DataError(f"{path}: a class folder holds images only ({', '.join(SUFFIXES)}); move it away")
     return images
-
-
-def _entries(folder: Path, source: Path) -> Iterable[Path]:
-    if not folder.is_dir():
-        raise DataError(
-            f"{folder}: no such folder; `source` names the folder of class folders, relative to data/"
-        )
-    root = source.resolve()
-    for path in folder.iterdir():
-        if path.name.startswith(".") or path.name in CLUTTER:
-            continue
-        if not path.name.isprintable():
-            # Python decodes invalid UTF-8 to lone surrogates, which are not printable either.
-            raise DataError(f"{str(path)!r}: a name must be printable UTF-8 text; rename it")
-        if not path.resolve().is_relative_to(root):
-            raise DataError(f"{path}: a link must not lead out of {source}; copy the file instead")
-        yield path
 
 
 def acquire_fonts(source: Path, folder: Path) -> None:

@@ -13,8 +13,8 @@ import requests
 
 from dmlcore.core.errors import DataError
 from dmlcore.core.hashing import Checksum, file_digest
+from dmlcore.datasets.acquire.folders import folder_sha256
 from dmlcore.datasets.acquire.sources import Archive, Source
-from dmlcore.datasets.acquire.unpack import folder_sha256
 
 ENVIRONMENT = "DMLCORE_ARCHIVES"
 

@@ -6,7 +6,6 @@ Nothing is written to disk, and no size or name that the archive declares is tru
 from __future__ import annotations
 
 import gzip
-import hashlib
 import stat
 import tarfile
 import zipfile
@@ -18,12 +17,18 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Literal, Protocol
 
 from dmlcore.core.errors import DataError
-from dmlcore.core.hashing import file_sha256
+from dmlcore.core.text import is_valid_name
+from dmlcore.datasets.acquire.folders import LARGEST_MEMBER, folder_members
 from dmlcore.datasets.acquire.raw_tar import forget_headers
 from dmlcore.datasets.acquire.sources import Archive
 
-LARGEST_MEMBER = 512 << 20
-"""Bytes of one member that may be in memory; the largest genuine one, CIFAR-100's training images, has 153 MB."""
+LARGEST_HEADER = 1 << 20
+"""Bytes of a tar header of a long name or of attributes, which tarfile reads into memory at once."""
+
+LONG_HEADERS = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
 
 BLOCK = 1 << 20
 Kind = Literal["file", "folder", "special"]
@@ -59,7 +64,19 @@ class _Bounded:
 
 
 class _StrictTarInfo(tarfile.TarInfo):
-    """A header that raises where it is damaged or absent; tarfile takes such a one for the end of the archive."""
+    """A header that raises where it is damaged, absent or too large.
+
+    tarfile takes a damaged one for the end of the archive, and reads a large one however large it says it is.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> tarfile.TarInfo:  # type: ignore[override]
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in LONG_HEADERS and header.size > LARGEST_HEADER:
+            raise tarfile.ReadError(
+                f"a header must have at most {LARGEST_HEADER:,} bytes, got {header.size:,}"
+            )
+        return header
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:  # type: ignore[override]
@@ -161,8 +178,8 @@ def _wanted(archive: Archive, number: int, name: str, kind: Kind) -> str | None:
         raise _fault(archive, name, "must be a file or a folder, got a link, a device or a sparse file")
     # Nothing is written under these names, but they become paths of the manifest and keys of images.tar.
     parts = PurePosixPath(name).parts
-    if name.startswith("/") or ".." in parts or not name.isprintable():
-        raise _fault(archive, name, "a name must be printable and lead into the archive's folder")
+    if name.startswith("/") or ".." in parts or not is_valid_name(name):
+        raise _fault(archive, name, "a name must be text in one line and lead into the archive's folder")
     kept = "/".join(parts)
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
     matches = any(fnmatchcase(kept, pattern) for pattern in archive.keep)
@@ -195,41 +212,3 @@ def _fault(archive: Archive, member: str, fault: str) -> DataError:
 
 def _opened(path: Path, *, compressed: bool) -> IO[bytes]:
     return gzip.open(path) if compressed else path.open("rb")  # type: ignore[return-value]
-
-
-def folder_sha256(archive: Archive, folder: Path) -> str:
-    """Return the sha256 of the lines `SHA256  NAME` of the kept files, by name: what sha256sum prints for them.
-
-    Raises:
-        DataError: a link.
-    """
-    digest = hashlib.sha256()
-    for name, path in _kept(archive, folder):
-        digest.update(f"{file_sha256(path)}  {name}\n".encode())
-    return digest.hexdigest()
-
-
-def folder_members(archive: Archive, folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the files of a folder that match the archive's `keep` patterns, by name.
-
-    Raises:
-        DataError: a link, or more files or bytes than the archive's bounds.
-    """
-    total = 0
-    for number, (name, path) in enumerate(_kept(archive, folder), start=1):
-        total += path.stat().st_size
-        if number > archive.members or total > archive.unpacked_bytes:
-            raise DataError(
-                f"{folder}: must hold at most {archive.members:,} files and {archive.unpacked_bytes:,} bytes; "
-                f"{name!r} is beyond that; get the folder again"
-            )
-        yield name, path.read_bytes()
-
-
-def _kept(archive: Archive, folder: Path) -> Iterator[tuple[str, Path]]:
-    names = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
-    for name in sorted(names):
-        if names[name].is_symlink():
-            raise DataError(f"{names[name]}: must be a file or a folder, got a link; copy its target here")
-        if names[name].is_file() and any(fnmatchcase(name, pattern) for pattern in archive.keep):
-            yield name, names[name]

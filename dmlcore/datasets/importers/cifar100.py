@@ -8,6 +8,7 @@ import numpy as np
 
 from dmlcore.config.data import PreprocessConfig
 from dmlcore.core.errors import DataError
+from dmlcore.core.text import text_lines
 from dmlcore.data.images import Pixels
 from dmlcore.datasets.acquire.raw_tar import IMAGES_TAR, RawTar
 from dmlcore.datasets.acquire.sources import SOURCE, read_source
@@ -39,7 +40,8 @@ def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
 
 
 def _names(tar: RawTar, kind: str) -> list[str]:
-    return tar.read(f"{FOLDER}/{kind}_label_names.txt").decode().split()
+    name = f"{FOLDER}/{kind}_label_names.txt"
+    return [line.strip() for line in text_lines(tar.read(name), name) if line.strip()]
 
 
 def _records(tar: RawTar, half: str) -> Pixels:

@@ -7,6 +7,7 @@ one and its product description. The published split shares its classes between 
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 from dmlcore.config.data import PreprocessConfig
 from dmlcore.core.errors import DataError
+from dmlcore.core.text import decode_text
 from dmlcore.datasets.acquire.raw_tar import IMAGES_TAR, RawTar
 from dmlcore.datasets.prepare.catalogue import Catalogue, Item, imported_catalogue
 
@@ -39,7 +41,8 @@ def class_texts(tar: RawTar) -> dict[str, str]:
     root, products = _products(tar)
     sentences: dict[str, dict[str, None]] = {}
     for name, product in products.items():
-        text = tar.read(_description(tar, root, name, product)).decode("utf-8")
+        path = _description(tar, root, name, product)
+        text = decode_text(tar.read(path), path)
         sentences.setdefault(product.coarse, {})[_first_sentence(text)] = None
     return {
         coarse: f"{coarse.replace('-', ' ')}: {' '.join(texts)}"
@@ -71,7 +74,7 @@ def _products(tar: RawTar) -> tuple[str, dict[str, Product]]:
     found = [path for path in tar.members if PurePosixPath(path).name == TABLE]
     if len(found) != 1:
         raise DataError(f"{TABLE}: must occur once among the raw files, got {found}; get the archive again")
-    rows = csv.DictReader(tar.read(found[0]).decode("utf-8").splitlines())
+    rows = csv.DictReader(io.StringIO(decode_text(tar.read(found[0]), found[0]), newline=""))
     if missing := {FINE, COARSE, DESCRIPTION} - set(rows.fieldnames or ()):
         raise DataError(f"{TABLE}: must have the columns {sorted(missing)}, got {rows.fieldnames}")
     return found[0].removesuffix(TABLE), {row[FINE]: Product(row[COARSE], row[DESCRIPTION]) for row in rows}

@@ -3,31 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
 from dmlcore.config.data import PreprocessConfig
 from dmlcore.core.errors import DataError
+from dmlcore.core.text import decode_text, differing_by_normalisation, normalised
 from dmlcore.datasets.acquire.raw_tar import IMAGES_TAR, RawTar
 from dmlcore.datasets.prepare.catalogue import Catalogue, Item, encoded_catalogue
+from dmlcore.datasets.prepare.plugins import require_plugins
 
 
 def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
     """List the images of raw/NAME, with super-classes from the CSV that `config.super_classes` names."""
     tar = RawTar.open(raw / IMAGES_TAR)
-    class_of = {path: path.split("/")[0] for path in sorted(tar.members) if "/" in path}
+    class_of = {path: _class_name(path, config) for path in sorted(tar.members) if "/" in path}
+    require_plugins(class_of)
+    twins = differing_by_normalisation(class_of.values())
+    if config.merge_names:
+        class_of = {path: _merged(name, twins) for path, name in class_of.items()}
     super_classes = _super_classes(tar, sorted(set(class_of.values())), config)
-    return encoded_catalogue(
+    catalogue = encoded_catalogue(
         tar,
         [Item(name, super_classes[name], path, split_text=name) for path, name in class_of.items()],
         description="images from the user's own class folders",
         licence="the user's own: not known to this project",
     )
+    return replace(catalogue, notes=tuple(_note(names, config) for names in twins.values()))
+
+
+def _class_name(path: str, config: PreprocessConfig) -> str:
+    top, *deeper, _ = path.split("/")
+    if deeper and config.nested_folders == "refuse":
+        raise DataError(
+            f"{path}: a class folder holds images only, got a folder in it; set `nested_folders` to join or classes"
+        )
+    return "/".join((top, *deeper)) if config.nested_folders == "classes" else top
+
+
+def _merged(name: str, twins: Mapping[str, list[str]]) -> str:
+    return normalised(name) if normalised(name) in twins else name
+
+
+def _note(names: list[str], config: PreprocessConfig) -> str:
+    listed = ", ".join(map(ascii, names))
+    if config.merge_names:
+        return f"the folders {listed} are one class: their names differ only by Unicode normalisation"
+    return (
+        f"the classes {listed} differ only by the Unicode normalisation of their names; if they are one class, "
+        "set `merge_names: true`"
+    )
 
 
 def _super_classes(tar: RawTar, classes: Iterable[str], config: PreprocessConfig) -> Mapping[str, str]:
     if config.super_classes is None:
+        if config.nested_folders == "classes":
+            return {name: name.split("/")[0] for name in classes}
         if config.split.unit == "super_class":
             raise DataError(
                 "split unit `super_class` needs `super_classes`, the CSV in the source folder; got none"
@@ -38,15 +71,19 @@ def _super_classes(tar: RawTar, classes: Iterable[str], config: PreprocessConfig
             f"{config.super_classes!r}: no such file at the top of the source folder; put it there"
         )
     known = _read_table(tar.read(config.super_classes), config.super_classes)
-    for name in classes:
-        if not known.get(name):
-            raise DataError(f"{config.super_classes}: class {name!r} has no super_class; add its row")
-    return known
+    composed = {normalised(name): group for name, group in known.items()}
+    found = {name: known.get(name) or composed.get(normalised(name)) for name in classes}
+    if missing := [name for name, group in found.items() if not group]:
+        raise DataError(f"{config.super_classes}: class {missing[0]!r} has no super_class; add its row")
+    return {name: group for name, group in found.items() if group}
 
 
 def _read_table(data: bytes, name: str) -> Mapping[str, str]:
     try:
-        table = pl.read_csv(data, infer_schema=False).select("class_name", "super_class")
+        # Without the byte order mark, and with the error of `decode_text` for another encoding.
+        table = pl.read_csv(decode_text(data, name).encode(), infer_schema=False).select(
+            "class_name", "super_class"
+        )
     except pl.exceptions.PolarsError as error:
         raise DataError(f"{name}: must be CSV with the columns class_name, super_class: {error}") from None
     twice = table.filter(pl.col("class_name").is_duplicated())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dmlcore.config.data import PreprocessConfig
 from dmlcore.core.errors import DataError
+from dmlcore.core.text import text_lines
 from dmlcore.datasets.acquire.raw_tar import RawTar
 from dmlcore.datasets.prepare.catalogue import (
     Catalogue,
@@ -35,8 +36,7 @@ def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
 
 
 def _items(tar: RawTar) -> list[Item]:
-    lines = tar.read(LIST).split(b"\n", 1)
-    count = lines[0].decode("utf-8", "replace").strip()
+    count = next(iter(text_lines(tar.read(LIST), LIST)), "").strip()
     rows = [*read_rows(tar, LIST, len(HEAD), skip=1, head=HEAD)]
     if len(rows) != parse_count(count, f"{LIST}, line 1"):
         raise DataError(f"{LIST}: line 1 announces {count} images, {len(rows)} are listed")

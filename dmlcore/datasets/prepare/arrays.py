@@ -16,6 +16,7 @@ from PIL import Image
 
 from dmlcore.config.data import PreprocessConfig
 from dmlcore.core.errors import DataError
+from dmlcore.core.text import text_lines
 from dmlcore.data.images import Pixels
 from dmlcore.datasets.acquire.raw_tar import IMAGES_TAR, RawTar
 from dmlcore.datasets.acquire.sources import SOURCE, Source, read_source
@@ -133,7 +134,7 @@ def idx_catalogue(
     """Build the catalogue of grey images in idx files, named as MNIST's after `prefix`, or of MNIST's sample."""
     tar = RawTar.open(raw / IMAGES_TAR)
     if SAMPLE in tar.members:
-        rows = np.loadtxt(tar.read(SAMPLE).decode().splitlines(), delimiter=",").astype(np.uint8)
+        rows = np.loadtxt(text_lines(tar.read(SAMPLE), SAMPLE), delimiter=",").astype(np.uint8)
         parts = {"sample": LabelledPixels(rows[:, :-1].reshape(-1, SIDE, SIDE, 1), rows[:, -1])}
     else:
         parts = {half: _read_half(tar, prefix + name) for half, name in HALVES.items()}

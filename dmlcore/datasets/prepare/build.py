@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from dmlcore.core.io import resumable_folder
 from dmlcore.data.dataset import CLASS_TEXTS, IMAGES, MANIFEST, SCHEMA_VERSION, SUMMARY, PreparedDataset
 from dmlcore.data.manifest import SCHEMA, SPLITS, cross_class_duplicates, validate
 from dmlcore.datasets.prepare.catalogue import Catalogue
+from dmlcore.datasets.prepare.classes import Grouped, ordered_rows, regrouped, repack, without_lone_images
 from dmlcore.datasets.prepare.encoding import (
     LAYOUTS,
     all_cores,
@@ -28,10 +30,24 @@ from dmlcore.datasets.prepare.encoding import (
 from dmlcore.datasets.prepare.image_decoding import pillow_for_threads
 from dmlcore.datasets.prepare.journal import Journal, unpack_hashes
 from dmlcore.datasets.prepare.near_duplicates import LISTED, near_identical
-from dmlcore.datasets.prepare.splits import assign_splits, describe_protocol
+from dmlcore.datasets.prepare.splits import describe_protocol
 
-ENCODING_VERSION = 1
+ENCODING_VERSION = 2
 """Raise it where the same image and settings give other bytes, so that no run resumes what older code has encoded."""
+
+NO_IMAGE = {
+    "split",
+    "super_classes",
+    "nested_folders",
+    "merge_names",
+    "on_duplicates",
+    "max_broken_share",
+    "lone_images",
+}
+"""Settings that change no stored image."""
+
+PACKED = "packed.bin"
+"""The images in the order of a split that was drawn anew."""
 
 SLICE = 1 << 16
 """Rows of a table that are text at once."""
@@ -57,41 +73,38 @@ def prepare(
     Raises:
         DataError: an image cannot be read, or the manifest breaks a rule; `folder` is left as it was.
     """
+    catalogue = without_lone_images(catalogue, config)
     rows = ordered_rows(catalogue, config)
+    _print(name, catalogue.notes)
     # What a DataError refuses is not kept: a resumed run would meet it again.
     with resumable_folder(folder, refused=DataError) as partial:
-        images = partial / IMAGES
+        (partial / PACKED).unlink(missing_ok=True)  # Of a killed run.
         journal = Journal(partial, IMAGES, fingerprint(rows, config, raw))
         encode_images(catalogue, config, rows, journal)
-        encoded = journal.table()
-        manifest = build_manifest(rows, encoded)
-        size = images.stat().st_size
-        validate(manifest, config, channels=stored_channels(catalogue, config), size_bytes=size)
+        found = regrouped(catalogue, config, rows, journal.table())
+        manifest = build_manifest(found.rows, found.encoded)
+        images = _in_order(partial, found)
+        channels, size = stored_channels(catalogue, config), images.stat().st_size
+        validate(manifest, config, channels=channels, size_bytes=size)
         manifest.write_parquet(partial / MANIFEST)
         texts = _json(catalogue.class_texts) if catalogue.class_texts else ""
         if texts:
             (partial / CLASS_TEXTS).write_text(texts, encoding="utf-8")
-        summary = summarise(name, catalogue, config, manifest, encoded)
+        summary = summarise(name, catalogue, config, manifest, found.encoded) | _noted(name, catalogue, found)
         summary["data_hash"] = data_hash(manifest, images, texts)
         (partial / SUMMARY).write_text(_json(summary), encoding="utf-8")
-        PreparedDataset.open(partial).split("test")  # The reader accepts it before it is published.
+        # The journal first: without it a killed run starts anew, with it the images must be in the order of `rows`.
         journal.path.unlink()
+        images.replace(partial / IMAGES)
+        PreparedDataset.open(partial).split("test")  # The reader accepts it before it is published.
 
 
-def ordered_rows(catalogue: Catalogue, config: PreprocessConfig) -> pl.DataFrame:
-    """Return the manifest's columns that are known before an image is read, and `item`, its place in the catalogue.
-
-    Raises:
-        DataError: no images, or a split rule that does not suit them.
-    """
-    if not catalogue.items:
-        raise DataError("the data set has no images; look at its `source`")
-    columns = {"split": assign_splits(catalogue.items, config.split)}
-    for column in ("class_name", "super_class", "role", "source"):
-        columns[column] = [getattr(item, column) for item in catalogue.items]
-    rows = pl.DataFrame(columns).with_row_index("item")
-    # By split first: each split is then one slice of images.bin.
-    return rows.sort(pl.col("split").cast(pl.Enum(SPLITS)), "class_name", "source")
+def _in_order(partial: Path, found: Grouped) -> Path:
+    """Return the file of images in the order of the manifest."""
+    if found.places is None:
+        return partial / IMAGES
+    repack(partial / IMAGES, partial / PACKED, found.places)
+    return partial / PACKED
 
 
 def fingerprint(rows: pl.DataFrame, config: PreprocessConfig, raw: Path | None) -> str:
@@ -102,7 +115,7 @@ def fingerprint(rows: pl.DataFrame, config: PreprocessConfig, raw: Path | None) 
         config: the settings; those of splits and checks show in `rows` or change no image.
         raw: folder of the raw files, identified by name, size and modification time; None: not on disk.
     """
-    settings = config.model_dump(exclude={"split", "super_classes", "on_duplicates", "max_broken_share"})
+    settings = config.model_dump(exclude=NO_IMAGE)
     codec = [Image.__version__, features.version("libjpeg_turbo"), ENCODING_VERSION]
     # Not by content: hashing 120 GB takes minutes at every start.
     files = sorted(path for path in raw.rglob("*") if path.is_file()) if raw else []
@@ -187,6 +200,13 @@ def summarise(
     }
 
 
+def image_notes(rows: pl.DataFrame, encoded: pl.DataFrame) -> list[str]:
+    """Return what images are noted for, each with their number and the names of the first."""
+    noted = rows.hstack(encoded).filter(pl.col("note") != "").sort("note", "source")
+    found = noted.group_by("note", maintain_order=True).agg(pl.len(), pl.col("source").head(LISTED))
+    return [f"{count} image(s): {note}: {', '.join(map(repr, first))}" for note, count, first in found.rows()]
+
+
 def _counts(manifest: pl.DataFrame) -> dict[str, int]:
     return {"classes": manifest["label"].n_unique(), "images": manifest.height}
 
@@ -203,6 +223,18 @@ def data_hash(manifest: pl.DataFrame, images: Path, class_texts: str = "") -> st
         hashlib.file_digest(file, lambda: digest)  # Goes on with `digest`.
     digest.update(class_texts.encode())
     return digest.hexdigest()
+
+
+def _noted(name: str, catalogue: Catalogue, found: Grouped) -> dict[str, list[str]]:
+    """Print what the images are noted for; return all notes for the summary, nothing where there are none."""
+    new = found.notes + image_notes(found.rows, found.encoded)
+    _print(name, new)
+    return {"notes": [*catalogue.notes, *new]} if new or catalogue.notes else {}
+
+
+def _print(name: str, notes: Iterable[str]) -> None:
+    for note in notes:
+        print(f"{name}: {note}", file=sys.stderr)
 
 
 def _json(values: object) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from dmlcore.core.errors import DataError
+from dmlcore.core.text import text_lines
 from dmlcore.data.images import Pixels
 from dmlcore.datasets.acquire.raw_tar import IMAGES_TAR, RawTar
 from dmlcore.datasets.acquire.sources import SOURCE, Source, read_source
+
+BLANKS = re.compile("[ \\t]+")
 
 Half = Literal["train", "test"]
 Role = Literal["both", "query", "gallery"]
@@ -46,6 +50,8 @@ class Catalogue:
     licence: str
     class_texts: Mapping[str, str] | None = None
     """A sentence or more about each class, for language guidance; None: only its name is known."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of the names; printed, and kept in the summary."""
 
 
 def imported_catalogue(raw: Path, items_of: Callable[[RawTar], Sequence[Item]]) -> Catalogue:
@@ -107,7 +113,7 @@ def _check_images(items: Sequence[Item], tar: RawTar) -> None:
 def read_rows(
     tar: RawTar, name: str, columns: int, *, skip: int = 0, head: Sequence[str] = ()
 ) -> Iterator[list[str]]:
-    """Yield the rows of a list file: fields separated by blanks, the last one up to the end of the line.
+    """Yield the rows of a list file: fields separated by spaces or tabs, the last one up to the end of the line.
 
     Args:
         tar: the raw files.
@@ -119,15 +125,13 @@ def read_rows(
     Raises:
         DataError: no such list, not UTF-8, another head, or a line with another number of columns.
     """
-    try:
-        lines = tar.read(name).decode("utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{name}: must be UTF-8 text: {error}") from None
+    lines = text_lines(tar.read(name), name)
     first = skip + bool(head)
     if (found := " ".join(lines[skip:first]).split()) != list(head):
         raise DataError(f"{name}, line {first}: must be {' '.join(head)!r}, got {' '.join(found)!r}")
     for number, line in enumerate(lines[first:], start=first + 1):
-        fields = line.strip().split(maxsplit=columns - 1)
+        # Not `split()`: it also splits at U+00A0, U+3000 and others that occur within a name.
+        fields = [field for field in BLANKS.split(line.strip(" \t"), maxsplit=columns - 1) if field]
         if fields and len(fields) != columns:
             raise DataError(f"{name}, line {number}: must have {columns} columns, got {line!r}")
         if fields:

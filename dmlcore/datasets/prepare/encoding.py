@@ -23,12 +23,12 @@ from dmlcore.data.images import Pixels
 from dmlcore.data.jpeg import JPEG_OPTIONS
 from dmlcore.datasets.prepare.catalogue import Catalogue, Item
 from dmlcore.datasets.prepare.image_decoding import (
-    UnreadableImageError,
-    decode_center_crop,
-    decode_resized,
+    center_square,
+    decode,
     resize_short_side,
 )
 from dmlcore.datasets.prepare.journal import EncodedImage
+from dmlcore.datasets.prepare.limits import UnreadableImageError
 from dmlcore.datasets.prepare.near_duplicates import difference_hash
 
 LAYOUTS = {
@@ -67,24 +67,29 @@ def stored_channels(catalogue: Catalogue, config: PreprocessConfig) -> int:
 
 
 def _raw(image: Pixels | bytes, item: Item, catalogue: Catalogue, config: PreprocessConfig) -> EncodedImage:
+    note = ""
     if isinstance(image, bytes):
-        image = decode_center_crop(image, config.image_size, name=item.source)
+        decoded = decode(image, config, name=item.source)
+        image, note = np.asarray(center_square(decoded.picture, config.image_size)), decoded.note
         if catalogue.channels == 1:
             image = np.asarray(Image.fromarray(image).convert("L"))[:, :, None]
     _check(image, item, catalogue)
     height, width = image.shape[:2]
-    return EncodedImage(image.tobytes(), height, width, difference_hash(_picture(image)))
+    return EncodedImage(image.tobytes(), height, width, difference_hash(_picture(image)), note=note)
 
 
 def _jpeg(image: Pixels | bytes, item: Item, catalogue: Catalogue, config: PreprocessConfig) -> EncodedImage:
+    note = ""
     if isinstance(image, bytes):
-        picture = decode_resized(image, config.image_size, name=item.source)
+        decoded = decode(image, config, name=item.source)
+        picture, note = resize_short_side(decoded.picture, config.image_size), decoded.note
     else:
         _check(image, item, catalogue)
         picture = resize_short_side(_picture(image).convert("RGB"), config.image_size)
     buffer = io.BytesIO()
     picture.save(buffer, **JPEG_OPTIONS | {"quality": config.jpeg_quality})
-    return EncodedImage(buffer.getvalue(), picture.height, picture.width, difference_hash(picture))
+    fingerprint = difference_hash(picture)
+    return EncodedImage(buffer.getvalue(), picture.height, picture.width, fingerprint, note=note)
 
 
 def _check(pixels: Pixels, item: Item, catalogue: Catalogue) -> None:

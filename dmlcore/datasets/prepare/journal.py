@@ -29,6 +29,7 @@ COLUMNS: dict[str, pl.DataType] = {
     "length": pl.Int64(),
     "difference_hash": pl.String(),
     "error": pl.String(),
+    "note": pl.String(),
 }
 
 
@@ -43,6 +44,8 @@ class EncodedImage:
     """16 bytes, see near_duplicates."""
     error: str = ""
     """Why the image is unreadable; `data` is empty then."""
+    note: str = ""
+    """What was done to it that its owner should know."""
 
     @property
     def sha256(self) -> str:
@@ -124,7 +127,7 @@ def unpack_hashes(table: pl.DataFrame) -> npt.NDArray[np.uint8]:
 def _line(image: EncodedImage) -> bytes:
     row = (image.sha256, image.height, image.width, len(image.data), image.difference_hash.hex())
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow((*row, " ".join(image.error.split())))
+    csv.writer(text, lineterminator="\n").writerow((*row, " ".join(image.error.split()), image.note))
     return text.getvalue().encode()
 
 

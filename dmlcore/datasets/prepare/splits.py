@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from dmlcore.config.data import SplitConfig
 from dmlcore.core.errors import DataError
+from dmlcore.core.text import normalised
 from dmlcore.datasets.prepare.catalogue import Item
 
 
@@ -26,6 +27,19 @@ def assign_splits(items: Sequence[Item], config: SplitConfig) -> list[str]:
         return _closed(items, config)
     by_unit = _RULES[config.rule](items, config)
     return [by_unit[_unit(item, config)] for item in items]
+
+
+def without_units(items: Sequence[Item], kept: Sequence[Item], config: SplitConfig) -> SplitConfig:
+    """Return the settings without the listed units of which no item is kept."""
+    if config.rule != "listed" or len(kept) == len(items):
+        return config
+    units = {_unit(item, config) for item in items}
+    gone = units - {_unit(item, config) for item in kept}
+    left = {
+        part: tuple(name for name in getattr(config, part) if _named(name, units, config) not in gone)
+        for part in ("test", "validation")
+    }
+    return config.model_copy(update=left)
 
 
 def describe_protocol(config: SplitConfig, classes: Iterable[int]) -> str:
@@ -61,20 +75,26 @@ def _scripts(items: Sequence[Item], config: SplitConfig) -> dict[str, str]:
 
 def _listed(items: Sequence[Item], config: SplitConfig) -> dict[str, str]:
     units = {_unit(item, config) for item in items}
-    for name in (*config.test, *config.validation):
-        if name not in units:
-            raise DataError(
-                f"split rule `listed`: no {config.unit} is called {name!r}; known: {sorted(units)[:20]}"
-            )
-    if both := set(config.test) & set(config.validation):
+    test, validation = (
+        [_named(name, units, config) for name in names] for names in (config.test, config.validation)
+    )
+    if both := set(test) & set(validation):
         raise DataError(
             f"split rule `listed`: {sorted(both)} are in both `test` and `validation`; name each once"
         )
     return (
-        dict.fromkeys(units, "train")
-        | dict.fromkeys(config.validation, "validation")
-        | dict.fromkeys(config.test, "test")
+        dict.fromkeys(units, "train") | dict.fromkeys(validation, "validation") | dict.fromkeys(test, "test")
     )
+
+
+def _named(name: str, units: set[str], config: SplitConfig) -> str:
+    """Return the unit of that name, or else the only one that differs from it by Unicode normalisation alone."""
+    alike = [unit for unit in units if normalised(unit) == normalised(name)]
+    if name not in units and len(alike) != 1:
+        raise DataError(
+            f"split rule `listed`: no {config.unit} is called {name!r}; known: {sorted(units)[:20]}"
+        )
+    return name if name in units else alike[0]
 
 
 def _official(items: Sequence[Item], config: SplitConfig) -> dict[str, str]:
