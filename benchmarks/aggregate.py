@@ -21,8 +21,9 @@ from typing import Any
 
 from dmlcore.analysis.study import read_study
 from dmlcore.config.study import AggregateConfig
-from dmlcore.records import RecordFolder, TrialRecord, trials_table, write_table
+from dmlcore.records import RecordFolder, TrialRecord
 from dmlcore.report.outputs import write_results
+from dmlcore.sweep.table import trials_table, write_table
 from tests.analysis.synthetic import VARIANTS, dataset_info, regularizers, trial
 from tests.small import small_trial
 

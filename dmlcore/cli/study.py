@@ -29,7 +29,7 @@ def plan(study: Study = Path()) -> None:
 
 
 def check(study: Study = Path()) -> None:
-    """List the failed and missing trials of a study.
+    """List the failed and missing trials of a study, and those whose record was damaged or changed.
 
     Exits with 1 if there are any, or if a search is not complete.
 
@@ -37,9 +37,13 @@ def check(study: Study = Path()) -> None:
     """
     found = plan_of(study)
     for trial in found.missing:
-        record = found.records.get(trial.key)
+        record, fault = found.records.get(trial.key), found.faults.get(trial.key)
         state, error = ("FAILED", f": {record.error}") if record else ("MISSING", "")
+        if fault is not None:
+            state, error = "DAMAGED", f": {fault}"
         typer.echo(f"{state} {trial.key} {trial.name}{error}")
+    for fault in found.foreign_faults:
+        typer.echo(f"not of this sweep, left as it is: {fault}")
     typer.echo(f"{len(found.trials) - len(found.missing)} of {len(found.trials)} trials are finished")
     if found.remaining_trials:
         typer.echo(f"{found.remaining_trials} settings are still to be tried by the search")
@@ -104,11 +108,13 @@ def sync(study: Study = Path()) -> None:
     try:
         # two locks: the background tracker of a killed sweep may still be writing when the sweep's own lock is free
         with sweep_lock(study / "state"), FileLock(study / "state" / LOCK):
-            records = RecordFolder(study / "state" / "records").all()
-            late = tracker.deliver(records)
+            records, faults = RecordFolder(study / "state" / "records").read_all()
+            late = tracker.deliver(list(records.values()))
     except (TrackingError, SweepBusyError) as error:
         typer.echo(f"dmlcore: {error}", err=True)
         raise typer.Exit(INCOMPLETE) from None
+    for fault in faults.values():
+        typer.echo(f"dmlcore: not delivered: {fault}", err=True)
     typer.echo(f"{late} runs brought up to date, {len(records)} trials are recorded: {tracker.runs.uri}")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dmlcore.config.sweep import SweepConfig
 from dmlcore.core.io import write_atomically
 from dmlcore.data.dataset import PreparedDataset
-from dmlcore.records import RecordFolder, trials_table, write_table
+from dmlcore.records import RecordFolder
 from dmlcore.sweep.baselines import raw_pixel_baseline
 from dmlcore.sweep.dry_run.forecast import concurrent_trials, over_budget
 from dmlcore.sweep.execution.guards import Limits, pop_kill_reason, sweep_lock
@@ -19,6 +19,7 @@ from dmlcore.sweep.execution.outcomes import record_lost, reevaluate, relabel
 from dmlcore.sweep.execution.worker import WorkerContext
 from dmlcore.sweep.plan import Plan, PlannedTrial
 from dmlcore.sweep.planning import make_plan
+from dmlcore.sweep.table import trials_table, write_table
 from dmlcore.tracking.base import Tracker
 from dmlcore.training.run import TrialResult, run_trial
 
@@ -66,12 +67,14 @@ def run_sweep(
         SweepBusyError: another process holds the sweep's lock.
         ClusterError: the Ray cluster cannot run it.
         ConfigError: the sweep cannot be planned.
+        NewerRecordError: the record of one of its trials is of a later version of dmlcore.
     """
     folders.records.mkdir(parents=True, exist_ok=True)
     with sweep_lock(folders.state):
         limits = Limits(sweep.resources.time_limit_seconds, sweep.resources.memory_bytes)
         context = WorkerContext(folders.state, sweep.resources.gpus, limits, run)
         plan = make_plan(sweep, study=folders.study, prepared=folders.prepared)
+        _set_aside_broken(plan, RecordFolder(folders.records))
         print("sweep: " + ", ".join(f"{count} {name}" for name, count in plan.counts().items()), flush=True)
         # Measured and stored before the trials: `publish` below must neither take long nor fail after Ctrl-C.
         _summaries(plan, folders)
@@ -86,6 +89,19 @@ def run_sweep(
         if late:
             print(f"sweep: {late} run(s) brought up to their records in MLflow afterwards", flush=True)
         return after
+
+
+def _set_aside_broken(plan: Plan, records: RecordFolder) -> None:
+    """Set aside the files that should be records of planned trials, which then run again; name the others.
+
+    Raises:
+        NewerRecordError: such a file is of a later version of dmlcore.
+    """
+    for trial in plan.trials:
+        if trial.key in plan.faults:
+            records.read_or_set_aside(trial.key)
+    for error in plan.foreign_faults:
+        print(f"sweep: not of this sweep, left as it is: {error}", flush=True)
 
 
 def _run_plan(

@@ -16,11 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock
-from pydantic import ValidationError
 
 from dmlcore.data.dataset import PreparedDataset
 from dmlcore.models.weights import PACKAGE, local_file
-from dmlcore.records import RecordFolder, TrialRecord
+from dmlcore.records import RecordError, RecordFolder, TrialRecord, parse_record, record_text
 from dmlcore.sweep.execution.worker import ATTEMPTS, WorkerContext, execute
 from dmlcore.sweep.plan import PlannedTrial
 from dmlcore.sweep.ray.shared_storage import SharedStorage, SharedStorageError
@@ -86,11 +85,9 @@ def download_results(
     if content is None:
         return None
     try:
-        record = TrialRecord.model_validate_json(content)
-    except ValidationError:
-        record = None
-    if record is None or record.trial_key != trial.key:
-        logger.warning("%s/%s is not the record of that trial: removed", storage.address, name)
+        record = parse_record(content, trial.key)
+    except RecordError as error:
+        logger.warning("%s/%s %s: removed", storage.address, name, error)
         storage.remove(name)
         return None
     sync = FileSync(trial, storage)
@@ -140,7 +137,7 @@ def run_remote(
         record = execute(local, replace(context, state=home), upload_and_report)
         # The record goes last: the driver takes a trial whose record it finds for complete.
         sync.send()
-        storage.write(f"records/{trial.key}.json", (record.model_dump_json(indent=1) + "\n").encode())
+        storage.write(f"records/{trial.key}.json", record_text(record).encode())
         records.path(trial.key).unlink(missing_ok=True)
         shutil.rmtree(local.store_folder, ignore_errors=True)
     return record
