@@ -28,14 +28,20 @@ def plan(study: Study = Path()) -> None:
         typer.echo(line)
 
 
-def check(study: Study = Path()) -> None:
+def check(
+    study: Study = Path(),
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Verify every stored file and data set by its checksum, too.")
+    ] = False,
+) -> None:
     """List the failed and missing trials of a study, and those whose record was damaged or changed.
 
-    Exits with 1 if there are any, or if a search is not complete.
+    Exits with 1 if there are any, or if a search is not complete. Changes nothing.
 
-    Example: dmlcore check --study .
+    Example: dmlcore check --study . --deep
     """
     found = plan_of(study)
+    damaged = _deep_check(study, found) if deep else 0
     for trial in found.missing:
         record, fault = found.records.get(trial.key), found.faults.get(trial.key)
         state, error = ("FAILED", f": {record.error}") if record else ("MISSING", "")
@@ -51,7 +57,26 @@ def check(study: Study = Path()) -> None:
         typer.echo(f"FAILED search of [{name}]: no trial reported the selection metric")
     if found.missing or found.remaining_trials or found.searches_without_result:
         typer.echo("`dvc repro` runs them")
+    if damaged or found.missing or found.remaining_trials or found.searches_without_result:
         raise typer.Exit(INCOMPLETE)
+
+
+def _deep_check(study: Path, found: Plan) -> int:
+    """Print what is gone or damaged, and return how much."""
+    from dmlcore.config.study import load_study
+    from dmlcore.sweep.deep_check import deep_faults
+
+    storage = study / load_study(study / "params.yaml").sweep.storage
+    faults = 0
+    for fault in deep_faults(found, storage=storage, prepared=prepared_folder(study)):
+        faults += 1
+        typer.echo(fault)
+    typer.echo(f"{faults} stored files or data sets are gone or damaged")
+    if faults:
+        typer.echo(
+            "remove state/records/KEY.json of a trial whose files are needed, and `dvc repro` runs it again"
+        )
+    return faults
 
 
 def plan_of(study: Path) -> Plan:

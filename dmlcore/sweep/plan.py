@@ -147,6 +147,12 @@ class Plan:
         ]
 
     @property
+    def datasets(self) -> list[str]:
+        """Return the names of the data sets, of searches without trials too."""
+        trials = self.trials + [search.example for search in self.searches]
+        return sorted({trial.cell.config.dataset for trial in trials})
+
+    @property
     def foreign_faults(self) -> list[RecordError]:
         """Return what is wrong with files that are no records of this sweep: nobody touches them."""
         planned = {trial.key for trial in self.trials}

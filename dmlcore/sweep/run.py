@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dmlcore.config.sweep import SweepConfig
 from dmlcore.core.io import write_atomically
 from dmlcore.data.dataset import PreparedDataset
+from dmlcore.data.verification import verify_once
 from dmlcore.records import RecordFolder
 from dmlcore.sweep.baselines import raw_pixel_baseline
 from dmlcore.sweep.dry_run.forecast import concurrent_trials, over_budget
@@ -67,6 +68,7 @@ def run_sweep(
         SweepBusyError: another process holds the sweep's lock.
         ClusterError: the Ray cluster cannot run it.
         ConfigError: the sweep cannot be planned.
+        DataError: a data set was changed since it was prepared.
         NewerRecordError: the record of one of its trials is of a later version of dmlcore.
     """
     folders.records.mkdir(parents=True, exist_ok=True)
@@ -74,6 +76,7 @@ def run_sweep(
         limits = Limits(sweep.resources.time_limit_seconds, sweep.resources.memory_bytes)
         context = WorkerContext(folders.state, sweep.resources.gpus, limits, run)
         plan = make_plan(sweep, study=folders.study, prepared=folders.prepared)
+        _verify_data(plan, folders)
         _set_aside_broken(plan, RecordFolder(folders.records))
         print("sweep: " + ", ".join(f"{count} {name}" for name, count in plan.counts().items()), flush=True)
         # Measured and stored before the trials: `publish` below must neither take long nor fail after Ctrl-C.
@@ -89,6 +92,17 @@ def run_sweep(
         if late:
             print(f"sweep: {late} run(s) brought up to their records in MLflow afterwards", flush=True)
         return after
+
+
+def _verify_data(plan: Plan, folders: SweepFolders) -> None:
+    """Refuse data that was changed since it was prepared: records would claim the hash that it had.
+
+    Raises:
+        DataError: names the data set.
+    """
+    for name in plan.datasets:
+        data = PreparedDataset.open(folders.prepared / name)
+        verify_once(data, folders.state / "verified" / f"{name}.json")
 
 
 def _set_aside_broken(plan: Plan, records: RecordFolder) -> None:
@@ -163,9 +177,8 @@ def publish(plan: Plan, folders: SweepFolders) -> None:
 
 def _summaries(plan: Plan, folders: SweepFolders) -> dict[str, dict[str, Any]]:
     """Return the summary of each data set, with its raw-pixel baseline; a search may have no trials yet."""
-    trials = plan.trials + [search.example for search in plan.searches]
     found = {}
-    for name in sorted({trial.cell.config.dataset for trial in trials}):
+    for name in plan.datasets:
         data = PreparedDataset.open(folders.prepared / name)
         found[name] = {**data.summary, "raw_pixels": raw_pixel_baseline(data, folders.state / "baselines")}
     return found

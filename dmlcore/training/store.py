@@ -101,8 +101,8 @@ class TrialStore:
         self.path(name).unlink(missing_ok=True)
 
     def matches(self, digests: Mapping[str, str]) -> bool:
-        """Tell whether every named file exists with that sha256."""
-        return all(
+        """Tell whether there are named files, and each exists with that sha256."""
+        return bool(digests) and all(
             self.path(name).is_file() and self.digest(name) == digest for name, digest in digests.items()
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from dmlcore.core.errors import DataError
 from dmlcore.core.io import resumable_folder
 from dmlcore.data.dataset import CLASS_TEXTS, IMAGES, MANIFEST, SCHEMA_VERSION, SUMMARY, PreparedDataset
 from dmlcore.data.manifest import SCHEMA, SPLITS, cross_class_duplicates, validate
+from dmlcore.data.verification import csv_blocks, data_hash
 from dmlcore.datasets.prepare.catalogue import Catalogue
 from dmlcore.datasets.prepare.encoding import (
     LAYOUTS,
@@ -32,9 +32,6 @@ from dmlcore.datasets.prepare.splits import assign_splits, describe_protocol
 
 ENCODING_VERSION = 1
 """Raise it where the same image and settings give other bytes, so that no run resumes what older code has encoded."""
-
-SLICE = 1 << 16
-"""Rows of a table that are text at once."""
 
 
 def prepare(
@@ -113,12 +110,6 @@ def fingerprint(rows: pl.DataFrame, config: PreprocessConfig, raw: Path | None) 
     return digest.hexdigest()
 
 
-def csv_blocks(table: pl.DataFrame) -> Iterator[bytes]:
-    """Yield `table.write_csv()` in blocks, so that a million rows are never one text."""
-    for number, block in enumerate(table.iter_slices(SLICE)):
-        yield block.write_csv(include_header=number == 0).encode()
-
-
 def encode_images(
     catalogue: Catalogue, config: PreprocessConfig, rows: pl.DataFrame, journal: Journal
 ) -> None:
@@ -189,20 +180,6 @@ def summarise(
 
 def _counts(manifest: pl.DataFrame) -> dict[str, int]:
     return {"classes": manifest["label"].n_unique(), "images": manifest.height}
-
-
-def data_hash(manifest: pl.DataFrame, images: Path, class_texts: str = "") -> str:
-    """Return the sha256 of manifest, images and class texts.
-
-    The manifest is hashed as CSV: the bytes of a parquet file change with the library that writes it.
-    """
-    digest = hashlib.sha256()
-    for rows in csv_blocks(manifest):
-        digest.update(rows)
-    with images.open("rb") as file:
-        hashlib.file_digest(file, lambda: digest)  # Goes on with `digest`.
-    digest.update(class_texts.encode())
-    return digest.hexdigest()
 
 
 def _json(values: object) -> str:
