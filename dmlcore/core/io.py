@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,14 +14,16 @@ from pathlib import Path
 def atomic_write_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path that replaces `path`, flushed to disk, if the block ends without an error.
 
-    It is in the folder of `path`: a rename is atomic within one file system only. Its name holds the process id, so
-    that two processes that write the same file do not disturb each other, and the later one wins.
+    It is in the folder of `path`: a rename is atomic within one file system only. It is an empty file of a fresh name
+    that nobody can guess: two processes that write the same file do not disturb each other, the later one wins, and a
+    link that somebody has left there is not followed.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; `path` is left as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    temporary.touch(exist_ok=False)
     try:
         yield temporary
         with temporary.open("rb") as file:
