@@ -180,8 +180,9 @@ def test_a_record_under_another_key_is_refused(tmp_path):
     "write",
     [
         "from dmlcore.core.io import write_atomically; write_atomically(path, 'x' * 100_000)",
-        "import polars as pl; from dmlcore.sweep.table import write_table;"
-        "write_table(pl.DataFrame({'a': range(100_000)}), path)",
+        "import polars as pl; from dmlcore.sweep.table import table_bytes;"
+        "from dmlcore.core.io import write_atomically;"
+        "write_atomically(path, table_bytes(pl.DataFrame({'a': range(100_000)})))",
     ],
 )
 def test_a_full_disk_is_told_and_leaves_the_old_content(tmp_path, write):
@@ -197,7 +198,7 @@ def test_a_full_disk_is_told_and_leaves_the_old_content(tmp_path, write):
         [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False
     )
     assert done.returncode != 0
-    assert "OSError" in done.stderr
+    assert "DiskFullError" in done.stderr
     assert path.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 1000

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmlcore.config.sweep import SweepConfig
-from dmlcore.core.io import write_atomically
+from dmlcore.core.io import write_together
 from dmlcore.data.dataset import PreparedDataset
 from dmlcore.data.verification import verify_once
 from dmlcore.records import RecordFolder
@@ -20,7 +20,7 @@ from dmlcore.sweep.execution.outcomes import record_lost, reevaluate, relabel
 from dmlcore.sweep.execution.worker import WorkerContext
 from dmlcore.sweep.plan import Plan, PlannedTrial
 from dmlcore.sweep.planning import make_plan
-from dmlcore.sweep.table import trials_table, write_table
+from dmlcore.sweep.table import table_bytes, trials_table
 from dmlcore.tracking.base import Tracker
 from dmlcore.training.run import TrialResult, run_trial
 
@@ -168,11 +168,9 @@ def _early_stopping(sweep: SweepConfig, plan: Plan) -> EarlyStopping | None:
 
 def publish(plan: Plan, folders: SweepFolders) -> None:
     """Write the inputs of stage `aggregate`: the table of trials, and the summaries of their data sets."""
-    write_table(trials_table(plan.rows()), folders.results / "trials.parquet")
-    write_atomically(
-        folders.results / "datasets.json",
-        json.dumps(_summaries(plan, folders), indent=1, sort_keys=True) + "\n",
-    )
+    summaries = json.dumps(_summaries(plan, folders), indent=1, sort_keys=True) + "\n"
+    table = table_bytes(trials_table(plan.rows()))
+    write_together(folders.results, {"trials.parquet": table, "datasets.json": summaries})
 
 
 def _summaries(plan: Plan, folders: SweepFolders) -> dict[str, dict[str, Any]]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from dmlcore.core.io import write_atomically
 from dmlcore.records import CURVE, TrialRecord, flatten
 
 
@@ -52,8 +50,8 @@ def _row(
     return row
 
 
-def write_table(table: pl.DataFrame, path: Path) -> None:
-    """Write a parquet file atomically."""
+def table_bytes(table: pl.DataFrame) -> bytes:
+    """Return the table as a parquet file."""
     content = io.BytesIO()  # polars itself calls a full disk a file out of specification
     table.write_parquet(content)
-    write_atomically(path, content.getvalue())
+    return content.getvalue()

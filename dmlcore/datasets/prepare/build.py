@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,9 @@ def prepare(
         manifest = build_manifest(rows, encoded)
         size = images.stat().st_size
         validate(manifest, config, channels=stored_channels(catalogue, config), size_bytes=size)
-        manifest.write_parquet(partial / MANIFEST)
+        content = io.BytesIO()  # polars itself calls a full disk a file out of specification
+        manifest.write_parquet(content)
+        (partial / MANIFEST).write_bytes(content.getvalue())
         texts = _json(catalogue.class_texts) if catalogue.class_texts else ""
         if texts:
             (partial / CLASS_TEXTS).write_text(texts, encoding="utf-8")
