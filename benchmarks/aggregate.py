@@ -21,8 +21,10 @@ from typing import Any
 
 from dmlcore.analysis.study import read_study
 from dmlcore.config.study import AggregateConfig
-from dmlcore.records import RecordFolder, TrialRecord, trials_table, write_table
+from dmlcore.core.io import write_atomically
+from dmlcore.records import RecordFolder, TrialRecord
 from dmlcore.report.outputs import write_results
+from dmlcore.sweep.table import table_bytes, trials_table
 from tests.analysis.synthetic import VARIANTS, dataset_info, regularizers, trial
 from tests.small import small_trial
 
@@ -62,10 +64,8 @@ def measure(count: int) -> None:
         times = [time.perf_counter()]
         found = records.all()
         times.append(time.perf_counter())
-        write_table(
-            trials_table([(record.trial_key, record.labels, record.config, record) for record in found]),
-            folder / "results" / "trials.parquet",
-        )
+        rows = [(record.trial_key, record.labels, record.config, record) for record in found]
+        write_atomically(folder / "results" / "trials.parquet", table_bytes(trials_table(rows)))
         described = {dataset: dataset_info() for dataset in DATASETS}
         (folder / "results" / "datasets.json").write_text(json.dumps(described))
         times.append(time.perf_counter())

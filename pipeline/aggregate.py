@@ -6,6 +6,7 @@ from pathlib import Path
 from dmlcore.analysis.study import read_study
 from dmlcore.config.base import ConfigError
 from dmlcore.config.study import load_study
+from dmlcore.core.errors import one_line
 from dmlcore.report.outputs import write_results
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,5 +21,5 @@ def main(folder: Path) -> None:
 if __name__ == "__main__":
     try:
         main(Path(sys.argv[1] if len(sys.argv) > 1 else "."))
-    except ConfigError as error:
-        sys.exit(f"aggregate: {error}")
+    except (ConfigError, OSError) as error:
+        sys.exit(f"aggregate: {one_line(error, Path.cwd())}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dmlcore.config.base import ConfigError
 from dmlcore.config.data import load_datasets
-from dmlcore.core.errors import DataError
+from dmlcore.core.errors import DataError, one_line
 from dmlcore.datasets.acquire.acquire import LOCAL, acquire
 
 
@@ -28,5 +28,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (ConfigError, DataError) as error:
-        sys.exit(f"download: {error}")
+    except (ConfigError, DataError, OSError) as error:
+        sys.exit(f"download: {one_line(error, Path('raw').absolute())}")

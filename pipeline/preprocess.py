@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dmlcore.config.base import ConfigError
 from dmlcore.config.data import load_datasets
-from dmlcore.core.errors import DataError
+from dmlcore.core.errors import DataError, one_line
 from dmlcore.datasets.importers import load_catalogue
 from dmlcore.datasets.prepare.build import prepare
 
@@ -27,5 +27,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (ConfigError, DataError) as error:
-        sys.exit(f"preprocess: {error}")
+    except (ConfigError, DataError, OSError) as error:
+        sys.exit(f"preprocess: {one_line(error, Path('prepared').absolute())}")

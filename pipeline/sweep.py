@@ -9,7 +9,8 @@ from pathlib import Path
 
 from dmlcore.config.base import ConfigError
 from dmlcore.config.study import load_study
-from dmlcore.core.errors import DataError
+from dmlcore.core.errors import DataError, one_line
+from dmlcore.records import RecordError
 from dmlcore.sweep.dry_run.preview import preview
 from dmlcore.sweep.execution.guards import SweepBusyError
 from dmlcore.sweep.planning import make_plan
@@ -50,5 +51,5 @@ if __name__ == "__main__":
     arguments = [argument for argument in sys.argv[1:] if argument != "--dry-run"]
     try:
         sys.exit(main(Path(arguments[0] if arguments else ".").resolve(), "--dry-run" in sys.argv))
-    except (ClusterError, ConfigError, DataError, SweepBusyError) as error:
-        sys.exit(f"sweep: {error}")
+    except (ClusterError, ConfigError, DataError, OSError, RecordError, SweepBusyError) as error:
+        sys.exit(f"sweep: {one_line(error, Path.cwd())}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,11 +11,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
 from dmlcore.analysis.metric_labels import format_metric, metric_label
 from dmlcore.analysis.protocol import FAR_RANGE_COLUMN
 from dmlcore.analysis.study import Cell, Study
+from dmlcore.records import KEY, RecordError, RecordFolder
 
 Floats = NDArray[np.float64]
 TITLE_METRICS = ("opis", "opis_corrected", "map_at_r", "recall_at_1")
@@ -34,10 +36,25 @@ class TrialEmbeddings:
 
 def embeddings_path(study: Study, trial_key: str) -> Path | None:
     """Return the file of the test embeddings of a trial (`TRAIN-EVAL`); None if it is not on this machine."""
-    if study.storage is None:
+    if study.storage is None or not KEY.fullmatch(trial_key):
         return None
     path = study.storage / trial_key.split("-")[0] / "test.safetensors"
     return path if path.is_file() else None
+
+
+def stored_tensors(study: Study, trial_key: str) -> dict[str, NDArray[Any]] | None:
+    """Read the stored test embeddings of a trial; None unless they have the sha256 that its record holds."""
+    path = embeddings_path(study, trial_key)
+    if path is None or study.records is None:
+        return None
+    try:
+        record = RecordFolder(study.records).read(trial_key)
+    except RecordError:
+        return None
+    content = path.read_bytes()
+    if record is None or hashlib.sha256(content).hexdigest() != record.files.get("test"):
+        return None
+    return load(content)
 
 
 def far_range(row: Mapping[str, Any]) -> tuple[float, float]:
@@ -60,17 +77,16 @@ def first_trials(study: Study) -> list[tuple[Cell, str, dict[str, Any]]]:
 
 
 def load_trial_embeddings(study: Study) -> list[TrialEmbeddings] | None:
-    """Load the trials to draw; None unless the embeddings of all of them are on this machine.
+    """Load the trials to draw; None unless the embeddings of all of them are on this machine, unchanged.
 
     Raises:
         ValueError: embeddings that are not two-dimensional.
     """
     found = []
     for cell, variant, row in first_trials(study):
-        path = embeddings_path(study, row["trial_key"])
-        if path is None:
+        tensors = stored_tensors(study, row["trial_key"])
+        if tensors is None:
             return None
-        tensors = load_file(path)
         embeddings = np.asarray(tensors["embeddings"], dtype=np.float64)
         if embeddings.ndim != 2 or embeddings.shape[1] != 2:
             raise ValueError(

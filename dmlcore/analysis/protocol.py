@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import polars as pl
 
@@ -84,9 +83,9 @@ def environment(study: Study) -> list[tuple[str, str]]:
     keys = study.trials["trial_key"].to_list()
     for key in keys[:: -(-len(keys) // MAX_RECORDS) or 1]:
         try:
-            record = folder.read(key) if Path(key).name == key else None
+            record = folder.read(key)
         except RecordError:
-            continue  # the sweep replaces unreadable records; the trial is in the table all the same
+            continue  # no key, or unreadable, which the sweep replaces; the trial is in the table all the same
         if record is not None:
             machine = {k: v for k in ("processor", "cpus", "gpu") if (v := record.machine.get(k))}
             for name, value in {**record.versions, **machine}.items():

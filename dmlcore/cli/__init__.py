@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import traceback as tracebacks
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ from dmlcore.cli.embeddings import calibrate, evaluate
 from dmlcore.cli.options import DEFECT, WRONG_INPUT
 from dmlcore.cli.study import check, export, plan, summary, sync
 from dmlcore.cli.trials import publish, reevaluate
+from dmlcore.core.errors import one_line
 
 
 class ErrorReportingGroup(TyperGroup):
@@ -30,7 +32,7 @@ class ErrorReportingGroup(TyperGroup):
         except BrokenPipeError:  # `dmlcore plan | head` is not an error
             raise
         except (ValueError, OSError) as error:
-            raise _exit(ctx, error, f"{error}", WRONG_INPUT) from None
+            raise _exit(ctx, error, one_line(error, Path.cwd()), WRONG_INPUT) from None
         except Exception as error:
             # typer ends a command, by a wrong option too, with exceptions of its own
             if type(error).__module__.startswith("typer"):

@@ -62,7 +62,7 @@ def finished_trial(study: Path, key: str) -> tuple[TrialRecord, TrialStore]:
     from dmlcore.training.load import store_of
 
     records = RecordFolder(study / "state" / "records")
-    keys = sorted(path.stem for path in records.folder.glob("[!.]*.json") if path.stem.startswith(key))
+    keys = [found for found in records.keys() if found.startswith(key)]  # noqa: SIM118 (no mapping)
     if not keys:
         raise ValueError(f"no trial key in {records.folder} starts with {key!r}; `dmlcore plan` lists them")
     if len(keys) > 1:

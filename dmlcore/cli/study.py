@@ -28,18 +28,28 @@ def plan(study: Study = Path()) -> None:
         typer.echo(line)
 
 
-def check(study: Study = Path()) -> None:
-    """List the failed and missing trials of a study.
+def check(
+    study: Study = Path(),
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Verify every stored file and data set by its checksum, too.")
+    ] = False,
+) -> None:
+    """List the failed and missing trials of a study, and those whose record was damaged or changed.
 
-    Exits with 1 if there are any, or if a search is not complete.
+    Exits with 1 if there are any, or if a search is not complete. Changes nothing.
 
-    Example: dmlcore check --study .
+    Example: dmlcore check --study . --deep
     """
     found = plan_of(study)
+    damaged = _deep_check(study, found) if deep else 0
     for trial in found.missing:
-        record = found.records.get(trial.key)
+        record, fault = found.records.get(trial.key), found.faults.get(trial.key)
         state, error = ("FAILED", f": {record.error}") if record else ("MISSING", "")
+        if fault is not None:
+            state, error = "DAMAGED", f": {fault}"
         typer.echo(f"{state} {trial.key} {trial.name}{error}")
+    for fault in found.foreign_faults:
+        typer.echo(f"not of this sweep, left as it is: {fault}")
     typer.echo(f"{len(found.trials) - len(found.missing)} of {len(found.trials)} trials are finished")
     if found.remaining_trials:
         typer.echo(f"{found.remaining_trials} settings are still to be tried by the search")
@@ -47,7 +57,26 @@ def check(study: Study = Path()) -> None:
         typer.echo(f"FAILED search of [{name}]: no trial reported the selection metric")
     if found.missing or found.remaining_trials or found.searches_without_result:
         typer.echo("`dvc repro` runs them")
+    if damaged or found.missing or found.remaining_trials or found.searches_without_result:
         raise typer.Exit(INCOMPLETE)
+
+
+def _deep_check(study: Path, found: Plan) -> int:
+    """Print what is gone or damaged, and return how much."""
+    from dmlcore.config.study import load_study
+    from dmlcore.sweep.deep_check import deep_faults
+
+    storage = study / load_study(study / "params.yaml").sweep.storage
+    faults = 0
+    for fault in deep_faults(found, storage=storage, prepared=prepared_folder(study)):
+        faults += 1
+        typer.echo(fault)
+    typer.echo(f"{faults} stored files or data sets are gone or damaged")
+    if faults:
+        typer.echo(
+            "remove state/records/KEY.json of a trial whose files are needed, and `dvc repro` runs it again"
+        )
+    return faults
 
 
 def plan_of(study: Path) -> Plan:
@@ -104,11 +133,13 @@ def sync(study: Study = Path()) -> None:
     try:
         # two locks: the background tracker of a killed sweep may still be writing when the sweep's own lock is free
         with sweep_lock(study / "state"), FileLock(study / "state" / LOCK):
-            records = RecordFolder(study / "state" / "records").all()
-            late = tracker.deliver(records)
+            records, faults = RecordFolder(study / "state" / "records").read_all()
+            late = tracker.deliver(list(records.values()))
     except (TrackingError, SweepBusyError) as error:
         typer.echo(f"dmlcore: {error}", err=True)
         raise typer.Exit(INCOMPLETE) from None
+    for fault in faults.values():
+        typer.echo(f"dmlcore: not delivered: {fault}", err=True)
     typer.echo(f"{late} runs brought up to date, {len(records)} trials are recorded: {tracker.runs.uri}")
 
 

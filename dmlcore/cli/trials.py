@@ -52,8 +52,9 @@ def reevaluate(
     given |= {"epsilon": epsilon, "bootstrap": bootstrap}
     changes = {name: value for name, value in given.items() if value is not None}
     _check(changes, out)
-    rows, errors = [], []
-    for record in _finished_records(study):
+    rows = []
+    records, errors = _finished_records(study)
+    for record in records:
         try:
             rows.append(_metrics_row(study, record, changes))
         except (ValueError, OSError) as error:
@@ -80,16 +81,16 @@ def _check(changes: dict[str, Any], out: Path | None) -> None:
         raise ValueError(f"--out must end in {' or '.join(WRITERS)}, got {out}")
 
 
-def _finished_records(study: Path) -> list[TrialRecord]:
+def _finished_records(study: Path) -> tuple[list[TrialRecord], list[str]]:
+    """Return the records to evaluate, and what is wrong with the files of others."""
     from dmlcore.records import RecordFolder
 
     folder = RecordFolder(study / "state" / "records")
-    # not `all()`, which renames a damaged record: this command changes nothing in the study
-    records = [folder.read(path.stem) for path in sorted(folder.folder.glob("[!.]*.json"))]
-    finished = [record for record in records if record is not None and record.status == "finished"]
+    records, faults = folder.read_all()
+    finished = [record for record in records.values() if record.status == "finished"]
     if not finished:
         raise ValueError(f"{folder.folder} has no record of a finished trial; run the sweep")
-    return finished
+    return finished, [str(fault) for fault in faults.values()]
 
 
 def _metrics_row(study: Path, record: TrialRecord, changes: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from dmlcore.core.errors import DataError
+from dmlcore.core.sealed_json import SealError, json_object
 from dmlcore.data.images import Images, RawImages
 from dmlcore.data.jpeg import JpegImages
 from dmlcore.data.manifest import SPLITS, check_columns, check_pixels
@@ -63,10 +64,20 @@ class PreparedDataset:
         """
         folder = Path(folder)
         summary = _read_summary(folder)
-        manifest = pl.read_parquet(folder / MANIFEST)
-        check_columns(manifest)
-        size = (folder / IMAGES).stat().st_size
-        check_pixels(manifest, encoding=summary["encoding"], channels=summary["channels"], size_bytes=size)
+        try:
+            manifest = pl.read_parquet(folder / MANIFEST)
+            check_columns(manifest)
+            size = (folder / IMAGES).stat().st_size
+            check_pixels(
+                manifest, encoding=summary["encoding"], channels=summary["channels"], size_bytes=size
+            )
+        except DataError as error:
+            raise DataError(f"{folder}: {error}") from None
+        # A flipped byte makes polars panic, too.
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            raise DataError(
+                f"{folder / MANIFEST} cannot be read: {str(error)[:200]}; prepare the data set again"
+            ) from None
         return cls(folder.resolve(), manifest, summary)
 
     @property
@@ -126,7 +137,10 @@ def _read_summary(folder: Path) -> dict[str, Any]:
     for name in (SUMMARY, MANIFEST, IMAGES):
         if not (folder / name).is_file():
             raise DataError(f"{folder / name}: no such file; prepare the data set: run `dvc repro`")
-    summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    try:
+        summary = json_object((folder / SUMMARY).read_bytes())
+    except SealError as error:
+        raise DataError(f"{folder / SUMMARY} {error}; prepare the data set again: run `dvc repro`") from None
     if summary.get("schema_version") != SCHEMA_VERSION:
         raise DataError(
             f"{folder / SUMMARY}: schema_version must be {SCHEMA_VERSION}, got {summary.get('schema_version')}; "
@@ -135,5 +149,9 @@ def _read_summary(folder: Path) -> dict[str, Any]:
     if summary.get("encoding") not in ENCODINGS:
         raise DataError(
             f"{folder / SUMMARY}: encoding must be one of {ENCODINGS}, got {summary.get('encoding')!r}"
+        )
+    if not isinstance(summary.get("data_hash"), str) or type(summary.get("channels")) is not int:
+        raise DataError(
+            f"{folder / SUMMARY} must name data_hash and channels; prepare the data set again: run `dvc repro`"
         )
     return summary

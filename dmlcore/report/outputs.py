@@ -1,4 +1,4 @@
-"""Write the files of the `aggregate` stage, each atomically; the same input gives the same bytes."""
+"""Write the files of the `aggregate` stage, all or none; the same input gives the same bytes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dmlcore.analysis.paired_tests import overall_test
 from dmlcore.analysis.relations import bend_table, pareto_table, relations
 from dmlcore.analysis.study import Study
 from dmlcore.analysis.tuned_settings import displayed_study
-from dmlcore.core.io import write_atomically
+from dmlcore.core.io import write_together
 from dmlcore.metrics.plot import png_bytes
 from dmlcore.report.figures.convergence import convergence_figure
 from dmlcore.report.figures.embedding import embedding_figure
@@ -43,12 +43,13 @@ def write_results(study: Study, folder: Path) -> None:
     Part `pareto`: pareto.csv, bend.csv, pareto.png. `margins`: margins.csv, chosen.csv, margins.png. `embedding`:
     embedding.png if the stored embeddings are on this machine; else an earlier picture is kept.
     """
+    contents: dict[str, str | bytes] = {}
     for name, content in _files(study):
         if isinstance(content, Figure):
-            write_atomically(folder / name, png_bytes(content, study.config.figure.dots_per_inch))
+            contents[name] = png_bytes(content, study.config.figure.dots_per_inch)
         else:
-            text = csv_text(content) if isinstance(content, pl.DataFrame) else content
-            write_atomically(folder / name, text)
+            contents[name] = csv_text(content) if isinstance(content, pl.DataFrame) else content
+    write_together(folder, contents)
 
 
 def _files(study: Study) -> Files:

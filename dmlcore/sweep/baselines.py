@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from dmlcore.config.base import canonical
 from dmlcore.config.trial import EvaluationConfig
 from dmlcore.core.hashing import json_sha256
 from dmlcore.core.io import write_atomically
+from dmlcore.core.sealed_json import SealError, check_seal, json_object, sealed
 from dmlcore.data.dataset import PreparedDataset, Split
 from dmlcore.data.images import Images, Pixels
 from dmlcore.data.transforms import to_float
@@ -21,7 +21,7 @@ from dmlcore.metrics.evaluation import evaluate
 from dmlcore.records import Metrics, finite
 from dmlcore.training.code_hash import KEYED_BY_VALUE, code_hashes, library_versions
 
-NOT_MEASURING = (*KEYED_BY_VALUE, "dmlcore.core.io", "dmlcore.records")
+NOT_MEASURING = (*KEYED_BY_VALUE, "dmlcore.core.io", "dmlcore.core.sealed_json", "dmlcore.records")
 """Modules through which no pixel runs: they store the metrics."""
 SIDE = 32
 """Larger images are averaged down to this side: the baseline must fit in memory at any image size."""
@@ -36,7 +36,7 @@ def raw_pixel_baseline(data: PreparedDataset, cache: Path) -> Metrics:
 
     Args:
         data: the data set.
-        cache: folder with one small file per data set; a file that cannot be read is replaced.
+        cache: folder with one small file per data set; a file that cannot be read or was changed is replaced.
     """
     settings = EvaluationConfig()
     key = json_sha256(
@@ -52,16 +52,17 @@ def raw_pixel_baseline(data: PreparedDataset, cache: Path) -> Metrics:
     known = _read(file, key)
     if known is None:
         known = finite(raw_pixel_metrics(data.split("test"), settings))
-        write_atomically(file, json.dumps({"key": key, "metrics": known}, indent=1) + "\n")
+        write_atomically(file, sealed({"key": key, "metrics": known}))
     return known
 
 
 def _read(file: Path, key: str) -> Metrics | None:
     try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
+        stored = json_object(file.read_bytes())
+        check_seal(stored)
         metrics: Metrics = stored["metrics"]
         return metrics if stored["key"] == key else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, SealError, KeyError):
         return None
 
 

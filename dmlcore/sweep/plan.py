@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from dmlcore.config.base import canonical
 from dmlcore.config.sweep import SweepConfig
 from dmlcore.config.trial import TrialConfig
 from dmlcore.data.dataset import PreparedDataset
-from dmlcore.records import RecordFolder, TrialRecord
+from dmlcore.records import RecordError, TrialRecord
 from dmlcore.sweep.grid import Cell
 from dmlcore.sweep.trial_key import TrialKeys, trial_keys
 from dmlcore.training.trainer import TrainingError
@@ -61,16 +61,21 @@ class PlannedTrial:
         return record.status == "finished" or self.cell.comparison_group is not None
 
 
-def ended_records(trials: Iterable[PlannedTrial], folder: RecordFolder) -> dict[str, TrialRecord]:
+def ended_records(
+    trials: Iterable[PlannedTrial], read: Callable[[str], TrialRecord | None]
+) -> dict[str, TrialRecord]:
     """Return the records of trials that have ended: finished, failed, or stopped where trials may be.
 
     A trial that was stopped early, where trials now run to their end, counts as missing.
+
+    Args:
+        trials: those to look up.
+        read: trial key -> its record, if there is one.
     """
     return {
         trial.key: record
         for trial in trials
-        if (record := folder.read_or_set_aside(trial.key)) is not None
-        and (trial.is_complete(record) or not record.done)
+        if (record := read(trial.key)) is not None and (trial.is_complete(record) or not record.done)
     }
 
 
@@ -126,6 +131,8 @@ class Plan:
     """Trained under the same train_key, evaluated under another eval_key."""
     others: list[TrialRecord] = field(default_factory=list)
     """The study's further records: of cells since changed or dropped."""
+    faults: dict[str, RecordError] = field(default_factory=dict)
+    """Trial key -> what is wrong with the file of its record; of other sweeps too."""
     searches: list[SearchState] = field(default_factory=list)
 
     @property
@@ -138,6 +145,18 @@ class Plan:
             if trial.key not in waiting
             and not (trial.key in self.records and trial.is_complete(self.records[trial.key]))
         ]
+
+    @property
+    def datasets(self) -> list[str]:
+        """Return the names of the data sets, of searches without trials too."""
+        trials = self.trials + [search.example for search in self.searches]
+        return sorted({trial.cell.config.dataset for trial in trials})
+
+    @property
+    def foreign_faults(self) -> list[RecordError]:
+        """Return what is wrong with files that are no records of this sweep: nobody touches them."""
+        planned = {trial.key for trial in self.trials}
+        return [error for key, error in self.faults.items() if key not in planned]
 
     @property
     def recorded(self) -> list[TrialRecord]:

@@ -13,7 +13,7 @@ from dmlcore.training.store import TrialStore
 
 
 def make_plan(sweep: SweepConfig, *, study: Path, prepared: Path) -> Plan:
-    """Expand a sweep, check every cell, and look up what is recorded.
+    """Expand a sweep, check every cell, and look up what is recorded; changes nothing on disk.
 
     Args:
         sweep: the section of params.yaml.
@@ -40,11 +40,11 @@ def make_plan(sweep: SweepConfig, *, study: Path, prepared: Path) -> Plan:
 
 def _look_up(plan: Plan, folder: RecordFolder) -> None:
     """Fill in the records of a plan, and which of its trials need only be evaluated."""
-    plan.records = ended_records(plan.trials, folder)
-    recorded = folder.all()
+    recorded, plan.faults = folder.read_all()
+    plan.records = ended_records(plan.trials, recorded.get)
     planned = {trial.key for trial in plan.trials}
-    plan.others = [record for record in recorded if record.trial_key not in planned]
-    trained = {record.train_key: record for record in recorded if record.status == "finished"}
+    plan.others = [record for key, record in recorded.items() if key not in planned]
+    trained = {record.train_key: record for record in recorded.values() if record.status == "finished"}
     for trial in plan.trials:
         earlier = trained.get(trial.keys.train)
         # The checksums decide: embeddings that were removed or changed since cannot be evaluated again.

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmlcore.config.sweep import SweepConfig
-from dmlcore.core.io import write_atomically
+from dmlcore.core.io import write_together
 from dmlcore.data.dataset import PreparedDataset
-from dmlcore.records import RecordFolder, trials_table, write_table
+from dmlcore.data.verification import verify_once
+from dmlcore.records import RecordFolder
 from dmlcore.sweep.baselines import raw_pixel_baseline
 from dmlcore.sweep.dry_run.forecast import concurrent_trials, over_budget
 from dmlcore.sweep.execution.guards import Limits, pop_kill_reason, sweep_lock
@@ -19,6 +20,7 @@ from dmlcore.sweep.execution.outcomes import record_lost, reevaluate, relabel
 from dmlcore.sweep.execution.worker import WorkerContext
 from dmlcore.sweep.plan import Plan, PlannedTrial
 from dmlcore.sweep.planning import make_plan
+from dmlcore.sweep.table import table_bytes, trials_table
 from dmlcore.tracking.base import Tracker
 from dmlcore.training.run import TrialResult, run_trial
 
@@ -66,12 +68,16 @@ def run_sweep(
         SweepBusyError: another process holds the sweep's lock.
         ClusterError: the Ray cluster cannot run it.
         ConfigError: the sweep cannot be planned.
+        DataError: a data set was changed since it was prepared.
+        NewerRecordError: the record of one of its trials is of a later version of dmlcore.
     """
     folders.records.mkdir(parents=True, exist_ok=True)
     with sweep_lock(folders.state):
         limits = Limits(sweep.resources.time_limit_seconds, sweep.resources.memory_bytes)
         context = WorkerContext(folders.state, sweep.resources.gpus, limits, run)
         plan = make_plan(sweep, study=folders.study, prepared=folders.prepared)
+        _verify_data(plan, folders)
+        _set_aside_broken(plan, RecordFolder(folders.records))
         print("sweep: " + ", ".join(f"{count} {name}" for name, count in plan.counts().items()), flush=True)
         # Measured and stored before the trials: `publish` below must neither take long nor fail after Ctrl-C.
         _summaries(plan, folders)
@@ -86,6 +92,30 @@ def run_sweep(
         if late:
             print(f"sweep: {late} run(s) brought up to their records in MLflow afterwards", flush=True)
         return after
+
+
+def _verify_data(plan: Plan, folders: SweepFolders) -> None:
+    """Refuse data that was changed since it was prepared: records would claim the hash that it had.
+
+    Raises:
+        DataError: names the data set.
+    """
+    for name in plan.datasets:
+        data = PreparedDataset.open(folders.prepared / name)
+        verify_once(data, folders.state / "verified" / f"{name}.json")
+
+
+def _set_aside_broken(plan: Plan, records: RecordFolder) -> None:
+    """Set aside the files that should be records of planned trials, which then run again; name the others.
+
+    Raises:
+        NewerRecordError: such a file is of a later version of dmlcore.
+    """
+    for trial in plan.trials:
+        if trial.key in plan.faults:
+            records.read_or_set_aside(trial.key)
+    for error in plan.foreign_faults:
+        print(f"sweep: not of this sweep, left as it is: {error}", flush=True)
 
 
 def _run_plan(
@@ -138,18 +168,15 @@ def _early_stopping(sweep: SweepConfig, plan: Plan) -> EarlyStopping | None:
 
 def publish(plan: Plan, folders: SweepFolders) -> None:
     """Write the inputs of stage `aggregate`: the table of trials, and the summaries of their data sets."""
-    write_table(trials_table(plan.rows()), folders.results / "trials.parquet")
-    write_atomically(
-        folders.results / "datasets.json",
-        json.dumps(_summaries(plan, folders), indent=1, sort_keys=True) + "\n",
-    )
+    summaries = json.dumps(_summaries(plan, folders), indent=1, sort_keys=True) + "\n"
+    table = table_bytes(trials_table(plan.rows()))
+    write_together(folders.results, {"trials.parquet": table, "datasets.json": summaries})
 
 
 def _summaries(plan: Plan, folders: SweepFolders) -> dict[str, dict[str, Any]]:
     """Return the summary of each data set, with its raw-pixel baseline; a search may have no trials yet."""
-    trials = plan.trials + [search.example for search in plan.searches]
     found = {}
-    for name in sorted({trial.cell.config.dataset for trial in trials}):
+    for name in plan.datasets:
         data = PreparedDataset.open(folders.prepared / name)
         found[name] = {**data.summary, "raw_pixels": raw_pixel_baseline(data, folders.state / "baselines")}
     return found

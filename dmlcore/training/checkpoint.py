@@ -33,6 +33,8 @@ class TrainingState:
     best_epoch: int = 0
     curve: list[EpochReport] = field(default_factory=list)
     untrained_test: dict[str, float] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    """Name of each file that the trial has stored -> its sha256."""
 
     @classmethod
     def from_json(cls, text: str) -> TrainingState:
@@ -63,7 +65,10 @@ def load_training_state(store: TrialStore) -> tuple[TrainingState, dict[str, Ten
     found = store.load_state("last")
     if found is None:
         return None
-    state = TrainingState.from_json(found[1])
+    try:
+        state = TrainingState.from_json(found[1])
+    except (ValueError, KeyError, TypeError):  # a checkpoint from an exchange may hold anything
+        return None
     # `best` is written before `last`: without it, its epoch would have to be trained again.
     complete = not state.best_epoch or store.path("best").is_file()
     return (state, found[0]) if complete else None

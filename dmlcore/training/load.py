@@ -30,7 +30,7 @@ def store_of(study: Path, record: TrialRecord) -> TrialStore:
         ValueError: a file is missing or was changed.
     """
     storage = load_study(study / "params.yaml").sweep.storage
-    store = TrialStore(study / storage / record.train_key[:16])
+    store = TrialStore(study / storage / record.train_key[:16], record.files)
     if not store.matches(record.files):
         raise ValueError(
             f"the files {sorted(record.files)} of trial {record.trial_key} in {store.folder} "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,9 +22,10 @@ from dmlcore.training.checkpoint import (
     save_training_state,
 )
 from dmlcore.training.evaluation import evaluate_stored
-from dmlcore.training.store import TrialStore, state_copy
+from dmlcore.training.store import DamagedFileError, TrialStore, state_copy
 from dmlcore.training.trainer import Trainer
 
+logger = logging.getLogger(__name__)
 CHECKPOINT_SECONDS = 30.0
 
 
@@ -55,7 +57,8 @@ def run_trial(
 ) -> TrialResult:
     """Train `config` on `data` and evaluate the epoch with the highest validation MAP@R on the test classes.
 
-    Where `store` holds the checkpoint of a run that was interrupted, training resumes from it, to the same bits.
+    Where `store` holds the checkpoint of a run that was interrupted, training resumes from it, to the same bits. If a
+    file that this run or the interrupted one has stored was changed since, the trial starts again.
 
     Args:
         config: the trial.
@@ -70,12 +73,21 @@ def run_trial(
         ValueError: a config that does not fit the data.
     """
     make_deterministic(config.threads)
-    run = _TrialRun(config, data, store, report, device or torch.device("cpu"), checkpoint_seconds)
-    if run.state.phase == "selection":
-        run.select_epoch()
-    if config.train.final:
-        run.train_final()
-    return run.finish()
+
+    def attempt() -> TrialResult:
+        run = _TrialRun(config, data, store, report, device or torch.device("cpu"), checkpoint_seconds)
+        if run.state.phase == "selection":
+            run.select_epoch()
+        if config.train.final:
+            run.train_final()
+        return run.finish()
+
+    try:
+        return attempt()
+    except DamagedFileError as error:
+        logger.warning("%s: the trial starts again from its first epoch", error)
+        store.discard("last")
+        return attempt()
 
 
 def make_deterministic(threads: int) -> None:
@@ -103,6 +115,8 @@ class _TrialRun:
         self.saved_at = time.monotonic()
         found = load_training_state(self.store)
         self.state = TrainingState() if found is None else found[0]
+        # A `best` newer than `last` does not match: the epoch that wrote it is trained and written again.
+        self.store.digests = self.state.files
         self.trainer = self._trainer(self.state.phase)
         if found is not None:
             restore(found[1], self.trainer.modules, self.trainer.optimizer)
@@ -159,7 +173,9 @@ class _TrialRun:
             "train/batch_size": float(self.trainer.batch_size),
         }
         names = ("best", "validation", "test", *(["final"] if self.config.train.final else []))
-        files = {name: self.store.digest(name) for name in names}
+        files = {name: self.store.digests.get(name, "") for name in names}
+        if not self.store.matches(files):
+            raise DamagedFileError(f"a file in {self.store.folder} was changed while the trial ran")
         self.store.discard("last")
         return TrialResult(metrics, self.state.curve, utility, files)
 

@@ -1,6 +1,7 @@
 """The files of training: a trial's checkpoints and embeddings as safetensors, and arrays that trials share.
 
-Every file is written atomically: a reader finds the old content, the new, or no file.
+Every file is written atomically: a reader finds the old content, the new, or no file. And every file is checked against
+its sha256 when it is read: safetensors itself finds a cut file, but not a flipped bit.
 """
 
 from __future__ import annotations
@@ -11,36 +12,59 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from dmlcore.core.hashing import file_sha256, json_sha256
-from dmlcore.core.io import atomic_write_path
+from dmlcore.core.io import atomic_write_path, write_atomically
 
 CONTENT = "content_sha256"
 
 
-class TrialStore:
-    """A folder `storage/KEY` with `best`, `validation` and `test`, while it trains also `last`, each .safetensors."""
+class DamagedFileError(ValueError):
+    """A stored file is missing, or is not the one whose sha256 its record or checkpoint holds."""
 
-    def __init__(self, folder: Path) -> None:
+
+class TrialStore:
+    """A folder `storage/KEY` with `best`, `validation` and `test`, while it trains also `last`, each .safetensors.
+
+    Args:
+        folder: of the trial.
+        digests: name -> sha256 of the files that may be loaded, from a record; `save` adds those that it writes.
+    """
+
+    def __init__(self, folder: Path, digests: Mapping[str, str] | None = None) -> None:
         self.folder = folder
+        self.digests = dict(digests or {})
 
     def path(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"
 
     def save(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Write `tensors` under `name`."""
-        with atomic_write_path(self.path(name)) as temporary:
-            save_file(_on_cpu(tensors), temporary)
+        content = safetensors.torch.save(_on_cpu(tensors))
+        write_atomically(self.path(name), content)
+        self.digests[name] = hashlib.sha256(content).hexdigest()
 
     def load(self, name: str) -> dict[str, Tensor]:
-        """Read back what `save` wrote."""
-        return load_file(self.path(name))
+        """Read back what `save` wrote.
+
+        Raises:
+            DamagedFileError: it is not the file of the sha256 in `digests`, or there is none.
+        """
+        path = self.path(name)
+        content = path.read_bytes() if path.is_file() else b""
+        if hashlib.sha256(content).hexdigest() != self.digests.get(name):
+            raise DamagedFileError(
+                f"{path} is missing, or was changed since it was written: it does not have the sha256 that its record "
+                "holds; remove the record and run the trial again"
+            )
+        return safetensors.torch.load(content)
 
     def save_state(self, name: str, tensors: Mapping[str, Tensor], facts: str) -> None:
         """Write a state to resume from: tensors and a text, with a checksum of both inside."""
@@ -51,8 +75,7 @@ class TrialStore:
     def load_state(self, name: str) -> tuple[dict[str, Tensor], str] | None:
         """Read back what `save_state` wrote; None where there is no such file or it is damaged.
 
-        A damaged file is renamed to `NAME.safetensors.corrupt`. safetensors itself finds a cut file, but not a flipped
-        bit, from which a trial would resume to wrong numbers: hence the checksum.
+        A damaged file is renamed to `NAME.safetensors.corrupt`.
         """
         path = self.path(name)
         if not path.is_file():
@@ -78,8 +101,8 @@ class TrialStore:
         self.path(name).unlink(missing_ok=True)
 
     def matches(self, digests: Mapping[str, str]) -> bool:
-        """Tell whether every named file exists with that sha256."""
-        return all(
+        """Tell whether there are named files, and each exists with that sha256."""
+        return bool(digests) and all(
             self.path(name).is_file() and self.digest(name) == digest for name, digest in digests.items()
         )
 
@@ -113,12 +136,26 @@ def cached_array(folder: Path, inputs: Any, compute: Callable[[], NDArray[Any]])
         The array as a read-only memory map, so that the processes of a machine share its pages.
     """
     file = folder / f"{json_sha256(inputs)[:24]}.npy"
-    if not file.is_file():
+    if not _is_whole(file):
         folder.mkdir(parents=True, exist_ok=True)
         # Trials start together and need the same array: one computes, the others wait, look again, and read.
         with FileLock(file.with_suffix(".lock")):
-            if not file.is_file():
+            if not _is_whole(file):
                 with atomic_write_path(file) as temporary, temporary.open("wb") as stream:
                     np.save(stream, compute(), allow_pickle=False)
+                # After the array: a kill in between leaves one without a checksum, which is computed again.
+                write_atomically(_checksum_file(file), file_sha256(file))
     array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
     return array
+
+
+def _is_whole(file: Path) -> bool:
+    """Tell whether an array of the cache has the sha256 that was written with it."""
+    try:
+        return file_sha256(file) == _checksum_file(file).read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return False
+
+
+def _checksum_file(file: Path) -> Path:
+    return file.with_suffix(".sha256")

@@ -11,6 +11,8 @@ from safetensors.numpy import save_file
 
 from dmlcore.analysis.study import Study
 from dmlcore.config.study import AggregateConfig, FigureConfig
+from dmlcore.core.hashing import file_sha256
+from dmlcore.records import RecordFolder, TrialRecord
 from tests.analysis.synthetic import TCM, dataset_info, table, trial
 
 SMALL = FigureConfig(dots_per_inch=50)
@@ -62,6 +64,22 @@ def _scored(
     return row | {"validation/map_at_r": validation + 0.001 * seed, "test/map_at_r": test + 0.001 * seed}
 
 
+def store_test_embeddings(storage: Path, train: str, tensors: dict[str, Any]) -> None:
+    """Write the embeddings of the trial `TRAIN-7488e813`, and below `storage/records` its record."""
+    file = storage / train / "test.safetensors"
+    file.parent.mkdir(parents=True)
+    save_file(tensors, file)
+    record = TrialRecord(
+        trial_key=f"{train}-7488e813",
+        train_key=train * 4,
+        eval_key="7488e813" * 8,
+        status="finished",
+        config={},
+        files={"test": file_sha256(file)},
+    )
+    RecordFolder(storage / "records").write(record)
+
+
 def toy_rows(storage: Path, width: int = 2) -> list[dict[str, Any]]:
     """Four classes on a circle, baseline and TCM, two seeds; their embeddings are in `storage`."""
     random, found = np.random.default_rng(0), []
@@ -72,9 +90,8 @@ def toy_rows(storage: Path, width: int = 2) -> list[dict[str, Any]]:
             labels = np.repeat(np.arange(4), 12)
             angles = labels * np.pi / 2 + 0.2 * random.normal(size=labels.size)
             points = np.stack([np.cos(angles), np.sin(angles), *[angles] * (width - 2)], axis=1)
-            (storage / train).mkdir(parents=True)
             tensors = {"embeddings": 3 * points.astype(np.float32), "labels": labels, "index": labels}
-            save_file(tensors, storage / train / "test.safetensors")
+            store_test_embeddings(storage, train, tensors)
             found.append(row | {"trial_key": f"{train}-7488e813"})
     return found
 
@@ -82,4 +99,4 @@ def toy_rows(storage: Path, width: int = 2) -> list[dict[str, Any]]:
 def as_study(found: list[dict[str, Any]], part: str, storage: Path | None = None) -> Study:
     config = AggregateConfig.model_validate({"parts": (part,), "figure": SMALL})
     datasets = {row["dataset"]: dataset_info() for row in found}
-    return Study(table(found), datasets, config, storage)
+    return Study(table(found), datasets, config, storage, records=storage and storage / "records")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmlcore.analysis.embedding import load_trial_embeddings
+from dmlcore.analysis.embedding import embeddings_path, load_trial_embeddings, stored_tensors
 from dmlcore.analysis.findings import embedding_sentences
 from dmlcore.metrics.evaluation import evaluate
 from dmlcore.report.figures.embedding import class_colours, embedding_figure, spread
@@ -49,6 +50,21 @@ def test_a_seed_that_only_one_variant_finished_is_not_shown(tmp_path: Path) -> N
     assert drawn is not None
     assert [p.row["seed"] for p in drawn] == [1, 1]
     assert all("seed 1" in text for text in embedding_sentences(as_study(found, "embedding")))
+
+
+def test_a_changed_file_is_not_drawn_and_a_key_is_no_path(tmp_path: Path) -> None:
+    found = toy_rows(tmp_path)
+    study = as_study(found, "embedding", tmp_path)
+    key = found[0]["trial_key"]
+    assert stored_tensors(study, key) is not None
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "test.safetensors").write_bytes(b"")
+    assert embeddings_path(replace(study, storage=tmp_path / "y"), "../x-7488e813") is None
+    path = embeddings_path(study, key)
+    assert path is not None
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert stored_tensors(study, key) is None
+    assert load_trial_embeddings(study) is None
 
 
 def test_without_the_storage_the_committed_picture_stays(

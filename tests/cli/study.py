@@ -53,7 +53,7 @@ def write_study(folder: Path) -> list[TrialRecord]:
         record = TrialRecord(
             trial_key=f"{key}-abcdef01",
             train_key=key + "0" * 48,
-            eval_key="abcdef01",
+            eval_key="abcdef01" * 8,
             status="finished",
             config=canonical(cell.config),
             labels=cell.labels,

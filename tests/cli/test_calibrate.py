@@ -100,7 +100,7 @@ def test_a_trial_brings_its_embeddings(tmp_path):
 
 def test_a_trial_with_queries_and_a_gallery_is_calibrated_on_their_pairs(tmp_path):
     record, study = write_study(tmp_path / "study")[0], tmp_path / "study"
-    store = TrialStore(study / "state" / "storage" / record.train_key[:16])
+    store = TrialStore(study / "state" / "storage" / record.train_key[:16], record.files)
     test = store.load("test")
     store.save("test", test | {"is_query": torch.arange(len(test["labels"])) % 5 == 0})
     files = record.files | {"test": store.digest("test")}

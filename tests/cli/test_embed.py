@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from dmlcore.cli import app
 from dmlcore.cli.options import INCOMPLETE, WRONG_INPUT
+from dmlcore.records import RecordFolder
 from dmlcore.training.store import TrialStore
 from tests.cli.trained import KEY, VARIANTS, trained_checkout
 
@@ -30,7 +31,9 @@ def test_the_embeddings_are_those_that_the_trial_stored(checkout, tmp_path):
     out = tmp_path / "e.npy"
     done = call(checkout / "images", "--trial", KEY, "--study", checkout, "--out", out)
     assert done.exit_code == 0, done.output
-    stored = TrialStore(checkout / "state" / "storage" / KEY).load("test")["embeddings"].numpy()
+    (record,) = RecordFolder(checkout / "state" / "records").all()
+    store = TrialStore(checkout / "state" / "storage" / KEY, record.files)
+    stored = store.load("test")["embeddings"].numpy()
     np.testing.assert_allclose(np.load(out, allow_pickle=False), stored, rtol=1e-5, atol=1e-6)
     table = pl.read_csv(tmp_path / "e.csv")
     assert table["row"].to_list() == list(range(len(stored)))

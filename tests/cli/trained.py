@@ -50,7 +50,7 @@ def _trained(root: Path, config: TrialConfig, dataset: PreparedDataset) -> Trial
     return TrialRecord(
         trial_key=f"{KEY}-abcdef01",
         train_key=KEY + "0" * 48,
-        eval_key="abcdef01",
+        eval_key="abcdef01" * 8,
         status="finished",
         config=canonical(config),
         labels={"dataset": "small", "backbone": "tiny", "loss": "ms", "variant": "baseline", "seed": 0},

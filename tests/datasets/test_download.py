@@ -6,11 +6,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from dmlcore.core.errors import DataError
+from dmlcore.core.errors import DataError, DiskFullError
 from dmlcore.datasets.acquire import locate
 from dmlcore.datasets.acquire.locate import obtain
 from dmlcore.datasets.acquire.sources import Archive, Counts, Source
 from tests.datasets.published import checksums
+from tests.disks import mounted
 
 DATA = np.random.default_rng(0).bytes(3_000_000)
 
@@ -157,3 +158,15 @@ def test_without_a_network_the_address_is_told(tmp_path):
     archive = Archive(file="a.tgz", urls=("http://127.0.0.1:1/a.tgz",), **known)
     with pytest.raises(DataError, match=r"tried http://127.0.0.1:1/a.tgz: ConnectionError"):
         obtain(source(archive), [tmp_path / "archives"])
+
+
+def test_a_full_disk_is_told_at_once_and_asks_no_other_mirror(server, tmp_path):
+    urls = tuple(f"http://127.0.0.1:{server.server_port}{path}" for path in ("/whole", "/ranges"))
+    known = {"unpacked_bytes": 10**8, "members": 1, "urls": urls} | checksums(DATA)
+    with mounted(tmp_path / "disk", 1_000_000) as disk:
+        with pytest.raises(
+            DiskFullError, match=r"a\.bin of 3,000,000 bytes cannot be written: the disk is full"
+        ):
+            locate.fetch(Archive(file="a.bin", **known), disk)
+        assert [path for path, _ in server.requests] == ["/whole"]
+        assert not (disk / "a.bin").exists()

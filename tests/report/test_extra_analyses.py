@@ -40,7 +40,7 @@ def test_a_part_writes_its_files_the_same_each_time(tmp_path: Path, part: str, f
         found = as_study(toy_rows(tmp_path / "storage"), part, tmp_path / "storage")
     else:
         found = margins_study() if part == "margins" else few_losses()
-    again = Study(found.trials.clone(), found.datasets, found.config, found.storage)
+    again = Study(found.trials.clone(), found.datasets, found.config, found.storage, records=found.records)
     first = written(found, tmp_path / "a")
     assert list(first) == sorted([*FILES, *files])
     assert written(again, tmp_path / "b") == first

@@ -355,16 +355,16 @@ def test_shared_storage_keeps_to_its_folder_and_gives_complete_files_only(tmp_pa
     assert not storage.get("absent", tmp_path / "here")
     assert not (tmp_path / "here").exists()
     with pytest.raises(SharedStorageError, match="missing or incomplete"):
-        storage.get_folder("data/x", tmp_path / "data")
+        storage.get_folder("data/x", tmp_path / "data", ["images.bin"])
     source = tmp_path / "images.bin"
     source.write_bytes(b"12345")
     storage.put_folder([source], "data/x")
     (tmp_path / "place" / "data" / "x" / "images.bin").write_bytes(b"123")
     with pytest.raises(SharedStorageError, match="must have 5 bytes"):
-        storage.get_folder("data/x", tmp_path / "data")
+        storage.get_folder("data/x", tmp_path / "data", ["images.bin"])
     (tmp_path / "place" / "data" / "x" / "complete.json").write_text(json.dumps({"../../outside": 3}))
     with pytest.raises(SharedStorageError, match="outside"):
-        storage.get_folder("data/x", tmp_path / "data")
+        storage.get_folder("data/x", tmp_path / "data", ["images.bin"])
     assert not (tmp_path / "outside").exists()
 
 

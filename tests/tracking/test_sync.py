@@ -17,14 +17,23 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 SWEEP = {"study": "s", "datasets": ["d"], "backbones": {}, "losses": {}}
 
 
+def key_of(letter):
+    return f"{letter * 16}-{letter * 8}"
+
+
+def record_of(letter, **changes):
+    keys = {"trial_key": key_of(letter), "train_key": letter * 64, "eval_key": letter * 64}
+    return record(**keys, **changes)
+
+
 @pytest.fixture
 def study(tmp_path, monkeypatch):
     """A study with a finished and a failed trial, and no MLflow store."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump({"sweep": SWEEP}))
     folder = RecordFolder(tmp_path / "state" / "records")
-    folder.write(record(trial_key="a"))
-    folder.write(record(trial_key="b", status="failed", error="TrainingError: nan"))
+    folder.write(record_of("a"))
+    folder.write(record_of("b", status="failed", error="TrainingError: nan"))
     return tmp_path
 
 
@@ -45,10 +54,10 @@ def test_an_empty_store_gets_everything_once(study):
     assert done.exit_code == 0, done.output
     assert "2 runs brought up to date, 2 trials are recorded" in done.output
     uri = f"sqlite:///{study / 'state' / 'mlflow.db'}"
-    assert runs(uri) == {"a": "FINISHED", "b": "FAILED"}
-    RecordFolder(study / "state" / "records").write(record(trial_key="b"))
+    assert runs(uri) == {key_of("a"): "FINISHED", key_of("b"): "FAILED"}
+    RecordFolder(study / "state" / "records").write(record_of("b"))
     assert "1 runs brought up to date" in sync(study).output
-    assert runs(uri) == {"a": "FINISHED", "b": "FINISHED"}
+    assert runs(uri) == {key_of("a"): "FINISHED", key_of("b"): "FINISHED"}
     assert "0 runs brought up to date" in sync(study).output
 
 
@@ -76,7 +85,7 @@ def test_what_a_server_missed_while_it_was_down_is_delivered_once_it_is_up(study
     assert "Traceback" not in down.output
     server.start()
     assert "2 runs brought up to date" in sync(study).output
-    assert runs(uri) == {"a": "FINISHED", "b": "FAILED"}
+    assert runs(uri) == {key_of("a"): "FINISHED", key_of("b"): "FAILED"}
     again = sync(study)
     assert again.exit_code == 0
     assert "0 runs brought up to date" in again.output

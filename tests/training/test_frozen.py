@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +10,7 @@ from dmlcore.core.hashing import json_sha256
 from dmlcore.training import run_trial
 from dmlcore.training.build import build_model
 from dmlcore.training.features import feature_inputs, trunk_features
-from dmlcore.training.store import TrialStore
+from dmlcore.training.store import TrialStore, cached_array
 from tests.small import small_trial
 
 CPU = torch.device("cpu")
@@ -36,13 +37,33 @@ def test_the_features_are_those_of_the_network(small_data, tmp_path):
     torch.testing.assert_close(torch.from_numpy(features[split.index[5]].copy()), expected)
 
 
+@pytest.mark.parametrize("damage", ["bit", "no checksum"])
+def test_shared_features_that_were_changed_are_computed_again(tmp_path, damage):
+    values = np.arange(12.0).reshape(3, 4)
+    cached_array(tmp_path, ["inputs"], lambda: values)
+    (file,) = tmp_path.glob("*.npy")
+    (checksum,) = tmp_path.glob("*.sha256")
+    if damage == "bit":
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
+    else:
+        checksum.unlink()
+    computed = []
+    found = cached_array(tmp_path, ["inputs"], lambda: computed.append(1) or values)
+    assert found.tolist() == values.tolist()
+    assert computed == [1]
+    assert cached_array(tmp_path, ["inputs"], lambda: computed.append(2)).tolist() == values.tolist()
+    assert computed == [1]
+
+
 def test_trials_share_one_file_and_learn(small_data, tmp_path):
     for number, loss in enumerate(["multi_similarity", "proxy_anchor"]):
         config = frozen(loss={"name": loss}, train={"epochs": 6, "batches_per_epoch": 10})
         result = run_trial(config, small_data, store=TrialStore(tmp_path / f"trial{number}"))
         losses = [report.metrics["train/loss"] for report in result.curve[1:]]
         assert losses[-1] < losses[0]
-        best = TrialStore(tmp_path / f"trial{number}").load("best")
+        best = TrialStore(tmp_path / f"trial{number}", result.files).load("best")
         assert not [key for key in best if key.startswith("backbone")]
     assert len(list((tmp_path / "features").glob("*.npy"))) == 1
 

@@ -98,6 +98,56 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_trial_starts_again(small_data
     assert run_trial(trial(None), small_data, store=store) == whole[None]
 
 
+@pytest.mark.parametrize("final", [None, True])
+@pytest.mark.parametrize("name", ["best", "validation"])
+@pytest.mark.parametrize("damage", ["bit", "cut", "gone"])
+def test_damage_to_what_an_interrupted_trial_stored_costs_time_and_no_bit(
+    small_data, tmp_path, whole, final, name, damage
+):
+    """The last epoch of each phase was reported; `best` and, with a final phase, `validation` are not written again."""
+    store = TrialStore(tmp_path / "trial")
+    epochs = CHANGES["train"]["epochs"] + (whole[True].metrics["validation/best_epoch"] if final else 0)
+
+    def stop(epoch):
+        if epoch.epoch == epochs:
+            raise StopError
+
+    with pytest.raises(StopError):
+        run_trial(trial(final), small_data, store=store, report=stop, checkpoint_seconds=0.0)
+    damaged(store.path(name), damage)
+    again = run_trial(trial(final), small_data, store=TrialStore(store.folder))
+    assert again == whole[final]
+    assert store.matches(again.files)
+
+
+def test_a_best_that_is_newer_than_the_checkpoint_is_written_again(small_data, tmp_path, whole):
+    """As a kill between the two leaves it: the checkpoint is kept, and only the rest is trained."""
+    store = TrialStore(tmp_path / "trial")
+
+    def stop(epoch):
+        if epoch.epoch == 2:
+            raise StopError
+
+    with pytest.raises(StopError):
+        run_trial(trial(None), small_data, store=store, report=stop, checkpoint_seconds=0.0)
+    store.path("best").write_bytes(b"of a later epoch")
+    steps = []
+    again = run_trial(trial(None), small_data, store=TrialStore(store.folder), report=steps.append)
+    assert again == whole[None]
+    assert [report.epoch for report in steps] == list(range(CHANGES["train"]["epochs"] + 1))
+
+
+def damaged(path, damage):
+    if not path.is_file():
+        return
+    content = bytearray(path.read_bytes())
+    if damage == "gone":
+        path.unlink()
+    else:
+        content[-7] ^= 4
+        path.write_bytes(content if damage == "bit" else content[: len(content) // 2])
+
+
 def test_a_killed_process_costs_no_bit(tmp_path, whole):
     small_dataset(tmp_path / "data")
     script = textwrap.dedent(

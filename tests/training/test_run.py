@@ -11,7 +11,7 @@ from dmlcore.metrics.evaluation import evaluate
 from dmlcore.training import run_trial
 from dmlcore.training.build import build_model, build_objective, build_optimizer, schedule_factor
 from dmlcore.training.evaluation import evaluate_stored, utility_curve
-from dmlcore.training.store import TrialStore
+from dmlcore.training.store import DamagedFileError, TrialStore
 from dmlcore.training.trainer import TrainingError
 from tests.small import small_trial
 
@@ -54,6 +54,17 @@ def test_metrics_are_those_of_the_stored_embeddings(finished, small_data):
     assert (
         evaluate_stored(store.load, config.evaluation)[0]["test/map_at_r"] == result.metrics["test/map_at_r"]
     )
+
+
+@pytest.mark.parametrize("damage", [lambda c: c[:-9] + bytes([c[-9] ^ 1]) + c[-8:], lambda c: c[:50]])
+def test_a_stored_file_that_was_changed_is_not_read(finished, tmp_path, damage):
+    _, result, store, _ = finished
+    copy = TrialStore(tmp_path, result.files)
+    copy.path("test").write_bytes(damage(store.path("test").read_bytes()))
+    with pytest.raises(DamagedFileError, match=r"test\.safetensors is missing, or was changed"):
+        copy.load("test")
+    with pytest.raises(DamagedFileError, match=r"best\.safetensors is missing"):
+        copy.load("best")
 
 
 def test_the_range_carried_over_from_validation_is_used(finished):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pooch
 import requests
 
-from dmlcore.core.errors import DataError
+from dmlcore.core.errors import FULL, DataError, full_disk
 from dmlcore.core.hashing import Checksum, file_digest
 from dmlcore.datasets.acquire.folders import folder_sha256
 from dmlcore.datasets.acquire.sources import Archive, Source
@@ -154,6 +154,8 @@ def fetch(archive: Archive, folder: Path) -> list[str]:
                 partial.unlink()  # Never resume from bytes that failed verification.
                 raise
         except (OSError, requests.RequestException, DataError) as error:
+            if isinstance(error, OSError) and error.errno in FULL:  # no other mirror will do better
+                raise full_disk(error, folder / archive.file, archive.size_bytes) from None
             failures.append(f"{url}: {error!r}")
         else:
             partial.rename(folder / archive.file)

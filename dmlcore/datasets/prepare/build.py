@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from dmlcore.core.errors import DataError
 from dmlcore.core.io import resumable_folder
 from dmlcore.data.dataset import CLASS_TEXTS, IMAGES, MANIFEST, SCHEMA_VERSION, SUMMARY, PreparedDataset
 from dmlcore.data.manifest import SCHEMA, SPLITS, cross_class_duplicates, validate
+from dmlcore.data.verification import csv_blocks, data_hash
 from dmlcore.datasets.prepare.catalogue import Catalogue
 from dmlcore.datasets.prepare.classes import Grouped, ordered_rows, regrouped, repack, without_lone_images
 from dmlcore.datasets.prepare.encoding import (
@@ -48,9 +50,6 @@ NO_IMAGE = {
 
 PACKED = "packed.bin"
 """The images in the order of a split that was drawn anew."""
-
-SLICE = 1 << 16
-"""Rows of a table that are text at once."""
 
 
 def prepare(
@@ -86,7 +85,9 @@ def prepare(
         images = _in_order(partial, found)
         channels, size = stored_channels(catalogue, config), images.stat().st_size
         validate(manifest, config, channels=channels, size_bytes=size)
-        manifest.write_parquet(partial / MANIFEST)
+        content = io.BytesIO()  # polars itself calls a full disk a file out of specification
+        manifest.write_parquet(content)
+        (partial / MANIFEST).write_bytes(content.getvalue())
         texts = _json(catalogue.class_texts) if catalogue.class_texts else ""
         if texts:
             (partial / CLASS_TEXTS).write_text(texts, encoding="utf-8")
@@ -124,12 +125,6 @@ def fingerprint(rows: pl.DataFrame, config: PreprocessConfig, raw: Path | None) 
     for block in csv_blocks(rows):
         digest.update(block)
     return digest.hexdigest()
-
-
-def csv_blocks(table: pl.DataFrame) -> Iterator[bytes]:
-    """Yield `table.write_csv()` in blocks, so that a million rows are never one text."""
-    for number, block in enumerate(table.iter_slices(SLICE)):
-        yield block.write_csv(include_header=number == 0).encode()
 
 
 def encode_images(
@@ -209,20 +204,6 @@ def image_notes(rows: pl.DataFrame, encoded: pl.DataFrame) -> list[str]:
 
 def _counts(manifest: pl.DataFrame) -> dict[str, int]:
     return {"classes": manifest["label"].n_unique(), "images": manifest.height}
-
-
-def data_hash(manifest: pl.DataFrame, images: Path, class_texts: str = "") -> str:
-    """Return the sha256 of manifest, images and class texts.
-
-    The manifest is hashed as CSV: the bytes of a parquet file change with the library that writes it.
-    """
-    digest = hashlib.sha256()
-    for rows in csv_blocks(manifest):
-        digest.update(rows)
-    with images.open("rb") as file:
-        hashlib.file_digest(file, lambda: digest)  # Goes on with `digest`.
-    digest.update(class_texts.encode())
-    return digest.hexdigest()
 
 
 def _noted(name: str, catalogue: Catalogue, found: Grouped) -> dict[str, list[str]]:

@@ -8,15 +8,13 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors.numpy import load_file
 
-from dmlcore.analysis.embedding import embeddings_path, far_range
+from dmlcore.analysis.embedding import embeddings_path, far_range, stored_tensors
 from dmlcore.analysis.study import BASELINE, Cell, Study
 
 if TYPE_CHECKING:
@@ -78,8 +76,8 @@ class _StoredPair(NamedTuple):
     cell: Cell
     variant: str
     seed: int
-    baseline_file: Path
-    variant_file: Path
+    baseline_key: str
+    variant_key: str
 
 
 def paired_embeddings(study: Study) -> PairedEmbeddings | str:
@@ -99,10 +97,14 @@ def paired_embeddings(study: Study) -> PairedEmbeddings | str:
         return "Left out: no seed has the stored test embeddings of both the baseline and a variant."
     accuracy = [pair.cell.mean(pair.variant, study.config.accuracy) for pair in found]
     best = found[int(np.argmax([-np.inf if mean is None else mean for mean in accuracy]))]
-    variant = load_file(best.variant_file)
+    baseline, variant = (stored_tensors(study, key) for key in (best.baseline_key, best.variant_key))
+    if baseline is None or variant is None:
+        return (
+            f"Left out: the stored test embeddings of seed {best.seed} do not have the checksums of their records, or "
+            "the records are not on this machine; `dmlcore check --deep` says which."
+        )
     if len(variant["labels"]) > MAX_IMAGES:
         return f"Left out: all pairs of {len(variant['labels']):,} test images take minutes; at most {MAX_IMAGES:,}."
-    baseline = load_file(best.baseline_file)
     if not np.array_equal(baseline["index"], variant["index"]):
         return f"Left out: the stored embeddings of the two trials of seed {best.seed} are not of the same images."
     labels, index = (np.asarray(variant[name], np.int64) for name in ("labels", "index"))
@@ -121,9 +123,8 @@ def _stored_pair(study: Study, cell: Cell, variant: str) -> _StoredPair | None:
         dict(cell.finished[name].select("seed", "trial_key").iter_rows()) for name in (BASELINE, variant)
     )
     for seed in sorted(keys.keys() & others.keys()):
-        files = embeddings_path(study, keys[seed]), embeddings_path(study, others[seed])
-        if files[0] and files[1]:
-            return _StoredPair(cell, variant, seed, files[0], files[1])
+        if embeddings_path(study, keys[seed]) and embeddings_path(study, others[seed]):
+            return _StoredPair(cell, variant, seed, keys[seed], others[seed])
     return None
 
 

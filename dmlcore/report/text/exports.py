@@ -17,7 +17,7 @@ from dmlcore.analysis.metric_labels import METRICS, SIGNIFICANT_DIGITS, metric_l
 from dmlcore.analysis.study import Study
 from dmlcore.analysis.tuned_settings import displayed_study
 from dmlcore.config.study import FigureConfig
-from dmlcore.core.io import write_atomically
+from dmlcore.core.io import write_together
 from dmlcore.metrics.plot import png_bytes
 from dmlcore.report.figures.tradeoff import tradeoff_figure
 from dmlcore.report.figures.utility import utility_figure
@@ -35,7 +35,7 @@ LATEX = {character: rf"\{character}" for character in "{}$&#%_"} | {
 
 
 def write_exports(study: Study, folder: Path) -> list[Path]:
-    """Write the comparisons as CSV, parquet, Markdown and LaTeX, the figures as PNG and PDF.
+    """Write the comparisons as CSV, parquet, Markdown and LaTeX, the figures as PNG and PDF; all of them or none.
 
     Returns:
         The files.
@@ -53,8 +53,7 @@ def write_exports(study: Study, folder: Path) -> list[Path]:
         # PDF first: the PNG fixes the figure's layout
         content[f"{name}.pdf"] = pdf_bytes(figure, config)
         content[f"{name}.png"] = png_bytes(figure, config.dots_per_inch)
-    for name, data in content.items():
-        write_atomically(folder / name, data)
+    write_together(folder, content)
     return [folder / name for name in content]
 
 

@@ -38,10 +38,13 @@ def preview(plan: Plan, sweep: SweepConfig, storage: Path) -> Iterator[str]:
         state = states[trial.key]
         yield f"{state.status:7} {trial.key}  {trial.name}{_remark(state, plan.records.get(trial.key))}"
         yield from (f"          {change}" for change in state.changes)
+        if trial.key in plan.faults:
+            yield f"          {plan.faults[trial.key]}"
     counts = Counter(state.status for state in states.values())
     yield f"{len(plan.trials)} cells: " + ", ".join(
         f"{counts[name]} {name}" for name in ("cached", "new", "stale", "failed")
     )
+    yield from (f"not of this sweep, left as it is: {error}" for error in plan.foreign_faults)
     yield from _searches(plan, sweep)
     if plan.missing:
         yield from _needs(plan, sweep, storage)

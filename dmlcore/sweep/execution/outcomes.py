@@ -48,7 +48,8 @@ def record_lost(
 def reevaluate(trial: PlannedTrial, earlier: TrialRecord, context: WorkerContext, tracker: Tracker) -> None:
     """Write a new record of a trained trial from its stored embeddings; nothing is trained."""
     started = time.monotonic()
-    metrics, utility = evaluate_stored(TrialStore(trial.store_folder).load, trial.cell.config.evaluation)
+    store = TrialStore(trial.store_folder, earlier.files)
+    metrics, utility = evaluate_stored(store.load, trial.cell.config.evaluation)
     unchanged = {key: value for key, value in earlier.metrics.items() if key not in metrics}
     record = make_record(
         trial,

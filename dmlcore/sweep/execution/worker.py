@@ -97,9 +97,11 @@ def execute(
 
 
 def attempts_at(folder: Path) -> int:
-    """Return how often the trial with the store `folder` was started."""
-    path = folder / ATTEMPTS
-    return int(path.read_text()) if path.is_file() else 0
+    """Return how often the trial with the store `folder` was started; 0 where the file that says so is damaged."""
+    try:
+        return max(0, int((folder / ATTEMPTS).read_text(encoding="ascii")))
+    except (OSError, ValueError):  # it may be gone, cut, or come from an exchange
+        return 0
 
 
 def _attempt(

@@ -51,7 +51,7 @@ class StopSignals:
         reason = self.storage.read(f"stop/{trial.key}")
         if reason is not None:
             self.reset(trial)
-            raise StoppedEarlyError(reason.decode())
+            raise StoppedEarlyError(reason.decode(errors="replace")[:200])
 
     def reset(self, trial: PlannedTrial) -> None:
         """Drop a signal to an earlier attempt; called in the worker, before an attempt.

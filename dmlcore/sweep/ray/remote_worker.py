@@ -6,32 +6,37 @@ The driver calls `sync_with_nodes` and `download_results`, a worker `run_remote`
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import shutil
 import stat
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock
-from pydantic import ValidationError
 
 from dmlcore.data.dataset import PreparedDataset
 from dmlcore.models.weights import PACKAGE, local_file
-from dmlcore.records import RecordFolder, TrialRecord
-from dmlcore.sweep.execution.worker import ATTEMPTS, WorkerContext, execute
+from dmlcore.records import (
+    RecordFolder,
+    TrialRecord,
+    record_text,
+)
+from dmlcore.sweep.execution.worker import WorkerContext, execute
 from dmlcore.sweep.plan import PlannedTrial
+from dmlcore.sweep.ray.arrivals import (
+    DATA_FILES,
+    LAST,
+    RESULTS,
+    FileSync,
+    fetch_data,
+    fetch_weights,
+    record_left,
+)
 from dmlcore.sweep.ray.shared_storage import SharedStorage, SharedStorageError
 from dmlcore.training.checkpoint import EpochReport
 from dmlcore.training.store import TrialStore
-
-logger = logging.getLogger(__name__)
-RESULTS = (ATTEMPTS, "best.safetensors", "final.safetensors", "validation.safetensors", "test.safetensors")
-LAST = "last.safetensors"
-"""The checkpoint to resume from. It is sent after RESULTS, since it refers to `best`."""
-
 
 # ------------------------------------------------------------------------------------------- the driver
 
@@ -52,7 +57,7 @@ def sync_with_nodes(
 def upload_inputs(trials: list[PlannedTrial], storage: SharedStorage) -> None:
     """Upload data sets, local weights, and the checkpoints that trials resume from."""
     for folder in sorted({trial.data_folder for trial in trials}):
-        files = sorted(path for path in folder.iterdir() if path.is_file())
+        files = sorted(path for path in folder.iterdir() if path.name in DATA_FILES and path.is_file())
         storage.put_folder(files, f"data/{PreparedDataset.open(folder).data_hash}")
     for trial in trials:
         weights = weights_file(trial)
@@ -81,31 +86,23 @@ def download_results(
     Returns:
         The record; None if there is none, or its files do not have the checksums that it names: the trial runs again.
     """
-    name = f"records/{trial.key}.json"
-    content = storage.read(name)
-    if content is None:
-        return None
-    try:
-        record = TrialRecord.model_validate_json(content)
-    except ValidationError:
-        record = None
-    if record is None or record.trial_key != trial.key:
-        logger.warning("%s/%s is not the record of that trial: removed", storage.address, name)
-        storage.remove(name)
-        return None
-    sync = FileSync(trial, storage)
-    if record.status == "finished":
-        sync.fetch(RESULTS)
-        if not TrialStore(trial.store_folder).matches(record.files):
-            text = "%s/%s does not hold the files of record %s: record removed"
-            logger.warning(text, storage.address, sync.folder, trial.key)
-            storage.remove(name)
-            return None
-    # The record is written here before anything is removed there: a driver that is killed in between repeats this.
-    records.write(record)
-    if record.done:
-        storage.remove(sync.folder)
-    storage.remove(name)
+    # Beside the trial's own folder: what is not verified yet replaces nothing.
+    incoming = replace(
+        trial, store_folder=trial.store_folder.with_name(f"{trial.store_folder.name}.incoming")
+    )
+    shutil.rmtree(incoming.store_folder, ignore_errors=True)
+    sync = FileSync(incoming, storage)
+    record = record_left(incoming, storage, sync)
+    if record is not None:
+        for file in incoming.store_folder.glob("*"):
+            trial.store_folder.mkdir(parents=True, exist_ok=True)
+            file.replace(trial.store_folder / file.name)
+        # The record is written here before anything is removed there: a driver that is killed in between repeats this.
+        records.write(record)
+        if record.done:
+            storage.remove(sync.folder)
+        storage.remove(f"records/{trial.key}.json")
+    shutil.rmtree(incoming.store_folder, ignore_errors=True)
     return record
 
 
@@ -131,7 +128,9 @@ def run_remote(
         records = RecordFolder(home / "records")
         # A record that an earlier attempt uploaded ends this one at once.
         records.path(trial.key).unlink(missing_ok=True)
-        storage.get(f"records/{trial.key}.json", records.path(trial.key))
+        earlier = record_left(local, storage, sync)
+        if earlier is not None:
+            records.write(earlier)
 
         def upload_and_report(epoch: EpochReport) -> None:
             sync.try_to_send()
@@ -140,7 +139,7 @@ def run_remote(
         record = execute(local, replace(context, state=home), upload_and_report)
         # The record goes last: the driver takes a trial whose record it finds for complete.
         sync.send()
-        storage.write(f"records/{trial.key}.json", (record.model_dump_json(indent=1) + "\n").encode())
+        storage.write(f"records/{trial.key}.json", record_text(record).encode())
         records.path(trial.key).unlink(missing_ok=True)
         shutil.rmtree(local.store_folder, ignore_errors=True)
     return record
@@ -171,58 +170,11 @@ def localize(trial: PlannedTrial, home: Path, storage: SharedStorage) -> Planned
     data_hash = trial.keys.inputs["data"]
     data_folder = home / "data" / data_hash / trial.data_folder.name
     with FileLock(home / "locks" / f"{data_hash}.data"):
-        storage.get_folder(f"data/{data_hash}", data_folder)
+        fetch_data(data_hash, data_folder, home, storage)
     weights = None
     if trial.weights is not None:
         weights = home / "weights" / f"{trial.keys.inputs['weights']}{trial.weights.suffix}"
         with FileLock(home / "locks" / f"{weights.name}.weights"):
-            if not weights.is_file() and not storage.get(f"weights/{weights.name}", weights):
-                raise SharedStorageError(
-                    f"{storage.address}: weights/{weights.name} is missing; run the stage again"
-                )
+            fetch_weights(weights, trial.keys.inputs["weights"], storage)
     store_folder = home / "storage" / trial.store_folder.name
     return replace(trial, data_folder=data_folder, store_folder=store_folder, weights=weights)
-
-
-@dataclass
-class FileSync:
-    """Copies the files of one trial between its store folder and shared storage."""
-
-    trial: PlannedTrial
-    storage: SharedStorage
-
-    def __post_init__(self) -> None:
-        self.folder = f"storage/{self.trial.store_folder.name}"
-        self.synced: dict[str, tuple[int, int]] = {}
-        """File name -> size and time of the version that both sides have."""
-
-    def fetch(self, names: tuple[str, ...]) -> None:
-        """Download the files among `names` that are there."""
-        for name in self.storage.names(self.folder):
-            if name in names:
-                self.storage.get(f"{self.folder}/{name}", self.trial.store_folder / name)
-                self.synced[name] = self._version(name)
-
-    def send(self) -> None:
-        """Upload each file that changed since it was sent or fetched, the checkpoint to resume from last."""
-        for name in (*RESULTS, LAST):
-            version = self._version(name)
-            if version not in ((0, 0), self.synced.get(name)):
-                self.storage.put(self.trial.store_folder / name, f"{self.folder}/{name}")
-                self.synced[name] = version
-
-    def try_to_send(self) -> None:
-        """Upload a new checkpoint. A failure costs nothing but this one: the next epoch tries again."""
-        try:
-            if self._version(LAST) != self.synced.get(LAST, (0, 0)) or not self.synced:
-                self.send()
-        except (OSError, SharedStorageError) as error:
-            logger.warning("%s: checkpoint not sent: %s", self.trial.name, error)
-
-    def _version(self, name: str) -> tuple[int, int]:
-        """Return size and time of a local file; (0, 0) if it does not exist."""
-        try:
-            status = (self.trial.store_folder / name).stat()
-        except FileNotFoundError:
-            return 0, 0
-        return status.st_size, status.st_mtime_ns

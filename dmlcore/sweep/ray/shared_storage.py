@@ -17,6 +17,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from dmlcore.core.io import atomic_write_path
+from dmlcore.core.sealed_json import SealError, json_object
 
 COMPLETE = "complete.json"
 """Written after all other files of a folder; names them with their sizes."""
@@ -63,7 +64,19 @@ class SharedStorage:
             raise SharedStorageError(
                 f"a name in {self.address} must be relative and without `..`, got {name!r}"
             )
-        return f"{self._opened[1].rstrip('/')}/{name}"
+        full = f"{self._opened[1].rstrip('/')}/{name}"
+        if isinstance(self._opened[0], LocalFileSystem):
+            self._refuse_links(Path(full))
+        return full
+
+    def _refuse_links(self, path: Path) -> None:
+        """Refuse a path that leads out of the storage by a link that somebody has left there."""
+        root = Path(self._opened[1])
+        linked = next(
+            (part for part in (path, *path.parents) if part.is_relative_to(root) and part.is_symlink()), None
+        )
+        if linked is not None and linked != root:
+            raise SharedStorageError(f"{linked} is a link; nothing is read or written through it, remove it")
 
     def put(self, file: Path, name: str) -> None:
         """Copy a local file to `name`, atomically."""
@@ -122,33 +135,53 @@ class SharedStorage:
         return filesystem
 
     def put_folder(self, files: Iterable[Path], folder: str) -> None:
-        """Copy files to a folder, unless a complete one is there."""
-        if self.read(f"{folder}/{COMPLETE}") is not None:
+        """Copy files to a folder, unless one is there that is complete and has their names and sizes."""
+        files = list(files)
+        listed = json.dumps({file.name: file.stat().st_size for file in files}).encode()
+        if self.read(f"{folder}/{COMPLETE}") == listed:
             return
-        sizes = {}
         for file in files:
             self.put(file, f"{folder}/{file.name}")
-            sizes[file.name] = file.stat().st_size
         # Last: a driver that is killed before leaves a folder that nobody uses, and its successor copies it again.
-        self.write(f"{folder}/{COMPLETE}", json.dumps(sizes).encode())
+        self.write(f"{folder}/{COMPLETE}", listed)
 
-    def get_folder(self, folder: str, target: Path) -> None:
+    def get_folder(self, folder: str, target: Path, names: Iterable[str]) -> None:
         """Copy a complete folder to `target`; local files of the right size are not copied again.
 
+        Args:
+            folder: in the storage.
+            target: here.
+            names: of the files that the folder may hold. Their content is for the caller to verify.
+
         Raises:
-            SharedStorageError: the folder is missing or incomplete.
+            SharedStorageError: the folder is missing or incomplete, or its list is not one of such files.
         """
-        listed = self.read(f"{folder}/{COMPLETE}")
-        if listed is None:
-            raise SharedStorageError(
-                f"{self.address}: {folder} is missing or incomplete; run the stage again"
-            )
-        for name, size in json.loads(listed).items():
-            # The name alone: the list is no reason to write elsewhere.
-            file = target / PurePosixPath(name).name
+        for name, size in self._listed(folder, set(names)).items():
+            file = target / name
             if file.is_file() and file.stat().st_size == size:
                 continue
-            if not self.get(f"{folder}/{file.name}", file) or file.stat().st_size != size:
+            if not self.get(f"{folder}/{name}", file) or file.stat().st_size != size:
                 raise SharedStorageError(
                     f"{self.address}: {folder}/{name} must have {size} bytes; remove {folder} there"
                 )
+
+    def _listed(self, folder: str, names: set[str]) -> dict[str, int]:
+        """Return name -> size of the files of a complete folder."""
+        content = self.read(f"{folder}/{COMPLETE}")
+        if content is None:
+            raise SharedStorageError(
+                f"{self.address}: {folder} is missing or incomplete; run the stage again"
+            )
+        try:
+            sizes = json_object(content)
+        except SealError as error:
+            raise SharedStorageError(
+                f"{self.address}: {folder}/{COMPLETE} {error}; remove {folder} there"
+            ) from None
+        for name, size in sizes.items():
+            if name not in names or type(size) is not int:
+                raise SharedStorageError(
+                    f"{self.address}: {folder}/{COMPLETE} must give the sizes of {sorted(names)}, it has "
+                    f"{name[:80]!r}; remove {folder} there"
+                )
+        return sizes

@@ -111,9 +111,9 @@ def group_plans(sweep: SweepConfig, search: SearchConfig, *, study: Path, prepar
 
 def search_plan(sweep: SweepConfig, search: SearchConfig, *, study: Path, prepared: Path) -> Plan:
     """Plan a sweep with a search, as `make_plan`, without looking up its records."""
-    folder = RecordFolder(study / "state" / "records")
+    recorded = RecordFolder(study / "state" / "records").read_all()[0]
     plans = group_plans(sweep, search, study=study, prepared=prepared)
-    trials_of = [plan.trials(ended_records(plan.tried, folder)) for plan in plans]
+    trials_of = [plan.trials(ended_records(plan.tried, recorded.get)) for plan in plans]
     trials = [trial for found in trials_of for trial in found]
     check_distinct([trial.key for trial in trials], [trial.cell for trial in trials])
     states = [plan.state(found) for plan, found in zip(plans, trials_of, strict=True)]

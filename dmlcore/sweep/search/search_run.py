@@ -47,7 +47,8 @@ class GroupSearch:
     def _look_up(self, trials: Iterable[PlannedTrial]) -> None:
         # Not those started: the file may hold the failure of an earlier run, which the trial that runs replaces.
         known = self.started | self.records.keys()
-        self.records |= ended_records([trial for trial in trials if trial.key not in known], self.folder)
+        new = [trial for trial in trials if trial.key not in known]
+        self.records |= ended_records(new, self.folder.read_or_set_aside)
 
     def next_trial(self) -> PlannedTrial | None:
         """Start the next trial; None: nothing to start until a running trial has ended."""

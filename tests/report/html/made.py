@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from dmlcore.analysis.study import Study
 from dmlcore.config.study import AggregateConfig
 from dmlcore.data.dataset import PreparedDataset
+from tests.analysis.studies import store_test_embeddings
 from tests.analysis.synthetic import TCM, dataset_info, rows, table
 
 
@@ -88,10 +88,16 @@ def stored_study(data: PreparedDataset, storage: Path, **tensors: Any) -> Study:
             centres = np.random.default_rng(1).normal(size=(len(split.class_names), 8))
             points = centres[split.labels] + random.normal(size=(len(split.labels), 8))
             stored = {"embeddings": points.astype(np.float32), "labels": split.labels, "index": split.index}
-            (storage / train).mkdir(parents=True)
-            save_file(stored | tensors, storage / train / "test.safetensors")
+            store_test_embeddings(storage, train, stored | tensors)
     described = dataset_info() | {"data_hash": data.data_hash}
-    return Study(table(found), {"small": described}, AggregateConfig(), storage, data.folder.parent)
+    return Study(
+        table(found),
+        {"small": described},
+        AggregateConfig(),
+        storage,
+        data.folder.parent,
+        storage / "records",
+    )
 
 
 def with_link(study: Study, link: str) -> Study:

@@ -80,10 +80,11 @@ def test_runs_are_linked_only_where_an_address_is_given() -> None:
 def test_the_environment_names_versions_but_no_host(tmp_path: Path) -> None:
     found = rows(("a",), ("vit",), ("ap",), ("baseline",), (0, 1))
     for row, torch in zip(found, ("2.14.0", "2.14.1"), strict=True):
+        row["trial_key"] += "-7488e813"
         record = TrialRecord(
             trial_key=row["trial_key"],
-            train_key="t",
-            eval_key="e",
+            train_key=row["trial_key"][:16] * 4,
+            eval_key="7488e813" * 8,
             status="finished",
             config={},
             versions={"torch": torch},

@@ -164,6 +164,21 @@ def test_what_is_not_here_is_left_out_with_the_reason(made: Study, tmp_path: Pat
     assert all(row["class"].text.startswith("class ") for row in bare.table("classes"))
 
 
+@pytest.mark.parametrize("damage", ["bit", "cut", "no record"])
+def test_embeddings_that_were_changed_are_left_out(
+    small_data: PreparedDataset, tmp_path: Path, damage: str
+) -> None:
+    made = stored_study(small_data, tmp_path)
+    assert isinstance(paired_embeddings(made), PairedEmbeddings)
+    for file in tmp_path.glob("*/test.safetensors"):
+        content = file.read_bytes()
+        changed = content[:-3] + bytes([content[-3] ^ 1]) + content[-2:] if damage == "bit" else content[:100]
+        file.write_bytes(content if damage == "no record" else changed)
+    if damage == "no record":
+        made = replace(made, records=tmp_path / "elsewhere")
+    assert "do not have the checksums of their records" in Page(report_html(made)).html
+
+
 def test_pictures_of_another_data_set_are_not_shown(made: Study) -> None:
     other = json.loads(json.dumps(made.datasets)) | {}
     other["small"]["data_hash"] = "0" * 64

@@ -1,0 +1,57 @@
+"""The table of trials: a row per planned trial, with what its record holds."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import polars as pl
+
+from dmlcore.records import CURVE, TrialRecord, flatten
+
+
+def trials_table(
+    rows: Iterable[tuple[str, Mapping[str, Any], Mapping[str, Any], TrialRecord | None]],
+) -> pl.DataFrame:
+    """Build the table of trials: one row per planned trial, sorted by key.
+
+    Args:
+        rows: (trial key, labels of the cell, canonical config, its record or None).
+
+    Returns:
+        Columns `trial_key, status, error`, the labels, `config/...`, the metrics, `utility/...` and
+        `curve/validation/map_at_r`, a list from epoch 0 (untrained) on. A trial without a record has status `missing`.
+        No dates, seconds or host names: the same records give the same table.
+    """
+    flat = [_row(*row) for row in sorted(rows, key=lambda row: row[0])]
+    names = dict.fromkeys(name for row in flat for name in row)
+    columns = sorted(
+        names, key=lambda name: name if "/" in name else ""
+    )  # the leading ones stay in their order
+    return pl.DataFrame([{name: row.get(name) for name in columns} for row in flat], infer_schema_length=None)
+
+
+def _row(
+    key: str, labels: Mapping[str, Any], config: Mapping[str, Any], record: TrialRecord | None
+) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "trial_key": key,
+        "status": record.status if record else "missing",
+        "error": record.error if record else "not run yet",
+        **labels,
+        **{f"config/{path}": value for path, value in flatten(config).items()},
+    }
+    if record and record.status == "finished":
+        row |= record.metrics
+        row |= {f"utility/{name}": values for name, values in record.utility.items()}
+        if record.curve:
+            row[f"curve/{CURVE}"] = [epoch.get(CURVE) for epoch in record.curve]
+    return row
+
+
+def table_bytes(table: pl.DataFrame) -> bytes:
+    """Return the table as a parquet file."""
+    content = io.BytesIO()  # polars itself calls a full disk a file out of specification
+    table.write_parquet(content)
+    return content.getvalue()
