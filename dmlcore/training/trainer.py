@@ -111,7 +111,8 @@ class Trainer:
             if not math.isfinite(values["loss"]):
                 raise TrainingError(f"train/loss must be finite, got {values} in epoch {epoch}, step {step}")
             if (clip := self.config.train.optimizer.gradient_clip) is not None:
-                torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip)
+                everything = [*self.model.parameters(), *self.objective.parameters()]
+                torch.nn.utils.clip_grad_norm_(everything, clip)
             self.optimizer.step()
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + value / len(batches)
