@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dmlcore.config.trial import TrialConfig
 from dmlcore.core.seeding import derived_seed
@@ -23,6 +23,7 @@ from dmlcore.training.build import (
 )
 from dmlcore.training.features import trunk_features
 from dmlcore.training.gradient_cache import backward, check_chunks
+from dmlcore.training.held_state import HeldState
 from dmlcore.training.language import texts_of
 from dmlcore.training.loader import Batch, FeatureLoader, ImageLoader, Loader, autocast, embed
 from dmlcore.training.samplers import Indices, class_balanced_batches, random_batches
@@ -60,13 +61,9 @@ class Trainer:
         texts = texts_of(data, split, caches / "text")
         num_classes = len(self.split.class_names)
         self.objective: Objective = build_objective(config, num_classes=num_classes, texts=texts).to(device)
+        self.held = HeldState(self.objective)
         self.optimizer = build_optimizer(config.train.optimizer, self.model, self.objective)
         self.base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
-
-    @property
-    def modules(self) -> dict[str, nn.Module]:
-        """Return the modules whose state a checkpoint holds."""
-        return {"model": self.model, "objective": self.objective}
 
     def _loader(self, split: Split) -> Loader:
         if self.config.model.trunk is None:
