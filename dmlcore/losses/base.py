@@ -41,6 +41,13 @@ class MetricLoss(nn.Module):
         with torch.autocast(embeddings.device.type, enabled=False):
             return self.compute(full_precision(embeddings), labels)
 
+    def check_batch_size(self, batch_size: int) -> None:
+        """Refuse batches that the loss cannot take, before there is one; most take any.
+
+        Raises:
+            ValueError: it cannot take `batch_size` embeddings.
+        """
+
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Compute the loss in full precision: [B, D] and [B] -> scalar."""
         raise NotImplementedError

@@ -61,6 +61,7 @@ class Trainer:
         texts = texts_of(data, split, caches / "text")
         num_classes = len(self.split.class_names)
         self.objective: Objective = build_objective(config, num_classes=num_classes, texts=texts).to(device)
+        self.objective.check_batch_size(self.batch_size)
         self.held = HeldState(self.objective)
         self.optimizer = build_optimizer(config.train.optimizer, self.model, self.objective)
         self.base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
