@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from dmlcore.losses.base import row_lengths
+from dmlcore.losses.base import any_extreme, normalize_extremes, row_lengths
 from dmlcore.losses.pairs import Kernel, sort_by_class
 
 NO_SECOND = (
@@ -56,7 +56,7 @@ class _Slopes(NamedTuple):
     ordered: Tensor
     """[B, D], sorted by class; normalised for cosines."""
     lengths: Tensor | None
-    """[B, 1] of the sorted vectors, for cosines."""
+    """[B, 1] of the sorted vectors, for cosines; infinite where there is no gradient."""
     slopes: Tensor
     """[B, B], of the loss by each similarity."""
     inverse: Tensor
@@ -69,7 +69,9 @@ def _value_and_slopes(
     order, groups = sort_by_class(labels)
     ordered = vectors[order]
     lengths = row_lengths(ordered) if cosine else None
-    if lengths is not None:
+    if lengths is not None and any_extreme(lengths):
+        ordered, lengths = normalize_extremes(ordered)
+    elif lengths is not None:
         ordered.div_(lengths)
     matrix = ordered @ ordered.T
     value = kernel(matrix, groups)
