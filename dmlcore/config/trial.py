@@ -75,7 +75,7 @@ class OptimizerConfig(Strict):
     """Of the loss's own parameters (proxies, centres); None: as the backbone."""
     weight_decay: NonNegative = 4.0e-4
     gradient_clip: PositiveFloat | None = None
-    """Largest L2 norm of the full gradient; None: no clipping."""
+    """Largest L2 norm of the full gradient, that of the loss's own parameters included; None: no clipping."""
 
 
 class ScheduleConfig(Strict):

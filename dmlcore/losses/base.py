@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 HALF_TYPES = (torch.float16, torch.bfloat16)
 SMALLEST_LENGTH = 1.0e-12
+SCALES = {torch.float32: (2.0**-80, 2.0**100, 1.0e-32), torch.float64: (2.0**-640, 2.0**540, 1.0e-302)}
+"""Factors for rows whose squares overflow, and for rows below SMALLEST_LENGTH, and the least length with a gradient."""
 Number = TypeVar("Number", int, float)
 Choice = TypeVar("Choice")
 
@@ -40,6 +42,13 @@ class MetricLoss(nn.Module):
         check_batch(embeddings, labels)
         with torch.autocast(embeddings.device.type, enabled=False):
             return self.compute(full_precision(embeddings), labels)
+
+    def check_batch_size(self, batch_size: int) -> None:
+        """Refuse batches that the loss cannot take, before there is one; most take any.
+
+        Raises:
+            ValueError: it cannot take `batch_size` embeddings.
+        """
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Compute the loss in full precision: [B, D] and [B] -> scalar."""
@@ -84,13 +93,48 @@ def normalize(vectors: Tensor) -> Tensor:
     Returns:
         [B, D], rows of length 1.
     """
-    return vectors / row_lengths(vectors)
+    lengths = row_lengths(vectors)
+    if vectors.dtype not in SCALES or not any_extreme(lengths):
+        return vectors / lengths
+    units, lengths = normalize_extremes(vectors)
+    return torch.where(lengths.isinf(), units.detach(), units)
 
 
 def row_lengths(vectors: Tensor) -> Tensor:
-    """Return the lengths [B, 1] of [B, D]; infinite for a zero row, so that a division by it gives 0."""
+    """Return the lengths [B, 1] of [B, D]; infinite for a row that is zero, or that needs `normalize_extremes`."""
     lengths: Tensor = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
     return lengths.masked_fill(lengths < SMALLEST_LENGTH, torch.inf)
+
+
+def any_extreme(lengths: Tensor) -> bool:
+    """Tell whether a row of these `row_lengths` needs `normalize_extremes`; true where a value cannot be asked for."""
+    if torch.compiler.is_compiling():
+        return True
+    try:
+        return bool(lengths.isinf().any())
+    except RuntimeError:  # within torch.func.vmap
+        return True
+
+
+def normalize_extremes(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Normalise rows of any finite length; ordinary rows come out as `vectors / row_lengths(vectors)`, to the bit.
+
+    Squares overflow from a length of 1.8e19 on and lose digits below 1e-19: such rows are scaled by a power of 2 first.
+
+    Returns:
+        [B, D], rows of length 1 (a zero row: 0), and the lengths [B, 1] by which to divide a gradient: infinite where
+        the quotient would overflow.
+    """
+    down, up, smallest = SCALES[vectors.dtype]
+    lengths = torch.linalg.vector_norm(vectors.detach(), dim=1, keepdim=True)
+    scale = torch.ones_like(lengths).masked_fill(lengths < SMALLEST_LENGTH, up)
+    scale = scale.masked_fill(lengths.isinf(), down)
+    scaled = vectors * scale
+    lengths = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
+    lengths = lengths.masked_fill(lengths == 0, torch.inf)
+    true_lengths = (lengths.detach() / scale).clamp(max=torch.finfo(scale.dtype).max)
+    without = lengths.isinf() | (true_lengths < smallest)
+    return scaled / lengths, true_lengths.masked_fill(without, torch.inf)
 
 
 def check_number(

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from dmlcore.losses.base import MetricLoss, check_number
-from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, off_diagonal_mask, pairwise_loss
+from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, off_diagonal_mask
+from dmlcore.losses.pairwise import pairwise_loss
 
 
 class Circle(MetricLoss):
@@ -28,7 +29,8 @@ class Circle(MetricLoss):
     Reference: Sun, Cheng, Zhang, Zhang, Zheng, Wang, Wei, "Circle Loss: A Unified Perspective of Pair Similarity
     Optimization", CVPR 2020, eq. 6 to 8.
 
-    Edge case: an anchor without a positive or without a negative is left out; none left -> 0 with zero gradient.
+    Edge cases: a second derivative is refused; an anchor without a positive or without a negative is left out,
+    none left -> 0 with zero gradient.
     """
 
     def __init__(self, margin: float = 0.4, gamma: float = 80.0) -> None:
@@ -38,7 +40,7 @@ class Circle(MetricLoss):
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         kernel = partial(circle, margin=self.margin, gamma=self.gamma)
-        return pairwise_loss(embeddings, labels, kernel)
+        return pairwise_loss(embeddings, labels, kernel, twice=False)
 
 
 def circle(matrix: Tensor, groups: list[ClassGroup], margin: float, gamma: float) -> Tensor:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from dmlcore.losses.base import MetricLoss, check_number
-from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, off_diagonal_mask, pairwise_loss
+from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, off_diagonal_mask
+from dmlcore.losses.pairwise import pairwise_loss
 
 
 class MultiSimilarity(MetricLoss):

@@ -11,13 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
-
-from dmlcore.losses.base import row_lengths
+from torch.autograd import forward_ad
 
 # A chunk that stays in a core's cache: 2 MiB of float32 a thread (of 2^16 to 2^21 elements, 2^19 and 2^20 were fastest
 # at B 2048 and 4000). GPUs want few, large kernels instead.
@@ -92,6 +89,12 @@ def clear_single_images(matrix: Tensor, groups: list[ClassGroup]) -> None:
             matrix[group.rows].zero_()
 
 
+def is_dual(values: Tensor) -> bool:
+    """Tell whether forward differentiation runs through the values, as it does for a second derivative."""
+    tangent = forward_ad.unpack_dual(values).tangent  # type: ignore[no-untyped-call]
+    return tangent is not None
+
+
 def row_chunks(matrix: Tensor) -> Iterator[Tensor]:
     """Yield [b, B] views of all rows, each small enough for the cache."""
     yield from torch.split(matrix, _rows_per_chunk(matrix.device, matrix.shape[1]))
@@ -125,54 +128,3 @@ def query_chunks(groups: list[ClassGroup], matrix: Tensor) -> Iterator[tuple[Cla
 def _rows_per_chunk(device: torch.device, row_elements: int) -> int:
     elements = CHUNK_ELEMENTS_CPU * torch.get_num_threads() if device.type == "cpu" else CHUNK_ELEMENTS_GPU
     return max(1, elements // row_elements)
-
-
-def pairwise_loss(
-    vectors: Tensor, labels: Tensor, kernel: Kernel, *, cosine: bool = True, symmetric: bool = False
-) -> Tensor:
-    """Compute a scalar loss of all similarities within a batch, its gradient along with its value.
-
-    Args:
-        vectors: [B, D], not normalised.
-        labels: [B], integer.
-        kernel: the loss of the [B, B] similarities.
-        cosine: the similarities are cosines, otherwise dot products.
-        symmetric: the kernel's gradient is a symmetric matrix, which saves one product.
-
-    Returns:
-        Scalar tensor; NaN where a vector is NaN, whatever the kernel's comparisons make of it.
-    """
-    result: Tensor = _PairwiseLoss.apply(vectors, labels, kernel, cosine, symmetric)
-    return result
-
-
-class _PairwiseLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, vectors: Tensor, labels: Tensor, kernel: Kernel, cosine: bool, symmetric: bool
-    ) -> Tensor:
-        order, groups = sort_by_class(labels)
-        ordered = vectors[order]
-        lengths = row_lengths(ordered) if cosine else None
-        if lengths is not None:
-            ordered.div_(lengths)
-        matrix = ordered @ ordered.T
-        value = kernel(matrix, groups)
-        ctx.save_for_backward(ordered, lengths, matrix, order.argsort())
-        ctx.symmetric = symmetric
-        return value + 0 * ordered.sum()  # a kernel's comparisons are False for NaN and would hide it
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        ordered, lengths, gradient, inverse = ctx.saved_tensors
-        with torch.autocast(ordered.device.type, enabled=False):
-            product = gradient @ ordered
-            # A second product costs half of what adding the transpose of a B x B matrix does (0.10, 0.18 s at B 4000).
-            product = product.mul_(2) if ctx.symmetric else product.addmm_(gradient.T, ordered)
-        factor = grad_output
-        if lengths is not None:
-            # Through the normalisation: only what is at right angles to the vector counts.
-            product.addcmul_(ordered, torch.linalg.vecdot(ordered, product).unsqueeze(1), value=-1)
-            factor = grad_output / lengths
-        return product.mul_(factor)[inverse], None, None, None, None

@@ -61,7 +61,22 @@ class PMLLoss(MetricLoss):
         self.loss = _build("losses", name, sizes, params)
         self.takes_labels = name not in LABEL_FREE
 
+    def check_batch_size(self, batch_size: int) -> None:
+        """Refuse batches that a memory within the loss cannot take.
+
+        Raises:
+            ValueError: a `memory_size` is below `batch_size`.
+        """
+        for part in self.loss.modules():
+            size: Any = vars(part).get("memory_size", batch_size)
+            if type(part).__name__ == "CrossBatchMemory" and size < batch_size:
+                raise ValueError(
+                    f"`{PREFIX}CrossBatchMemory`: `memory_size` must be at least the batch size ({batch_size}), "
+                    f"got {size}; raise it, or make the batches smaller"
+                )
+
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        self.check_batch_size(len(embeddings))
         pairs = None if self.miner is None else self.miner(embeddings, labels)
         loss: Tensor = self.loss(embeddings, labels if self.takes_labels else None, pairs)
         return loss

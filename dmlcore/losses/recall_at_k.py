@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dmlcore.losses.base import MetricLoss, check_choice, check_number
-from dmlcore.losses.pairs import pairwise_loss
+from dmlcore.losses.pairwise import pairwise_loss
 from dmlcore.losses.smooth_ranks import smooth_rank_loss
 
 

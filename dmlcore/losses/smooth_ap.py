@@ -7,7 +7,7 @@ from functools import partial
 from torch import Tensor
 
 from dmlcore.losses.base import MetricLoss, check_number
-from dmlcore.losses.pairs import pairwise_loss
+from dmlcore.losses.pairwise import pairwise_loss
 from dmlcore.losses.smooth_ranks import smooth_rank_loss
 
 

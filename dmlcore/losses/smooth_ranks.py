@@ -18,6 +18,7 @@ from dmlcore.losses.pairs import (
     ClassGroup,
     class_blocks,
     clear_single_images,
+    is_dual,
     off_diagonal_mask,
     own_columns,
     query_chunks,
@@ -67,11 +68,14 @@ def _score_chunk(
     itself = torch.eye(n, dtype=torch.bool, device=matrix.device).expand(len(pairs), n, n)[pairs]
     own.masked_fill_(itself.view(-1, n - 1, n), 0)  # a positive is no rival of itself
     total, by_all, by_own = _score_gradient(score, ahead.sum(3), own.sum(3))
-    slopes = ahead.addcmul_(ahead, ahead, value=-1)
+    # Forward differentiation would read the factors after they are overwritten.
+    factor = ahead.clone() if is_dual(ahead) else ahead
+    slopes = ahead.addcmul_(factor, factor, value=-1)
     own_slopes = own * by_own.unsqueeze(3)
     at_positives = by_all * slopes.sum(3) + own_slopes.sum(3)
-    torch.matmul(
-        by_all.view(-1, 1, n - 1), slopes.view(-1, n - 1, len(matrix)), out=rows.view(-1, 1, len(matrix))
+    # In place with beta 0, not out=: forward differentiation, for the second derivative, has no out=.
+    rows.view(-1, 1, len(matrix)).baddbmm_(
+        by_all.view(-1, 1, n - 1), slopes.view(-1, n - 1, len(matrix)), beta=0
     )
     block += own_slopes.sum(2)
     block[:, pairs] -= at_positives.view(m, -1)
@@ -80,10 +84,14 @@ def _score_chunk(
 
 def _score_gradient(score: Score, sums: Tensor, own_sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the sum of the scores and its gradient with respect to both sums."""
-    with torch.enable_grad():
-        inputs = (sums.requires_grad_(), own_sums.requires_grad_())
-        total = score(*inputs).sum()
-        gradients = torch.autograd.grad(total, inputs, allow_unused=True, materialize_grads=True)
+    if is_dual(sums):  # within a second derivative; torch.func takes 1.5 s to load, which no training needs
+        total, pull_back, *_ = torch.func.vjp(lambda *inputs: score(*inputs).sum(), sums, own_sums)
+        gradients = pull_back(torch.ones_like(total))
+    else:
+        with torch.enable_grad():
+            inputs = (sums.requires_grad_(), own_sums.requires_grad_())
+            total = score(*inputs).sum()
+            gradients = torch.autograd.grad(total, inputs, allow_unused=True, materialize_grads=True)
     # Far from the top recall's slope underflows; arithmetic on subnormal numbers takes 5 times as long.
     smallest = torch.finfo(sums.dtype).tiny * 1.0e10
     by_all, by_own = (gradient.masked_fill_(gradient.abs() < smallest, 0) for gradient in gradients)

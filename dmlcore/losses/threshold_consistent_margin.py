@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from dmlcore.losses.base import MetricLoss, check_number
-from dmlcore.losses.pairs import ClassGroup, class_blocks, pairwise_loss, row_chunks
+from dmlcore.losses.pairs import ClassGroup, class_blocks, row_chunks
+from dmlcore.losses.pairwise import pairwise_loss
 
 
 class ThresholdConsistentMargin(MetricLoss):

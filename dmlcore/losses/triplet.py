@@ -13,9 +13,9 @@ from dmlcore.losses.pairs import (
     class_blocks,
     clear_single_images,
     off_diagonal_mask,
-    pairwise_loss,
     query_chunks,
 )
+from dmlcore.losses.pairwise import pairwise_loss
 
 
 class Triplet(MetricLoss):

@@ -15,6 +15,9 @@ from dmlcore.models.backbones import Backbone, build_backbone
 __all__ = ["Backbone", "Embedder", "Head", "build_backbone", "build_embedder", "build_head"]
 
 
+LARGEST_OF_BFLOAT16 = 3.3e38
+
+
 class GeneralizedMean(nn.Module):
     """Generalised-mean pooling, ((1/n) sum x^p)^(1/p) with x clamped to at least `floor`.
 
@@ -45,6 +48,20 @@ class TokenPool(nn.Module):
         return features[:, :, 0]
 
 
+class LayerNorm(nn.LayerNorm):
+    """Layer normalisation that also takes rows whose squares overflow (float32: from 1.8e19 on), not as zeros."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`[B, F]` -> `[B, F]`."""
+        largest = torch.finfo(features.dtype).max
+        if largest < LARGEST_OF_BFLOAT16:
+            return super().forward(features)
+        # Multiplied by 1, ordinary rows keep their bits; huge ones come to 1e15, next to which the epsilon is nothing.
+        peak = features.detach().abs().amax(dim=1, keepdim=True)
+        scale = torch.where(peak > largest**0.45, 1.0e15 / peak, torch.ones_like(peak))
+        return super().forward(features * scale)
+
+
 POOLINGS: dict[str, Callable[[], nn.Module]] = {
     "average": AveragePool,
     "gem": GeneralizedMean,
@@ -52,7 +69,7 @@ POOLINGS: dict[str, Callable[[], nn.Module]] = {
 }
 NORMALIZATIONS: dict[str, Callable[[int], nn.Module]] = {
     "none": lambda width: nn.Identity(),
-    "layer_norm": nn.LayerNorm,
+    "layer_norm": LayerNorm,
     "batch_norm": nn.BatchNorm1d,
 }
 

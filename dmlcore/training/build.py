@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dmlcore.config.trial import ComponentConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrialConfig
 from dmlcore.core.seeding import derived_seed
 from dmlcore.losses import build_loss, build_regularizer
+from dmlcore.losses.base import MetricLoss
 from dmlcore.models import Embedder, Head, build_embedder, build_head
 from dmlcore.models.backbones import build_backbone
 from dmlcore.training.language import Texts, dummy_text_embeddings, loss_params
@@ -53,6 +54,16 @@ class Objective(nn.Module):
         """Compute the terms by name; their sum is the loss. `[B, D]`, `[B]` -> scalars."""
         terms = {} if self.base is None else {"base": self.base(embeddings, labels)}
         return terms | {name: term(embeddings, labels) for name, term in self.regularizers.items()}
+
+    def check_batch_size(self, batch_size: int) -> None:
+        """Refuse batches that a loss cannot take.
+
+        Raises:
+            ValueError: a loss refuses them.
+        """
+        for term in (self.base, *self.regularizers.values()):
+            if isinstance(term, MetricLoss):
+                term.check_batch_size(batch_size)
 
 
 def build_objective(config: TrialConfig, *, num_classes: int, texts: Texts | None = None) -> Objective:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dmlcore.training.store import TrialStore, state_copy
+from dmlcore.training.trainer import Trainer
 
 Phase = Literal["selection", "final"]
 
@@ -37,56 +39,74 @@ class TrainingState:
     """Name of each file that the trial has stored -> its sha256."""
 
     @classmethod
-    def from_json(cls, text: str) -> TrainingState:
-        values = json.loads(text)
+    def from_json(cls, values: dict[str, Any]) -> TrainingState:
         curve = [EpochReport(**report) for report in values.pop("curve")]
         return cls(**values, curve=curve)
 
 
-def save_training_state(
-    store: TrialStore, state: TrainingState, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer
-) -> None:
-    """Write `last`: the training state, and the tensors of each module and of the optimiser.
+def save_training_state(store: TrialStore, state: TrainingState, trainer: Trainer) -> None:
+    """Write `last`: the training state, and the tensors of the model, of the objective and of the optimiser.
 
     One file for all: weights of one epoch never meet the optimiser of another.
+
+    Raises:
+        HeldStateError: the objective holds what cannot be stored.
     """
-    tensors = {
-        f"{name}/{key}": value
-        for name, module in modules.items()
-        for key, value in state_copy(module).items()
-    }
-    for number, values in optimizer.state_dict()["state"].items():
+    tree, held = trainer.held.save()
+    tensors = _under("model", state_copy(trainer.model)) | _under("held", held)
+    tensors |= _under("parameters", dict(trainer.objective.named_parameters()))
+    for number, values in trainer.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{number}/{key}": value for key, value in values.items() if value is not None}
-    store.save_state("last", tensors, json.dumps(asdict(state)))
+    store.save_state("last", tensors, json.dumps({"state": asdict(state), "held": tree}))
 
 
-def load_training_state(store: TrialStore) -> tuple[TrainingState, dict[str, Tensor]] | None:
-    """Read `last`: the training state and its tensors; None where it is missing or damaged, or `best` is missing."""
+@dataclass(frozen=True)
+class Checkpoint:
+    """What `last` holds beside the training state."""
+
+    tensors: dict[str, Tensor]
+    held: Any
+    """JSON of what the objective holds outside its parameters."""
+
+    def restore(self, trainer: Trainer) -> None:
+        """Load it into model, objective and optimiser.
+
+        Raises:
+            HeldStateError: it does not fit the objective.
+        """
+        trainer.model.load_state_dict(self._part("model"))
+        parameters = self._part("parameters")
+        with torch.no_grad():
+            for name, parameter in trainer.objective.named_parameters():
+                parameter.copy_(parameters[name])
+        trainer.held.load(self.held, self._part("held"), trainer.device)
+        state: dict[int, dict[str, Tensor]] = {}
+        for path, value in self._part("optimizer").items():
+            number, key = path.split("/")
+            state.setdefault(int(number), {})[key] = value
+        # Learning rates are not restored: the schedule sets them before every step.
+        groups = trainer.optimizer.state_dict()["param_groups"]
+        trainer.optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+    def _part(self, name: str) -> dict[str, Tensor]:
+        prefix = f"{name}/"
+        return {key.removeprefix(prefix): v for key, v in self.tensors.items() if key.startswith(prefix)}
+
+
+def load_training_state(store: TrialStore) -> tuple[TrainingState, Checkpoint] | None:
+    """Read `last`; None where it is missing or damaged, or `best` is missing."""
     found = store.load_state("last")
     if found is None:
         return None
     try:
-        state = TrainingState.from_json(found[1])
+        facts = json.loads(found[1])
+        state, held = TrainingState.from_json(facts["state"]), facts["held"]
     except (ValueError, KeyError, TypeError):  # a checkpoint from an exchange may hold anything
         return None
     # `best` is written before `last`: without it, its epoch would have to be trained again.
     complete = not state.best_epoch or store.path("best").is_file()
-    return (state, found[0]) if complete else None
+    return (state, Checkpoint(found[0], held)) if complete else None
 
 
-def restore(
-    tensors: dict[str, Tensor], modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer
-) -> None:
-    """Load the tensors of `last` into modules and optimiser."""
-    for name, module in modules.items():
-        module.load_state_dict(_with_prefix(tensors, f"{name}/"))
-    state: dict[int, dict[str, Tensor]] = {}
-    for path, value in _with_prefix(tensors, "optimizer/").items():
-        number, key = path.split("/")
-        state.setdefault(int(number), {})[key] = value
-    # Learning rates are not restored: the schedule sets them before every step.
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+def _under(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{name}/{key}": value for key, value in tensors.items()}

@@ -18,7 +18,6 @@ from dmlcore.training.checkpoint import (
     Phase,
     TrainingState,
     load_training_state,
-    restore,
     save_training_state,
 )
 from dmlcore.training.evaluation import evaluate_stored
@@ -119,7 +118,7 @@ class _TrialRun:
         self.store.digests = self.state.files
         self.trainer = self._trainer(self.state.phase)
         if found is not None:
-            restore(found[1], self.trainer.modules, self.trainer.optimizer)
+            found[1].restore(self.trainer)
         # A driver that was killed does not know these epochs: ASHA's rungs and the tracker need the whole curve.
         for earlier in self.state.curve:
             self.report(earlier)
@@ -186,7 +185,7 @@ class _TrialRun:
 
     def _checkpoint(self) -> None:
         if time.monotonic() - self.saved_at >= self.checkpoint_seconds:
-            save_training_state(self.store, self.state, self.trainer.modules, self.trainer.optimizer)
+            save_training_state(self.store, self.state, self.trainer)
             self.saved_at = time.monotonic()
 
     def _evaluate(self, name: str, prefix: str) -> dict[str, float]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dmlcore.config.trial import TrialConfig
 from dmlcore.core.seeding import derived_seed
@@ -23,6 +23,7 @@ from dmlcore.training.build import (
 )
 from dmlcore.training.features import trunk_features
 from dmlcore.training.gradient_cache import backward, check_chunks
+from dmlcore.training.held_state import HeldState
 from dmlcore.training.language import texts_of
 from dmlcore.training.loader import Batch, FeatureLoader, ImageLoader, Loader, autocast, embed
 from dmlcore.training.samplers import Indices, class_balanced_batches, random_batches
@@ -60,13 +61,10 @@ class Trainer:
         texts = texts_of(data, split, caches / "text")
         num_classes = len(self.split.class_names)
         self.objective: Objective = build_objective(config, num_classes=num_classes, texts=texts).to(device)
+        self.objective.check_batch_size(self.batch_size)
+        self.held = HeldState(self.objective)
         self.optimizer = build_optimizer(config.train.optimizer, self.model, self.objective)
         self.base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
-
-    @property
-    def modules(self) -> dict[str, nn.Module]:
-        """Return the modules whose state a checkpoint holds."""
-        return {"model": self.model, "objective": self.objective}
 
     def _loader(self, split: Split) -> Loader:
         if self.config.model.trunk is None:
@@ -111,7 +109,8 @@ class Trainer:
             if not math.isfinite(values["loss"]):
                 raise TrainingError(f"train/loss must be finite, got {values} in epoch {epoch}, step {step}")
             if (clip := self.config.train.optimizer.gradient_clip) is not None:
-                torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip)
+                everything = [*self.model.parameters(), *self.objective.parameters()]
+                torch.nn.utils.clip_grad_norm_(everything, clip)
             self.optimizer.step()
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + value / len(batches)

@@ -12,7 +12,7 @@ from dmlcore.training import run_trial
 from dmlcore.training.build import build_model, build_objective, build_optimizer, schedule_factor
 from dmlcore.training.evaluation import evaluate_stored, utility_curve
 from dmlcore.training.store import DamagedFileError, TrialStore
-from dmlcore.training.trainer import TrainingError
+from dmlcore.training.trainer import Trainer, TrainingError
 from tests.small import small_trial
 
 
@@ -166,6 +166,26 @@ def test_the_loss_has_a_learning_rate_of_its_own_and_is_not_decayed():
     assert {group["weight_decay"] for group in groups if group["lr"] == 0.3} == {0.0}
     everything = [*model.parameters(), *objective.parameters()]
     assert sum(len(group["params"]) for group in groups) == len(everything)
+
+
+@pytest.mark.parametrize(
+    ("loss", "regularizers"), [("proxy_anchor", []), ("multi_similarity", [{"name": "unified_threshold"}])]
+)
+def test_the_clip_holds_for_the_whole_gradient(small_data, tmp_path, loss, regularizers):
+    """Proxies at a learning rate of 100 reached a norm of 1460 while the network's gradient was clipped to 1."""
+    clip, rate = 0.01, 100.0
+    optimizer = {"name": "sgd", "gradient_clip": clip, "loss_learning_rate": rate}
+    train = {"batches_per_epoch": 1, "schedule": {"name": "constant"}, "optimizer": optimizer}
+    config = small_trial(loss={"name": loss}, regularizers=regularizers, train=train)
+    trainer = Trainer(config, small_data, "train", torch.device("cpu"), tmp_path)
+    own = list(trainer.objective.parameters())
+    before = [parameter.detach().clone() for parameter in own]
+    trainer.train_epoch(1)
+    gradients = [p.grad for p in (*trainer.model.parameters(), *own) if p.grad is not None]
+    norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
+    assert float(norm) == pytest.approx(clip, rel=1e-3)
+    moved = torch.stack([(new.detach() - old).norm() for new, old in zip(own, before, strict=True)]).norm()
+    assert 0 < float(moved) <= 1.01 * rate * clip
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,95 @@
+"""Before a sweep, each distinct loss takes two steps: what would fail in training is refused with its cell."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import pytest
+import torch
+
+from dmlcore.config.base import ConfigError
+from dmlcore.losses import LOSSES, build_loss
+from dmlcore.losses.base import MetricLoss
+from dmlcore.sweep.grid import expand
+from dmlcore.sweep.validate import check_cells
+from tests.sweep.sweeps import sweep_config
+
+
+def check(loss, **train):
+    config = sweep_config(losses={"it": {"loss": loss, "train": train}}, regularizers=[[]])
+    check_cells(expand(config))
+
+
+def memory(size):
+    inner = {"name": "ContrastiveLoss", "neg_margin": 0.7}
+    return {"name": "pml:CrossBatchMemory", "params": {"loss": inner, "memory_size": size}}
+
+
+def refused(loss, words, **train):
+    with pytest.raises(ConfigError, match=rf"sweep cell \[.*{re.escape(words)}"):
+        check(loss, **train)
+
+
+def test_a_loss_that_fails_in_its_second_step():
+    refused(
+        {"name": "pml:DynamicSoftMarginLoss"},
+        "the loss 'pml:DynamicSoftMarginLoss' fails in step 2 of training: ",
+    )
+
+
+def test_a_memory_smaller_than_a_batch():
+    words = "`memory_size` must be at least the batch size (16), got 8; raise it, or make the batches smaller"
+    refused(memory(8), words)
+    check(memory(16))
+
+
+def test_a_memory_smaller_than_a_batch_that_is_too_large_to_be_tried():
+    refused(memory(600), "must be at least the batch size (2048), got 600", batch_size=2048)
+    check(memory(600), batch_size=2048, batch_limit="classes")
+
+
+def test_a_memory_within_several_losses():
+    both = {"losses": [memory(8)["params"] | {"name": "CrossBatchMemory"}, {"name": "CircleLoss"}]}
+    refused({"name": "pml:MultipleLosses", "params": both}, "must be at least the batch size (16), got 8")
+
+
+def test_a_memory_is_refused_without_a_sweep_too():
+    loss = build_loss("pml:CrossBatchMemory", num_classes=4, embedding_dim=3, **memory(4)["params"])
+    with pytest.raises(ValueError, match=r"`memory_size` must be at least the batch size \(5\), got 4"):
+        loss(torch.ones(5, 3), torch.arange(5))
+
+
+class Counting(MetricLoss):
+    def __init__(self, start: int = 0) -> None:
+        super().__init__()
+        self.counter = itertools.count(start)
+
+    def compute(self, embeddings, labels):
+        assert next(self.counter) < 1
+        return embeddings.sum()
+
+
+class Remembering(Counting):
+    def compute(self, embeddings, labels):
+        return embeddings.sum() * next(self.counter)
+
+
+def test_a_loss_of_the_user(monkeypatch):
+    monkeypatch.setitem(LOSSES, "counting", Counting)
+    refused({"name": "counting"}, "the loss 'counting' fails in step 2 of training: AssertionError")
+    refused({"name": "counting", "params": {"start": 1}}, "fails in step 1 of training")
+
+
+def test_a_loss_whose_state_cannot_be_stored(monkeypatch):
+    monkeypatch.setitem(LOSSES, "remembering", Remembering)
+    refused(
+        {"name": "remembering"}, "`base.counter` of the loss holds a count, which cannot be written as data"
+    )
+
+
+@pytest.mark.parametrize("loss", ["recall_at_k", "proxy_gml", "pml:FastAPLoss"])
+def test_what_trains_passes(loss):
+    check({"name": loss})
+    check({"name": loss}, batch_size=4, images_per_class=4)
+    check({"name": loss}, batch_size=600, batches="random")
