@@ -169,8 +169,9 @@ def _class_csv(found: Calibration, names: tuple[str, ...] | None) -> str:
     import polars as pl
 
     from dmlcore.calibration.card import class_rows
+    from dmlcore.core.spreadsheet import spreadsheet_csv
 
-    return pl.DataFrame(class_rows(found.test, names), infer_schema_length=None).write_csv()
+    return spreadsheet_csv(pl.DataFrame(class_rows(found.test, names), infer_schema_length=None))
 
 
 def _print_card(card: dict[str, Any]) -> None:

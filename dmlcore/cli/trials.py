@@ -9,14 +9,14 @@ import typer
 
 from dmlcore.cli.options import INCOMPLETE, Study, finished_trial, prepared_folder
 from dmlcore.cli.study import plan_of
-from dmlcore.core.io import atomic_write_path
+from dmlcore.core.io import write_atomically
 
 if TYPE_CHECKING:
     from dmlcore.records import TrialRecord
     from dmlcore.tracking import MlflowTracker
 
 PRINTED = ("map_at_r", "recall_at_1", "opis", "opis_corrected", "opis_validation_range")
-WRITERS = {".parquet": "write_parquet", ".csv": "write_csv"}
+SUFFIXES = (".parquet", ".csv")
 
 FarRange = Annotated[
     tuple[float, float] | None,
@@ -76,8 +76,8 @@ def _check(changes: dict[str, Any], out: Path | None) -> None:
     from dmlcore.config.trial import EvaluationConfig
 
     parse(EvaluationConfig, changes, "settings")
-    if out is not None and out.suffix not in WRITERS:
-        raise ValueError(f"--out must end in {' or '.join(WRITERS)}, got {out}")
+    if out is not None and out.suffix not in SUFFIXES:
+        raise ValueError(f"--out must end in {' or '.join(SUFFIXES)}, got {out}")
 
 
 def _finished_records(study: Path) -> list[TrialRecord]:
@@ -114,9 +114,14 @@ def _line(row: dict[str, Any]) -> str:
 def _write(rows: list[dict[str, Any]], out: Path) -> None:
     import polars as pl
 
+    from dmlcore.core.spreadsheet import spreadsheet_csv
+    from dmlcore.records import write_table
+
     table = pl.DataFrame(rows, infer_schema_length=None)
-    with atomic_write_path(out) as temporary:
-        getattr(table, WRITERS[out.suffix])(temporary)
+    if out.suffix == ".csv":
+        write_atomically(out, spreadsheet_csv(table))
+    else:
+        write_table(table, out)
 
 
 def publish(
