@@ -172,11 +172,8 @@ def read_study(
         ValueError: no trials; a search has not chosen a setting yet; a column, metric or data set is missing.
     """
     results = folder / "results"
-    table = pl.read_parquet(results / "trials.parquet")
-    if table.is_empty():
-        raise ValueError(
-            f"{results / 'trials.parquet'} must have a trial, it has none; run the stage sweep again"
-        )
+    if (table := pl.read_parquet(results / "trials.parquet")).is_empty():
+        raise ValueError(f"{results}/trials.parquet must have a trial; run the stage sweep again")
     trials, searched = _without_searched(table)
     datasets = json.loads((results / "datasets.json").read_text(encoding="utf-8"))
     stored, records = folder / storage if storage else None, folder / "state" / "records"
