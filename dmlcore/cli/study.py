@@ -72,6 +72,7 @@ def summary(
     """
     from dmlcore.analysis.study import read_study
     from dmlcore.config.study import load_study
+    from dmlcore.core.errors import without_passwords
     from dmlcore.report.text.tables import markdown_table, print_summary
     from dmlcore.tracking.store import store_uri
 
@@ -81,7 +82,7 @@ def summary(
         insert_between_markers(into, markdown_table(found), params.sweep.study)
     else:
         plot, table = study / "results" / "tradeoff.png", study / "results" / "comparisons.csv"
-        print_summary(found, plot=plot, results=table, mlflow=store_uri(study / "state"))
+        print_summary(found, plot=plot, results=table, mlflow=without_passwords(store_uri(study / "state")))
 
 
 def sync(study: Study = Path()) -> None:
@@ -95,6 +96,7 @@ def sync(study: Study = Path()) -> None:
     from filelock import FileLock
 
     from dmlcore.config.study import load_study
+    from dmlcore.core.errors import without_passwords
     from dmlcore.records import RecordFolder
     from dmlcore.sweep.execution.guards import SweepBusyError, sweep_lock
     from dmlcore.tracking.background import LOCK
@@ -109,7 +111,8 @@ def sync(study: Study = Path()) -> None:
     except (TrackingError, SweepBusyError) as error:
         typer.echo(f"dmlcore: {error}", err=True)
         raise typer.Exit(INCOMPLETE) from None
-    typer.echo(f"{late} runs brought up to date, {len(records)} trials are recorded: {tracker.runs.uri}")
+    store = without_passwords(tracker.runs.uri)
+    typer.echo(f"{late} runs brought up to date, {len(records)} trials are recorded: {store}")
 
 
 def export(

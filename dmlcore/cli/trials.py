@@ -169,6 +169,7 @@ def _publish(tracker: MlflowTracker, study: Path, record: TrialRecord, name: str
     """Log the model unless it is there, register it if a name is given; return a line that says so."""
     from mlflow.exceptions import MlflowException
 
+    from dmlcore.core.errors import without_passwords
     from dmlcore.tracking.models import find_model, log_model, register
     from dmlcore.training.load import store_of
 
@@ -180,6 +181,7 @@ def _publish(tracker: MlflowTracker, study: Path, record: TrialRecord, name: str
         before = " (logged before)" if found else ""
         version = f", registered as models:/{name}/{register(runs, model, name)}" if name else ""
     except MlflowException as error:
-        typer.echo(f"dmlcore: MLflow at {runs.uri} did not take the model: {str(error)[:300]}", err=True)
+        address, reason = without_passwords(runs.uri), without_passwords(str(error))[:300]
+        typer.echo(f"dmlcore: MLflow at {address} did not take the model: {reason}", err=True)
         raise typer.Exit(INCOMPLETE) from None
     return f"{record.name} [{record.trial_key}]: models:/{model.model_id}{before}{version}"

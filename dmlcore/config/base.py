@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from dmlcore.core.errors import without_passwords
 from dmlcore.core.yaml_file import load_yaml, with_exponent
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$"
@@ -55,7 +56,7 @@ def parse(schema: type[T], values: Mapping[str, Any], where: str) -> T:
 
 def _fault(fault: Any) -> str:
     path, value = ".".join(map(str, fault["loc"])), fault["input"]
-    return f"  `{path}`: {fault['msg']}; got {value!r}"[:400] + _hint(fault["type"], value)
+    return without_passwords(f"  `{path}`: {fault['msg']}; got {value!r}")[:400] + _hint(fault["type"], value)
 
 
 def _hint(kind: str, value: Any) -> str:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dmlcore.config.base import parse
 from dmlcore.config.trial import TrialConfig
+from dmlcore.core.errors import without_passwords
 from dmlcore.data.dataset import PreparedDataset
 from dmlcore.records import CURVE, TrialRecord
 from dmlcore.tracking.runs import Runs
@@ -69,7 +70,7 @@ def log_best(runs: Runs, records: Iterable[TrialRecord], study: Path, prepared: 
                 log_model(runs, record, store_of(study, record), prepared)
                 logged.append(record.name)
         except Exception as error:
-            said = str(error)[:300]
+            said = without_passwords(str(error))[:300]
             logger.warning(
                 "the model of %s was not logged to MLflow: %s; run `dmlcore publish`", record.name, said
             )

@@ -13,6 +13,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dmlcore.tracking.address import SQLITE, VARIABLE, check_address
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
@@ -21,9 +23,8 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 # With MLflow's own defaults every call waits for minutes while the server is down.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-
-
-SQLITE = "sqlite:///"
+# It prints the address of every run, and with it the password of an address that has one.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 
 class Store:
@@ -136,9 +137,12 @@ def _axis(metric: str) -> dict[str, str]:
 
 
 def store_uri(state: Path) -> str:
-    """Return MLFLOW_TRACKING_URI, else the SQLite file of the study; a relative SQLite path is made absolute."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{state / 'mlflow.db'}"
-    return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).resolve()}" if uri.startswith(SQLITE) else uri
+    """Return MLFLOW_TRACKING_URI, else the SQLite file of the study; a relative SQLite path is made absolute.
+
+    Raises:
+        ConfigError: MLflow cannot have a store at MLFLOW_TRACKING_URI.
+    """
+    return check_address(os.environ.get(VARIABLE) or f"{SQLITE}{state / 'mlflow.db'}")
 
 
 def git_tags(repository: Path) -> dict[str, str]:
