@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dmlcore.cli.options import INCOMPLETE, Study, prepared_folder
+from dmlcore.core.errors import without_passwords
 
 if TYPE_CHECKING:
+    from dmlcore.records import RecordFolder
     from dmlcore.sweep.plan import Plan
 
 
@@ -72,7 +74,6 @@ def summary(
     """
     from dmlcore.analysis.study import read_study
     from dmlcore.config.study import load_study
-    from dmlcore.core.errors import without_passwords
     from dmlcore.report.text.tables import markdown_table, print_summary
     from dmlcore.tracking.store import store_uri
 
@@ -88,15 +89,15 @@ def summary(
 def sync(study: Study = Path()) -> None:
     """Write to MLflow what its store lacks of a study's trials, from their records.
 
-    Safe to repeat: a trial has one run. Runs that a killed process left open are closed. The store is the server that
-    MLFLOW_TRACKING_URI names, else state/mlflow.db. Exits with 1 if the store does not answer, or while the sweep runs.
+    Labels that params.yaml has renamed are renamed in the records first. Safe to repeat: a trial has one run.
+    Runs that a killed process left open are closed. The store is the server that MLFLOW_TRACKING_URI names,
+    else state/mlflow.db. Exits with 1 if the store does not answer, or while the sweep runs.
 
     Example: dmlcore sync --study .
     """
     from filelock import FileLock
 
     from dmlcore.config.study import load_study
-    from dmlcore.core.errors import without_passwords
     from dmlcore.records import RecordFolder
     from dmlcore.sweep.execution.guards import SweepBusyError, sweep_lock
     from dmlcore.tracking.background import LOCK
@@ -106,13 +107,29 @@ def sync(study: Study = Path()) -> None:
     try:
         # two locks: the background tracker of a killed sweep may still be writing when the sweep's own lock is free
         with sweep_lock(study / "state"), FileLock(study / "state" / LOCK):
-            records = RecordFolder(study / "state" / "records").all()
+            folder = RecordFolder(study / "state" / "records")
+            _take_labels(study, folder)
+            records = folder.all()
             late = tracker.deliver(records)
     except (TrackingError, SweepBusyError) as error:
         typer.echo(f"dmlcore: {error}", err=True)
         raise typer.Exit(INCOMPLETE) from None
     store = without_passwords(tracker.runs.uri)
     typer.echo(f"{late} runs brought up to date, {len(records)} trials are recorded: {store}")
+
+
+def _take_labels(study: Path, folder: RecordFolder) -> None:
+    """Rename the labels of records as params.yaml has them now; without the data sets no trial is known by its key."""
+    from dmlcore.sweep.execution.outcomes import relabel
+
+    try:
+        plan = plan_of(study)
+    except (ValueError, OSError) as error:
+        text = f"labels are delivered as recorded, not as in params.yaml: {error}"
+        typer.echo(f"dmlcore: {without_passwords(text)}", err=True)
+        return
+    if count := relabel(plan, folder):
+        typer.echo(f"{count} records have the labels of params.yaml now")
 
 
 def export(

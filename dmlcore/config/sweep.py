@@ -182,7 +182,7 @@ class SweepConfig(Strict):
     """Any other dotted config path -> its values, e.g. `train.batch_size: [64, 128]`."""
     overrides: tuple[Override, ...] = ()
     """Settings of some cells, merged after `trial`, backbone and loss, and before `axes`."""
-    grids: Some[GridConfig] = ()
+    grids: tuple[GridConfig, ...] = ()
     """Several grids in place of one: the sweep is their union, a cell that is in two is run once."""
     seeds: Some[Seed] = (0,)
     search: SearchConfig | None = None

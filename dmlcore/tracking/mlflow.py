@@ -104,6 +104,6 @@ class MlflowTracker(Tracker):
             self._backoff_until = time.monotonic() + BACKOFF_SECONDS
             what, fix = explain(self.runs.uri, error)
             logger.warning(
-                "%s: %s failed. The records have it: %s, then run `dmlcore sync`", what, call.__name__, fix
+                "%s: %s failed; the records have it: %s, then run `dmlcore sync`", what, call.__name__, fix
             )
             return None
