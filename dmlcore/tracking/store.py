@@ -6,12 +6,15 @@ import base64
 import json
 import logging
 import os
+import re
 import sqlite3
 import subprocess
 import zlib
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from dmlcore.tracking.address import SQLITE, VARIABLE, check_address
 
@@ -50,8 +53,15 @@ class Store:
 
             for chatty in ("alembic", "mlflow"):
                 logging.getLogger(chatty).setLevel(logging.WARNING)
+            if self.sqlite_file is not None:
+                _make_database(self.sqlite_file)
             self._client = MlflowClient(tracking_uri=self.uri)
         return self._client
+
+    @property
+    def sqlite_file(self) -> Path | None:
+        """The file of a store without a server."""
+        return Path(self.uri.removeprefix(SQLITE)) if self.uri.startswith(SQLITE) else None
 
     @property
     def experiment_id(self) -> str:
@@ -63,17 +73,41 @@ class Store:
 
     def prepare(self) -> None:
         """Create database, experiment and its saved view, in one process: concurrent first use breaks the migration."""
-        sqlite_file = Path(self.uri.removeprefix(SQLITE)) if self.uri.startswith(SQLITE) else None
-        if sqlite_file:
-            sqlite_file.parent.mkdir(parents=True, exist_ok=True)
         experiment = self.client.get_experiment(self.experiment_id)
         # A view that is there may have been changed by a user.
         if TAG not in experiment.tags:
             self.client.set_experiment_tag(experiment.experiment_id, TAG, saved_view())
-        if sqlite_file:
+        if self.sqlite_file:
             # The write-ahead log halves the stalls of several writers; the setting stays in the file.
-            with closing(sqlite3.connect(sqlite_file)) as connection:
+            with closing(sqlite3.connect(self.sqlite_file)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
+
+
+def _make_database(file: Path) -> None:
+    """Make a new database under another name and give it its own once it is whole.
+
+    No MLflow opens what a kill within its migrations leaves.
+    """
+    if file.is_file() and file.stat().st_size:
+        return
+    from mlflow import MlflowClient
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for left in file.parent.glob(f".{file.name}.new-*"):  # by a process that was killed
+        if not psutil.pid_exists(int(re.sub(r".*\.new-(\d+).*", r"\1", left.name))):
+            left.unlink(missing_ok=True)
+    made = file.with_name(f".{file.name}.new-{os.getpid()}")
+    MlflowClient(tracking_uri=f"{SQLITE}{made}").search_experiments(max_results=1)
+    with suppress(FileNotFoundError):
+        if not file.stat().st_size:
+            file.unlink()
+    try:
+        # Not a rename, which would replace the store of another process that was faster.
+        os.link(made, file)
+    except FileExistsError:
+        pass
+    finally:
+        made.unlink(missing_ok=True)
 
 
 TAG = "mlflow.sharedViewState.accuracy_against_opis"
