@@ -14,7 +14,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main(folder: Path) -> None:
     params = load_study(folder / "params.yaml")
-    study = read_study(folder, params.aggregate, params.sweep.storage, ROOT / "data" / "prepared")
+    try:
+        study = read_study(folder, params.aggregate, params.sweep.storage, ROOT / "data" / "prepared")
+    except ValueError as error:  # of the results; one that is raised later is a defect, with its traceback
+        sys.exit(f"aggregate: {error}")
     write_results(study, folder / "results")
 
 

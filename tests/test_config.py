@@ -41,6 +41,21 @@ def test_a_fault_names_its_path_and_value(change, path, value):
     assert value in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "fix"),
+    [
+        ({"train": {"optimizer": {"learning_rate": "1e-4"}}}, "write 1.0e-4"),
+        ({"train": {"optimizer": {"weight_decay": "2.5E3"}}}, "write 2.5e+3"),
+        ({"seed": "7"}, "write it without quotes"),
+        ({"dataset": False}, "write it in quotes"),
+    ],
+)
+def test_a_value_of_another_type_is_told_how_to_be_written(change, fix):
+    with pytest.raises(ConfigError) as caught:
+        parse(TrialConfig, TRIAL | change, "params.yaml")
+    assert str(caught.value).endswith(fix)
+
+
 def test_every_fault_is_listed():
     with pytest.raises(ConfigError, match="2 fault") as caught:
         parse(TrialConfig, TRIAL | {"seed": -1, "threads": 0}, "params.yaml")

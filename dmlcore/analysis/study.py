@@ -169,10 +169,12 @@ def read_study(
         prepared: the folder of prepared data sets.
 
     Raises:
-        ValueError: a search has not chosen a setting yet; a column, metric or data set is missing.
+        ValueError: no trials; a search has not chosen a setting yet; a column, metric or data set is missing.
     """
     results = folder / "results"
-    trials, searched = _without_searched(pl.read_parquet(results / "trials.parquet"))
+    if (table := pl.read_parquet(results / "trials.parquet")).is_empty():
+        raise ValueError(f"{results}/trials.parquet must have a trial; run the stage sweep again")
+    trials, searched = _without_searched(table)
     datasets = json.loads((results / "datasets.json").read_text(encoding="utf-8"))
     stored, records = folder / storage if storage else None, folder / "state" / "records"
     return Study(trials, datasets, config, stored, prepared=prepared, records=records, searched=searched)

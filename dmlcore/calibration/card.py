@@ -88,7 +88,7 @@ def class_rows(rates: SplitRates, class_names: Sequence[str] | None = None) -> l
     )
     return [
         {
-            "label": int(label),
+            "label": label.item(),
             "name": None if class_names is None else class_names[int(label)],
             "images": int(rates.images[i]),
             "positive_pairs": int(rates.positive_pairs[i]),

@@ -19,7 +19,7 @@ from dmlcore.cli.embeddings import calibrate, evaluate
 from dmlcore.cli.options import DEFECT, WRONG_INPUT
 from dmlcore.cli.study import check, export, plan, summary, sync
 from dmlcore.cli.trials import publish, reevaluate
-from dmlcore.core.errors import one_line
+from dmlcore.core.errors import one_line, without_passwords
 
 
 class ErrorReportingGroup(TyperGroup):
@@ -44,7 +44,7 @@ class ErrorReportingGroup(TyperGroup):
 def _exit(ctx: Any, error: Exception, text: str, code: int) -> typer.Exit:
     if ctx.params.get("traceback"):
         tracebacks.print_exception(error, file=sys.stderr)
-    typer.echo(f"dmlcore: {text}", err=True)
+    typer.echo(f"dmlcore: {without_passwords(text)}", err=True)
     return typer.Exit(code)
 
 

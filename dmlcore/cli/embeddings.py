@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dmlcore.cli.options import Study, finished_trial, read_npy, split_class_names
+from dmlcore.cli.arrays import read_embeddings, read_labels
+from dmlcore.cli.options import Study, check_plot, finished_trial, split_class_names
 from dmlcore.core.io import write_atomically
 
 if TYPE_CHECKING:
     from dmlcore.calibration import Calibration
     from dmlcore.metrics.inputs import Array
 
-EMBEDDINGS = "embeddings, NumPy file [N, D] of floats, one row per image."
-LABELS = "labels, NumPy file [N] of integers, the class of each row."
+EMBEDDINGS = "[N, D] floats, one row per image: .npy, or .npz or .pt of one array."
+LABELS = "[N] integers or names, the class of each row: the same files, or .csv or .txt."
 TWO_MODELS = (
     "the trial was trained again on validation classes too (`train.final`): validation was embedded by the model "
     "chosen on it, test by the final one, so part of the drift is between two models"
@@ -28,8 +29,8 @@ TWO_MODELS = (
 
 
 def evaluate(
-    embeddings: Annotated[Path, typer.Option(help="NumPy file [N, D] of floats, one row per image.")],
-    labels: Annotated[Path, typer.Option(help="NumPy file [N] of integers, the class of each row.")],
+    embeddings: Annotated[Path, typer.Option(help=f"Embeddings, {EMBEDDINGS}")],
+    labels: Annotated[Path, typer.Option(help=f"Labels, {LABELS}")],
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the metrics here as JSON.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write utility against threshold here as PNG.")] = None,
     bootstrap: Annotated[
@@ -43,7 +44,8 @@ def evaluate(
     from dmlcore.metrics.evaluation import evaluate as compute_metrics
     from dmlcore.records import finite
 
-    evaluation = compute_metrics(read_npy(embeddings), read_npy(labels), bootstrap=bootstrap)
+    check_plot(plot)
+    evaluation = compute_metrics(read_embeddings(embeddings), read_labels(labels), bootstrap=bootstrap)
     for name, value in evaluation.metrics.items():
         typer.echo(f"{name:36} {value:.6g}")
     if doubled := evaluation.metrics["num_images_under_two_labels"]:
@@ -74,10 +76,10 @@ FarTarget = Annotated[
 FrrTarget = Annotated[
     float | None, typer.Option(help="Target: share of the positive pairs rejected, 0 to 1.")
 ]
-Validation = Annotated[Path | None, typer.Option(help=f"Validation {EMBEDDINGS}")]
-ValidationLabels = Annotated[Path | None, typer.Option(help=f"Validation {LABELS}")]
-Test = Annotated[Path | None, typer.Option(help=f"Test {EMBEDDINGS}")]
-TestLabels = Annotated[Path | None, typer.Option(help=f"Test {LABELS}")]
+Validation = Annotated[Path | None, typer.Option(help=f"Validation embeddings, {EMBEDDINGS}")]
+ValidationLabels = Annotated[Path | None, typer.Option(help=f"Validation labels, {LABELS}")]
+Test = Annotated[Path | None, typer.Option(help=f"Test embeddings, {EMBEDDINGS}")]
+TestLabels = Annotated[Path | None, typer.Option(help=f"Test labels, {LABELS}")]
 ClassNames = Annotated[Path | None, typer.Option(help="Text file: line k + 1 is the name of test label k.")]
 Trial = Annotated[
     str | None, typer.Option(help="Key of a finished trial of the study, instead of the four files.")
@@ -118,6 +120,7 @@ def calibrate(
     from dmlcore.calibration.card import calibration_card
     from dmlcore.calibration.plot import calibration_png
 
+    check_plot(plot)
     target = Target(*_target(far, frr))
     files = (validation, validation_labels, test, test_labels)
     data = _from_trial(trial, study, files, class_names) if trial else _from_files(files, class_names)
@@ -150,9 +153,25 @@ def _from_files(files: tuple[Path | None, ...], names: Path | None) -> Calibrati
             "give --validation, --validation-labels, --test and --test-labels, or --trial; "
             f"got {len(given)} of the four"
         )
-    v, vl, t, tl = (read_npy(path) for path in given)
-    lines = _read_names(names) if names else None
-    return CalibrationData((v, vl), (t, tl), lines)
+    v, t = read_embeddings(given[0]), read_embeddings(given[2])
+    validation, (labels, found) = _class_ids(read_labels(given[1]))[0], _class_ids(read_labels(given[3]))
+    if names and found:
+        raise ValueError(f"{given[3]} has the names of the classes; leave out --class-names")
+    lines = _read_names(names) if names else found
+    return CalibrationData((v, validation), (t, labels), lines)
+
+
+def _class_ids(labels: Array) -> tuple[Array, tuple[str, ...] | None]:
+    """Return labels that are names as integers and the names in their order, other labels as they are."""
+    import numpy as np
+
+    from dmlcore.metrics.arrays import check_labels
+
+    checked = check_labels(labels)
+    if checked.dtype.kind not in "SU":
+        return labels, None
+    names, ids = np.unique(checked.astype(np.str_), return_inverse=True)
+    return ids, tuple(names.tolist())
 
 
 def _read_names(path: Path) -> tuple[str, ...]:
@@ -184,8 +203,9 @@ def _class_csv(found: Calibration, names: tuple[str, ...] | None) -> str:
     import polars as pl
 
     from dmlcore.calibration.card import class_rows
+    from dmlcore.core.spreadsheet import spreadsheet_csv
 
-    return pl.DataFrame(class_rows(found.test, names), infer_schema_length=None).write_csv()
+    return spreadsheet_csv(pl.DataFrame(class_rows(found.test, names), infer_schema_length=None))
 
 
 def _print_card(card: dict[str, Any]) -> None:

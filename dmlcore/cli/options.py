@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from dmlcore.records import TrialRecord
     from dmlcore.training.store import TrialStore
 
@@ -19,6 +16,16 @@ INCOMPLETE, WRONG_INPUT, DEFECT = 1, 2, 3
 
 Study = Annotated[Path, typer.Option(help="Folder of the study, with params.yaml in it.", resolve_path=True)]
 """Absolute: trials find their files from any working directory."""
+
+
+def check_plot(path: Path | None) -> None:
+    """Refuse a file of another format than PNG before anything is computed.
+
+    Raises:
+        ValueError: its name ends in something else.
+    """
+    if path is not None and path.suffix.lower() != ".png":
+        raise ValueError(f"--plot must end in .png, the one format that is written, got {path}")
 
 
 def prepared_folder(study: Path) -> Path:
@@ -31,25 +38,6 @@ def prepared_folder(study: Path) -> Path:
         if (folder / "data" / "dvc.yaml").is_file():
             return folder / "data" / "prepared"
     raise FileNotFoundError(f"no data/dvc.yaml in {study} or above it; move the study into a checkout")
-
-
-def read_npy(path: Path) -> NDArray[np.generic]:
-    """Read the array of a .npy file without unpickling anything.
-
-    Raises:
-        ValueError: the file is not a .npy file of plain numbers.
-    """
-    import numpy as np
-
-    try:
-        array: Any = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} must be a .npy file of numbers: {error}") from None
-    if not isinstance(array, np.ndarray):
-        raise ValueError(
-            f"{path} must be a .npy file of one array, got an .npz archive; save each array alone"
-        )
-    return array
 
 
 def finished_trial(study: Path, key: str) -> tuple[TrialRecord, TrialStore]:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dmlcore.cli.options import INCOMPLETE, Study, prepared_folder
+from dmlcore.core.errors import without_passwords
 
 if TYPE_CHECKING:
+    from dmlcore.records import RecordFolder
     from dmlcore.sweep.plan import Plan
 
 
@@ -110,14 +112,15 @@ def summary(
         insert_between_markers(into, markdown_table(found), params.sweep.study)
     else:
         plot, table = study / "results" / "tradeoff.png", study / "results" / "comparisons.csv"
-        print_summary(found, plot=plot, results=table, mlflow=store_uri(study / "state"))
+        print_summary(found, plot=plot, results=table, mlflow=without_passwords(store_uri(study / "state")))
 
 
 def sync(study: Study = Path()) -> None:
     """Write to MLflow what its store lacks of a study's trials, from their records.
 
-    Safe to repeat: a trial has one run. Runs that a killed process left open are closed. The store is the server that
-    MLFLOW_TRACKING_URI names, else state/mlflow.db. Exits with 1 if the store does not answer, or while the sweep runs.
+    Labels that params.yaml has renamed are renamed in the records first. Safe to repeat: a trial has one run.
+    Runs that a killed process left open are closed. The store is the server that MLFLOW_TRACKING_URI names,
+    else state/mlflow.db. Exits with 1 if the store does not answer, or while the sweep runs.
 
     Example: dmlcore sync --study .
     """
@@ -133,14 +136,31 @@ def sync(study: Study = Path()) -> None:
     try:
         # two locks: the background tracker of a killed sweep may still be writing when the sweep's own lock is free
         with sweep_lock(study / "state"), FileLock(study / "state" / LOCK):
-            records, faults = RecordFolder(study / "state" / "records").read_all()
+            folder = RecordFolder(study / "state" / "records")
+            _take_labels(study, folder)
+            records, faults = folder.read_all()
             late = tracker.deliver(list(records.values()))
     except (TrackingError, SweepBusyError) as error:
         typer.echo(f"dmlcore: {error}", err=True)
         raise typer.Exit(INCOMPLETE) from None
     for fault in faults.values():
         typer.echo(f"dmlcore: not delivered: {fault}", err=True)
-    typer.echo(f"{late} runs brought up to date, {len(records)} trials are recorded: {tracker.runs.uri}")
+    store = without_passwords(tracker.runs.uri)
+    typer.echo(f"{late} runs brought up to date, {len(records)} trials are recorded: {store}")
+
+
+def _take_labels(study: Path, folder: RecordFolder) -> None:
+    """Rename the labels of records as params.yaml has them now; without the data sets no trial is known by its key."""
+    from dmlcore.sweep.execution.outcomes import relabel
+
+    try:
+        plan = plan_of(study)
+    except (ValueError, OSError) as error:
+        text = f"labels are delivered as recorded, not as in params.yaml: {error}"
+        typer.echo(f"dmlcore: {without_passwords(text)}", err=True)
+        return
+    if count := relabel(plan, folder):
+        typer.echo(f"{count} records have the labels of params.yaml now")
 
 
 def export(

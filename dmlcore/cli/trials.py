@@ -9,14 +9,14 @@ import typer
 
 from dmlcore.cli.options import INCOMPLETE, Study, finished_trial, prepared_folder
 from dmlcore.cli.study import plan_of
-from dmlcore.core.io import atomic_write_path
+from dmlcore.core.io import write_atomically
 
 if TYPE_CHECKING:
     from dmlcore.records import TrialRecord
     from dmlcore.tracking import MlflowTracker
 
 PRINTED = ("map_at_r", "recall_at_1", "opis", "opis_corrected", "opis_validation_range")
-WRITERS = {".parquet": "write_parquet", ".csv": "write_csv"}
+SUFFIXES = (".parquet", ".csv")
 
 FarRange = Annotated[
     tuple[float, float] | None,
@@ -77,8 +77,8 @@ def _check(changes: dict[str, Any], out: Path | None) -> None:
     from dmlcore.config.trial import EvaluationConfig
 
     parse(EvaluationConfig, changes, "settings")
-    if out is not None and out.suffix not in WRITERS:
-        raise ValueError(f"--out must end in {' or '.join(WRITERS)}, got {out}")
+    if out is not None and out.suffix not in SUFFIXES:
+        raise ValueError(f"--out must end in {' or '.join(SUFFIXES)}, got {out}")
 
 
 def _finished_records(study: Path) -> tuple[list[TrialRecord], list[str]]:
@@ -115,9 +115,11 @@ def _line(row: dict[str, Any]) -> str:
 def _write(rows: list[dict[str, Any]], out: Path) -> None:
     import polars as pl
 
+    from dmlcore.core.spreadsheet import spreadsheet_csv
+    from dmlcore.sweep.table import table_bytes
+
     table = pl.DataFrame(rows, infer_schema_length=None)
-    with atomic_write_path(out) as temporary:
-        getattr(table, WRITERS[out.suffix])(temporary)
+    write_atomically(out, spreadsheet_csv(table) if out.suffix == ".csv" else table_bytes(table))
 
 
 def publish(
@@ -165,6 +167,7 @@ def _publish(tracker: MlflowTracker, study: Path, record: TrialRecord, name: str
     """Log the model unless it is there, register it if a name is given; return a line that says so."""
     from mlflow.exceptions import MlflowException
 
+    from dmlcore.core.errors import without_passwords
     from dmlcore.tracking.models import find_model, log_model, register
     from dmlcore.training.load import store_of
 
@@ -176,6 +179,7 @@ def _publish(tracker: MlflowTracker, study: Path, record: TrialRecord, name: str
         before = " (logged before)" if found else ""
         version = f", registered as models:/{name}/{register(runs, model, name)}" if name else ""
     except MlflowException as error:
-        typer.echo(f"dmlcore: MLflow at {runs.uri} did not take the model: {str(error)[:300]}", err=True)
+        address, reason = without_passwords(runs.uri), without_passwords(str(error))[:300]
+        typer.echo(f"dmlcore: MLflow at {address} did not take the model: {reason}", err=True)
         raise typer.Exit(INCOMPLETE) from None
     return f"{record.name} [{record.trial_key}]: models:/{model.model_id}{before}{version}"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dmlcore.core.errors import without_passwords
+from dmlcore.core.yaml_file import load_yaml, with_exponent
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
@@ -21,6 +24,8 @@ Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
+
+NUMBER = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?")
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -45,11 +50,24 @@ def parse(schema: type[T], values: Mapping[str, Any], where: str) -> T:
         # Through JSON: in strict mode pydantic takes a YAML list for a tuple only there.
         return schema.model_validate_json(json.dumps(values, allow_nan=True))
     except ValidationError as error:
-        lines = [
-            f"  `{'.'.join(map(str, fault['loc']))}`: {fault['msg']}; got {fault['input']!r}"[:400]
-            for fault in error.errors()
-        ]
+        lines = [_fault(fault) for fault in error.errors()]
         raise ConfigError(f"{where}: {len(lines)} fault(s)\n" + "\n".join(lines)) from None
+
+
+def _fault(fault: Any) -> str:
+    path, value = ".".join(map(str, fault["loc"])), fault["input"]
+    return without_passwords(f"  `{path}`: {fault['msg']}; got {value!r}")[:400] + _hint(fault["type"], value)
+
+
+def _hint(kind: str, value: Any) -> str:
+    """Say how to write a value that YAML reads as another type: `1e-4` is a text, `no` is false."""
+    if kind == "string_type" and isinstance(value, bool | int | float):
+        return "; write it in quotes"
+    if kind not in ("float_type", "int_type") or not isinstance(value, str):
+        return ""
+    if written := with_exponent(value):
+        return f"; write {written}" if kind == "float_type" else ""
+    return "; write it without quotes" if NUMBER.fullmatch(value) else ""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -59,13 +77,25 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: no such file, not YAML, or not a mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = load_yaml(path)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such params file; give the path of a params.yaml") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: must be a mapping of sections, got {type(values).__name__}")
+    return values
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make the dict of a JSON object, the `object_pairs_hook` of `json.loads`: a key given twice is a ValueError."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"key {twice!r} is given twice; keep one")
     return values
 
 

@@ -27,8 +27,9 @@ class AggregateConfig(Strict):
     """Analyses besides the comparisons: accuracy against inconsistency over many losses, the grid of margins,
     a plot of a 2-D embedding."""
     figure: FigureConfig = FigureConfig()
-    run_link: Annotated[str, Field(pattern=r"^https?://")] | None = None
-    """Address of a trial's MLflow run for report.html, `{trial_key}` standing for the trial's key."""
+    run_link: Annotated[str, Field(pattern=r"^https?://[^/?#@]*([/?#].*)?$")] | None = None
+    """Address of a trial's MLflow run for report.html, `{trial_key}` standing for the trial's key. Without user and
+    password, which the page would show."""
 
 
 class StudyParams(Strict):

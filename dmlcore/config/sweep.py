@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -20,6 +20,14 @@ def _known_tracker(name: str) -> str:
     if name not in TRACKERS:
         raise ValueError(f"must be one of {', '.join(TRACKERS)}")
     return name
+
+
+T = TypeVar("T")
+Key = TypeVar("Key")
+Some = Annotated[tuple[T, ...], Field(min_length=1)]
+"""At least one: the grid is a product, and one empty list would leave nothing of it."""
+Labelled = Annotated[dict[Key, T], Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0)]
 
 
 class ResourcesConfig(Strict):
@@ -45,14 +53,14 @@ class Override(Strict):
 class GridConfig(Strict):
     """One of several grids; what it leaves out is taken from the sweep."""
 
-    datasets: tuple[Name, ...] | None = None
-    backbones: tuple[Name, ...] | None = None
+    datasets: Some[Name] | None = None
+    backbones: Some[Name] | None = None
     """Labels among the sweep's backbones."""
-    losses: tuple[Name, ...] | None = None
+    losses: Some[Name] | None = None
     """Labels among the sweep's losses."""
-    regularizers: tuple[tuple[ComponentConfig, ...], ...] | None = None
-    axes: dict[str, tuple[Any, ...]] | None = None
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    regularizers: Some[tuple[ComponentConfig, ...]] | None = None
+    axes: dict[str, Some[Any]] | None = None
+    seeds: Some[Seed] | None = None
 
 
 class ClusterConfig(Strict):
@@ -163,20 +171,20 @@ class SweepConfig(Strict):
     study: Name
     trial: dict[str, Any] = {}
     """A partial TrialConfig that all trials share."""
-    datasets: tuple[Name, ...]
-    backbones: dict[Name, dict[str, Any]]
+    datasets: Some[Name]
+    backbones: Labelled[Name, dict[str, Any]]
     """Label -> partial TrialConfig merged into `trial` (its model, learning rate, ...)."""
-    losses: dict[Name, dict[str, Any]]
+    losses: Labelled[Name, dict[str, Any]]
     """Label -> partial TrialConfig with a `loss` section."""
-    regularizers: tuple[tuple[ComponentConfig, ...], ...] = ((),)
+    regularizers: Some[tuple[ComponentConfig, ...]] = ((),)
     """The variants; the empty list is the variant `baseline`, with which the others are compared."""
-    axes: dict[str, tuple[Any, ...]] = {}
+    axes: dict[str, Some[Any]] = {}
     """Any other dotted config path -> its values, e.g. `train.batch_size: [64, 128]`."""
     overrides: tuple[Override, ...] = ()
     """Settings of some cells, merged after `trial`, backbone and loss, and before `axes`."""
     grids: tuple[GridConfig, ...] = ()
     """Several grids in place of one: the sweep is their union, a cell that is in two is run once."""
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    seeds: Some[Seed] = (0,)
     search: SearchConfig | None = None
     """None: the full grid is run."""
     stop_early: StopEarlyConfig | None = None

@@ -55,9 +55,9 @@ class InputConfig(Strict):
     """Side of the network's input in pixels; evaluation takes the centre crop of the stored image."""
     random_crop: RandomCropConfig | None = None
     """Random resized crops (Inception's) in training; None: the centre crop, as in evaluation."""
-    mean: tuple[float, ...] = (0.5,)
+    mean: Annotated[tuple[float, ...], Field(min_length=1)] = (0.5,)
     """Subtracted from pixels in 0..1; one number, or one per channel."""
-    std: tuple[PositiveFloat, ...] = (0.5,)
+    std: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.5,)
 
 
 class ComponentConfig(Strict):
@@ -126,7 +126,7 @@ class TrainConfig(Strict):
 
 
 class EvaluationConfig(Strict):
-    ks: tuple[PositiveInt, ...] = (1, 2, 4, 8)
+    ks: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 2, 4, 8)
     far_range: Annotated[tuple[float, float], AfterValidator(_increasing)] = (0.01, 0.1)
     """Pooled false-accept rates at the two ends of the calibration range."""
     num_thresholds: Annotated[int, Field(ge=2)] = 101

@@ -1,10 +1,14 @@
-"""Errors that more than one package raises."""
+"""Errors that more than one package raises, and what no message shows."""
 
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 from pathlib import Path
+
+USER = re.compile(r"(?<=://)[^/?#\s'\"]*@")
+SECRET = re.compile(r"(?i)([?&][\w.-]*(?:password|passwd|pwd|secret|token|key)[\w.-]*=)[^&\s'\"]+")
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -42,3 +46,8 @@ def full_disk(error: OSError, path: Path, needed: int | None = None) -> OSError:
 def one_line(error: Exception, where: Path) -> str:
     """Describe an error that ends a command, a full disk by its place: `where` is what the command writes to."""
     return str(full_disk(error, where) if isinstance(error, OSError) else error)
+
+
+def without_passwords(text: str) -> str:
+    """Return a text in which no address has a user, a password, or a secret among its arguments."""
+    return SECRET.sub(r"\1***", USER.sub("***@", text))

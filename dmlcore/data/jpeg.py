@@ -32,10 +32,17 @@ JPEG_OPTIONS: dict[str, Any] = {
 HEIGHT, WIDTH, DOWN, ACROSS, SEGMENTS, SOF, SCAN = range(7)
 CONTEXT = 2  # pixels around the box from which the decoder smooths halved chroma
 Kernel = Any  # numba's dispatchers and what they take carry no static types
-compiled = njit(nogil=True, cache=True, error_model="numpy")
 # Of the C library: a cut takes 15 microseconds with them and 60 with loops over bytes.
 memchr: Any = ExternalFunction("memchr", types.uintp(types.uintp, types.int32, types.uintp))
 memcpy: Any = ExternalFunction("memcpy", types.uintp(types.uintp, types.uintp, types.uintp))
+
+
+def compiled(function: Any) -> Kernel:
+    """Compile `function` with numba, cached on disk where a folder for it can be written."""
+    try:
+        return njit(nogil=True, cache=True, error_model="numpy")(function)
+    except RuntimeError:  # no such folder: dmlcore.metrics.pairwise warns of it, once
+        return njit(nogil=True, error_model="numpy")(function)
 
 
 @dataclass(frozen=True)

@@ -58,8 +58,8 @@ def evaluate(
     """Evaluate embeddings on all their pairs: exact, in bounded memory, the same numbers for every memory bound.
 
     Args:
-        embeddings: [N, D] floating point, numpy or torch; L2-normalised here, then float32.
-        labels: [N] integers of any size.
+        embeddings: [N, D] floating point, of numpy, torch or a DataFrame; L2-normalised here, then float32.
+        labels: [N] integers of any size, or texts.
         ks: the k of recall_at_k.
         far_range: pooled false-accept rates whose distances bound the calibration range of OPIS.
         num_thresholds: T equally spaced distances of that range, both ends included.

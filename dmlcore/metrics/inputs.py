@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dmlcore.metrics.arrays import check_embeddings, check_is_query, check_labels
+
 Array = NDArray[np.generic] | torch.Tensor
 Ints = NDArray[np.int64]
 Split = tuple[Ints, Ints]  # half of each row and of each column image
@@ -159,7 +161,7 @@ def build_pairs(embeddings: Array, labels: Array, is_query: Array | None, device
     Raises:
         ValueError: see evaluate().
     """
-    x, y = _check_embeddings(embeddings), _check_labels(labels)
+    x, y = check_embeddings(embeddings), check_labels(labels)
     if x.ndim != 2 or y.ndim != 1 or len(x) != len(y) or x.shape[1] == 0:
         raise ValueError(
             f"embeddings must be [N, D] with one label each [N], got {tuple(x.shape)} and {tuple(y.shape)}"
@@ -169,7 +171,7 @@ def build_pairs(embeddings: Array, labels: Array, is_query: Array | None, device
         raise ValueError(
             f"labels must have at least 2 classes, got {len(class_ids)}: there is no negative pair"
         )
-    query, unit = _check_is_query(is_query, len(y)), normalise(x.to(device))
+    query, unit = check_is_query(is_query, len(y)), normalise(x.to(device))
     keys = content_keys(unit)
     order = np.lexsort(
         (keys, classes)
@@ -237,40 +239,3 @@ def normalise(x: torch.Tensor) -> torch.Tensor:
             "metric has a meaning; lower the learning rate or check the loss"
         )
     return unit
-
-
-def _check_embeddings(embeddings: Array) -> torch.Tensor:
-    x = torch.as_tensor(embeddings).detach()
-    if not x.is_floating_point():
-        raise ValueError(f"embeddings must be floating point, got {x.dtype}; convert them with .float()")
-    if x.dtype != torch.float64:
-        x = x.float()
-    finite = torch.isfinite(x)
-    if not bool(finite.all()):
-        where = [int(i) for i in (~finite).nonzero()[0]]
-        raise ValueError(
-            f"embeddings must be finite, got {(~finite).sum()} NaN or infinite values, the first at index {where}; "
-            "the model has diverged"
-        )
-    return x
-
-
-def _check_labels(labels: Array) -> NDArray[np.generic]:
-    y = labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
-    if y.dtype.kind not in "iu":
-        raise ValueError(f"labels must be integers, got {y.dtype}; map class names to ids first")
-    return y
-
-
-def _check_is_query(is_query: Array | None, count: int) -> NDArray[np.bool_] | None:
-    if is_query is None:
-        return None
-    mask: NDArray[np.bool_] = np.asarray(is_query.cpu() if isinstance(is_query, torch.Tensor) else is_query)
-    if mask.shape != (count,) or mask.dtype != np.bool_:
-        raise ValueError(f"is_query must be [N] = [{count}] bool, got {mask.shape} {mask.dtype}")
-    if mask.all() or not mask.any():
-        raise ValueError(
-            f"is_query must mark some images and leave a gallery, got {int(mask.sum())} queries of {count}; "
-            "pass None when every image is both"
-        )
-    return mask

@@ -168,6 +168,11 @@ def _early_stopping(sweep: SweepConfig, plan: Plan) -> EarlyStopping | None:
 
 def publish(plan: Plan, folders: SweepFolders) -> None:
     """Write the inputs of stage `aggregate`: the table of trials, and the summaries of their data sets."""
+    path = folders.results / "trials.parquet"
+    if not plan.trials and path.exists():
+        # A search that was interrupted before its first trial, where the study had been a grid.
+        print(f"sweep: no trial yet, {path} stays as it was", flush=True)
+        return
     summaries = json.dumps(_summaries(plan, folders), indent=1, sort_keys=True) + "\n"
     table = table_bytes(trials_table(plan.rows()))
     write_together(folders.results, {"trials.parquet": table, "datasets.json": summaries})

@@ -23,6 +23,7 @@ from typing import Any, Concatenate, ParamSpec
 
 from filelock import FileLock
 
+from dmlcore.core.errors import without_passwords
 from dmlcore.records import TrialRecord
 from dmlcore.tracking.base import Tracker
 
@@ -177,4 +178,6 @@ def _receive(connection: Connection, waiting: SimpleQueue[Call | None]) -> None:
 
 
 def _warn(error: Exception) -> None:
-    logger.warning("tracker: %s: %s; the records have it", type(error).__name__, error)
+    logger.warning(
+        "tracker: %s: %s; the records have it", type(error).__name__, without_passwords(f"{error}")
+    )

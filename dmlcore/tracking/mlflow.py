@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from dmlcore.records import TrialRecord
+from dmlcore.tracking.address import explain
 from dmlcore.tracking.background import BackgroundTracker
 from dmlcore.tracking.base import Tracker
 from dmlcore.tracking.runs import Runs
@@ -83,9 +84,9 @@ class MlflowTracker(Tracker):
             self.runs.prepare()
             return self.runs.deliver({record.trial_key: record for record in records})
         except Exception as error:
+            what, fix = explain(self.runs.uri, error)
             raise TrackingError(
-                f"MLflow at {self.runs.uri} did not answer: {str(error)[:300]}. The trial records are complete: start "
-                "the server, then run `dmlcore sync`"
+                f"{what}. The trial records are complete: {fix}, then run `dmlcore sync`"
             ) from error
 
     def log_models(self, records: Iterable[TrialRecord], study: Path, prepared: Path) -> list[str]:
@@ -101,8 +102,8 @@ class MlflowTracker(Tracker):
             return call(*arguments)
         except Exception as error:
             self._backoff_until = time.monotonic() + BACKOFF_SECONDS
-            step = call.__name__
+            what, fix = explain(self.runs.uri, error)
             logger.warning(
-                "MLflow at %s: %s failed: %s; the records have it", self.runs.uri, step, str(error)[:300]
+                "%s: %s failed; the records have it: %s, then run `dmlcore sync`", what, call.__name__, fix
             )
             return None

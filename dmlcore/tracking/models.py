@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dmlcore.config.base import parse
 from dmlcore.config.trial import TrialConfig
+from dmlcore.core.errors import without_passwords
 from dmlcore.data.dataset import PreparedDataset
 from dmlcore.records import CURVE, TrialRecord
 from dmlcore.tracking.runs import Runs
@@ -69,7 +70,7 @@ def log_best(runs: Runs, records: Iterable[TrialRecord], study: Path, prepared: 
                 log_model(runs, record, store_of(study, record), prepared)
                 logged.append(record.name)
         except Exception as error:
-            said = str(error)[:300]
+            said = without_passwords(str(error))[:300]
             logger.warning(
                 "the model of %s was not logged to MLflow: %s; run `dmlcore publish`", record.name, said
             )
@@ -79,12 +80,14 @@ def log_best(runs: Runs, records: Iterable[TrialRecord], study: Path, prepared: 
 def find_model(runs: Runs, record: TrialRecord) -> LoggedModel | None:
     """Find the logged model of a trial; None where there is none."""
     run = runs.find(record.trial_key)
-    if run is None:
-        return None
-    query = f"source_run_id = '{run.info.run_id}'"
-    found = runs.client.search_logged_models([runs.experiment_id], filter_string=query)
+    found = [] if run is None else _models_of(runs, run.info.run_id)
     # A model whose upload was cut short never becomes READY: it is logged again.
     return next((model for model in found if str(model.status) == "READY"), None)
+
+
+def _models_of(runs: Runs, run_id: str) -> list[LoggedModel]:
+    query = f"source_run_id = '{run_id}'"
+    return list(runs.client.search_logged_models([runs.experiment_id], filter_string=query))
 
 
 def log_model(runs: Runs, record: TrialRecord, store: TrialStore, prepared: Path) -> LoggedModel:
@@ -105,6 +108,9 @@ def log_model(runs: Runs, record: TrialRecord, store: TrialStore, prepared: Path
         runs.complete(record, record.name)
     run = runs.find(record.trial_key)
     assert run is not None
+    for unfinished in _models_of(runs, run.info.run_id):  # by a process that was killed
+        if str(unfinished.status) != "READY":
+            runs.client.delete_logged_model(unfinished.model_id)
     model = runs.client.create_logged_model(
         run.info.experiment_id,
         "embedder",

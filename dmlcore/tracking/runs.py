@@ -117,7 +117,7 @@ class Runs(Store):
         self._open.pop(key, None)
 
     def deliver(self, records: Mapping[str, TrialRecord]) -> int:
-        """Complete the runs that are missing or behind their record, and end those that a killed process left running.
+        """Complete the runs that are missing or behind their record, labels included, and end those left running.
 
         Args:
             records: trial key -> record, all of the study.
@@ -133,17 +133,32 @@ class Runs(Store):
         ]
         for record in late:
             self.complete(record, record.name)
-        for key, record in records.items():
-            role = record.labels.get("role")  # a search chooses its settings at its end, after the runs ended
-            if role and key in runs and runs[key].data.tags.get("role") != role:
-                self.client.set_tag(runs[key].info.run_id, "role", role)
-                self.client.set_tag(runs[key].info.run_id, "mlflow.runName", record.name)
+        renamed = [key for key, record in records.items() if key in runs and self._relabel(runs[key], record)]
         running = [run for key, run in runs.items() if key and run.info.status == "RUNNING"]
         orphans = [run for run in running if run.data.tags["trial_key"] not in records]
         for run in orphans:
             self.client.set_tag(run.info.run_id, "trial_status", "interrupted")
             self.client.set_terminated(run.info.run_id, status="KILLED")
-        return len(late) + len(orphans)
+        return len({record.trial_key for record in late}.union(renamed)) + len(orphans)
+
+    def _relabel(self, run: Run, record: TrialRecord) -> bool:
+        """Give a run, and the models logged from it, the labels of its record; return whether it had others.
+
+        Labels change after a trial: by a new name in params.yaml, and when a search chooses its settings at its end.
+        """
+        from mlflow.entities import RunTag
+
+        labels = {key: str(record.labels[key]) for key in SHOWN_IN_TAGS if key in record.labels}
+        wanted = labels | {"mlflow.runName": record.name}
+        changed = {key: text for key, text in wanted.items() if run.data.tags.get(key) != text}
+        if not changed:
+            return False
+        # Models first: a kill in between leaves a run that is found again.
+        query = f"source_run_id = '{run.info.run_id}'"
+        for model in self.client.search_logged_models([run.info.experiment_id], filter_string=query):
+            self.client.set_logged_model_tags(model.model_id, labels)
+        self.client.log_batch(run.info.run_id, tags=[RunTag(key, text) for key, text in changed.items()])
+        return True
 
     def _all_runs(self) -> list[Run]:
         runs: list[Run] = []

@@ -6,12 +6,17 @@ import base64
 import json
 import logging
 import os
+import re
 import sqlite3
 import subprocess
 import zlib
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from dmlcore.tracking.address import SQLITE, VARIABLE, check_address
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -21,9 +26,8 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 # With MLflow's own defaults every call waits for minutes while the server is down.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-
-
-SQLITE = "sqlite:///"
+# It prints the address of every run, and with it the password of an address that has one.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 
 class Store:
@@ -49,8 +53,15 @@ class Store:
 
             for chatty in ("alembic", "mlflow"):
                 logging.getLogger(chatty).setLevel(logging.WARNING)
+            if self.sqlite_file is not None:
+                _make_database(self.sqlite_file)
             self._client = MlflowClient(tracking_uri=self.uri)
         return self._client
+
+    @property
+    def sqlite_file(self) -> Path | None:
+        """The file of a store without a server."""
+        return Path(self.uri.removeprefix(SQLITE)) if self.uri.startswith(SQLITE) else None
 
     @property
     def experiment_id(self) -> str:
@@ -62,17 +73,41 @@ class Store:
 
     def prepare(self) -> None:
         """Create database, experiment and its saved view, in one process: concurrent first use breaks the migration."""
-        sqlite_file = Path(self.uri.removeprefix(SQLITE)) if self.uri.startswith(SQLITE) else None
-        if sqlite_file:
-            sqlite_file.parent.mkdir(parents=True, exist_ok=True)
         experiment = self.client.get_experiment(self.experiment_id)
         # A view that is there may have been changed by a user.
         if TAG not in experiment.tags:
             self.client.set_experiment_tag(experiment.experiment_id, TAG, saved_view())
-        if sqlite_file:
+        if self.sqlite_file:
             # The write-ahead log halves the stalls of several writers; the setting stays in the file.
-            with closing(sqlite3.connect(sqlite_file)) as connection:
+            with closing(sqlite3.connect(self.sqlite_file)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
+
+
+def _make_database(file: Path) -> None:
+    """Make a new database under another name and give it its own once it is whole.
+
+    No MLflow opens what a kill within its migrations leaves.
+    """
+    if file.is_file() and file.stat().st_size:
+        return
+    from mlflow import MlflowClient
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for left in file.parent.glob(f".{file.name}.new-*"):  # by a process that was killed
+        if not psutil.pid_exists(int(re.sub(r".*\.new-(\d+).*", r"\1", left.name))):
+            left.unlink(missing_ok=True)
+    made = file.with_name(f".{file.name}.new-{os.getpid()}")
+    MlflowClient(tracking_uri=f"{SQLITE}{made}").search_experiments(max_results=1)
+    with suppress(FileNotFoundError):
+        if not file.stat().st_size:
+            file.unlink()
+    try:
+        # Not a rename, which would replace the store of another process that was faster.
+        os.link(made, file)
+    except FileExistsError:
+        pass
+    finally:
+        made.unlink(missing_ok=True)
 
 
 TAG = "mlflow.sharedViewState.accuracy_against_opis"
@@ -136,9 +171,12 @@ def _axis(metric: str) -> dict[str, str]:
 
 
 def store_uri(state: Path) -> str:
-    """Return MLFLOW_TRACKING_URI, else the SQLite file of the study; a relative SQLite path is made absolute."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{state / 'mlflow.db'}"
-    return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).resolve()}" if uri.startswith(SQLITE) else uri
+    """Return MLFLOW_TRACKING_URI, else the SQLite file of the study; a relative SQLite path is made absolute.
+
+    Raises:
+        ConfigError: MLflow cannot have a store at MLFLOW_TRACKING_URI.
+    """
+    return check_address(os.environ.get(VARIABLE) or f"{SQLITE}{state / 'mlflow.db'}")
 
 
 def git_tags(repository: Path) -> dict[str, str]:

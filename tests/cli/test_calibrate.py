@@ -131,7 +131,7 @@ def test_wrong_arguments_are_refused(arguments, words):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("pickle", "must be a .npy file of numbers"),
+        ("pickle", "would have to be unpickled"),
         ("width", "same width, got 2 and 3"),
         ("labels", "one label each"),
         ("nan", "test: embeddings must be finite"),

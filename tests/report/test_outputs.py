@@ -88,6 +88,24 @@ def test_hostile_names_are_only_text(tmp_path: Path) -> None:
     assert pl.read_csv(result["comparisons.csv"])["dataset"].unique().to_list() == [HOSTILE[0]]
 
 
+def test_a_value_of_an_axis_is_no_formula(tmp_path: Path) -> None:
+    found = rows(seeds=(0, 1), axis="=cmd|' /C calc'!A0") + rows(seeds=(0, 1), axis="@b")
+    result = written(tmp_path, found)
+    assert b"'=cmd|" in result["comparisons.csv"]
+    for name in TABLES[:2]:
+        cells = pl.read_csv(result[name], infer_schema=False).to_dicts()
+        texts = [cell for row in cells for cell in row.values() if cell and not is_number(cell)]
+        assert not [text for text in texts if text.startswith(("=", "@", "+", "-"))]
+
+
+def is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def test_a_study_without_a_finished_trial_still_writes_all(tmp_path: Path) -> None:
     assert list(written(tmp_path, [unfinished(row) for row in rows(backbones=("vit",))])) == FILES
     bare = [{k: v for k, v in unfinished(row).items() if v is not None} for row in rows(backbones=("vit",))]

@@ -124,3 +124,21 @@ def test_an_override_or_grid_of_no_cell_is_refused(change):
     }
     with pytest.raises(ConfigError, match="must be among"):
         expand(parse(SweepConfig, values | change, "test"))
+
+
+@pytest.mark.parametrize("name", ["datasets", "backbones", "losses", "regularizers", "seeds"])
+def test_an_empty_dimension_is_refused(name):
+    with pytest.raises(ConfigError, match=rf"`{name}`: .* at least 1 item"):
+        sweep(**{name: {} if name in ("backbones", "losses") else []})
+
+
+@pytest.mark.parametrize("name", ["datasets", "backbones", "losses", "regularizers", "seeds"])
+def test_an_empty_dimension_of_one_of_several_grids_is_refused(name):
+    with pytest.raises(ConfigError, match=rf"`grids.1.{name}`: .* at least 1 item"):
+        sweep(grids=[{}, {name: []}])
+
+
+@pytest.mark.parametrize("change", [{"axes": {"seed": []}}, {"grids": [{"axes": {"threads": []}}]}])
+def test_an_axis_without_values_is_refused(change):
+    with pytest.raises(ConfigError, match="at least 1 item"):
+        sweep(**change)

@@ -118,6 +118,17 @@ def test_the_end_of_a_sweep_logs_the_best_trial_once(study, tmp_path):
     assert find_model(runs, trial).tags["trial_key"] == trial.trial_key
 
 
+def test_a_model_that_a_killed_process_left_is_replaced_and_not_doubled(study, tmp_path):
+    runs = Runs(f"sqlite:///{tmp_path / 'db'}", "e", tmp_path / "artifacts", {})
+    runs.prepare()
+    trial = only_record(study)
+    runs.complete(trial, trial.name)
+    run_id = runs.find(trial.trial_key).info.run_id
+    runs.client.create_logged_model(runs.experiment_id, "embedder", source_run_id=run_id)
+    assert log_best(runs, [trial], study, study / "data" / "prepared") == [trial.name]
+    assert len(runs.client.search_logged_models([runs.experiment_id])) == 1
+
+
 def test_a_store_that_does_not_answer_is_a_warning_in_a_sweep_and_an_error_on_the_command_line(
     study, monkeypatch, caplog
 ):

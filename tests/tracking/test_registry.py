@@ -15,7 +15,7 @@ from dmlcore.tracking import BackgroundTracker, Tracker, tracker_class
 from tests.memory_tracker import MemoryTracker
 
 METHODS = [name for name, value in vars(Tracker).items() if inspect.isfunction(value)]
-SWEEP = {"study": "s", "datasets": ["d"], "backbones": {}, "losses": {}}
+SWEEP = {"study": "s", "datasets": ["d"], "backbones": {"b": {}}, "losses": {"l": {}}}
 
 
 def test_every_name_in_the_config_is_a_tracker():

@@ -14,7 +14,7 @@ from tests.servers import MlflowServer
 from tests.tracking.test_mlflow import record
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-SWEEP = {"study": "s", "datasets": ["d"], "backbones": {}, "losses": {}}
+SWEEP = {"study": "s", "datasets": ["d"], "backbones": {"b": {}}, "losses": {"l": {}}}
 
 
 def key_of(letter):

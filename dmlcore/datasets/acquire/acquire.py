@@ -11,6 +11,7 @@ import matplotlib
 from rich.console import Console
 from rich.progress import track
 
+from dmlcore.config.base import unique_keys
 from dmlcore.core.errors import DataError
 from dmlcore.core.hashing import file_sha256
 from dmlcore.core.io import atomic_folder
@@ -116,7 +117,7 @@ def acquire_fonts(source: Path, folder: Path) -> None:
 
 def _read_font_list(source: Path) -> dict[str, str]:
     try:
-        files = json.loads(source.read_text(encoding="utf-8"))["files"]
+        files = json.loads(source.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)["files"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f'{source}: must be JSON {{"files": {{name: sha256}}}}: {error!r}') from None
     for name in files:

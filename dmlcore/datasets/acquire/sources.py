@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from dmlcore.config.base import PositiveInt, Strict, parse
+from dmlcore.config.base import PositiveInt, Strict, parse, unique_keys
 from dmlcore.core.errors import DataError
 
 SOURCE = "source.json"
@@ -86,7 +86,7 @@ def read_source(path: Path) -> Source:
         ConfigError: the content breaks the schema.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: must be the JSON description of a data set, got {error!r}") from None
     return parse(Source, values, str(path))

@@ -18,6 +18,7 @@ from dmlcore.analysis.study import Study
 from dmlcore.analysis.tuned_settings import displayed_study
 from dmlcore.config.study import FigureConfig
 from dmlcore.core.io import write_together
+from dmlcore.core.spreadsheet import spreadsheet_csv
 from dmlcore.metrics.plot import png_bytes
 from dmlcore.report.figures.tradeoff import tradeoff_figure
 from dmlcore.report.figures.utility import utility_figure
@@ -102,8 +103,8 @@ def escape_latex(text: object) -> str:
 
 
 def csv_text(table: pl.DataFrame) -> str:
-    """Return the table as CSV, floats to 6 significant digits, null as an empty field."""
-    return table.with_columns(cs.float().round_sig_figs(SIGNIFICANT_DIGITS)).write_csv()
+    """Return the table as CSV, floats to 6 significant digits, null as an empty field, no text a formula."""
+    return spreadsheet_csv(table.with_columns(cs.float().round_sig_figs(SIGNIFICANT_DIGITS)))
 
 
 def parquet_bytes(table: pl.DataFrame) -> bytes:

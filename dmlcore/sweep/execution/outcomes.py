@@ -65,10 +65,17 @@ def reevaluate(trial: PlannedTrial, earlier: TrialRecord, context: WorkerContext
     tracker.finish(record, trial.name)
 
 
-def relabel(plan: Plan, records: RecordFolder) -> None:
-    """Update the labels of a search's records: which settings are chosen is known only at its end."""
-    for trial in plan.trials if plan.searches else []:
+def relabel(plan: Plan, records: RecordFolder) -> int:
+    """Give records the labels of their cells, and return how many had others.
+
+    Labels are in no key: params.yaml may rename a loss that is trained, and which settings of a search are chosen is
+    known only at its end.
+    """
+    changed = 0
+    for trial in plan.trials:
         record = plan.records.get(trial.key)
         if record is not None and record.labels != trial.cell.labels:
             plan.records[trial.key] = record.model_copy(update={"labels": trial.cell.labels})
             records.write(plan.records[trial.key])
+            changed += 1
+    return changed
