@@ -12,7 +12,7 @@ from dmlcore.config.study import load_study
 from dmlcore.core.errors import DataError, one_line
 from dmlcore.records import RecordError
 from dmlcore.sweep.dry_run.preview import preview
-from dmlcore.sweep.execution.guards import SweepBusyError
+from dmlcore.sweep.execution.guards import SweepBusyError, keep_state
 from dmlcore.sweep.planning import make_plan
 from dmlcore.sweep.ray.shared_storage import ClusterError
 from dmlcore.sweep.run import SweepFolders, run_sweep
@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def main(study: Path, dry_run: bool = False) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # so that a log file shows progress as it happens
+    keep_state(study, ROOT)
     sweep = load_study(study / "params.yaml").sweep
     folders = SweepFolders(study, ROOT / "data" / "prepared")
     if dry_run:

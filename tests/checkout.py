@@ -31,7 +31,7 @@ SWEEP: dict[str, Any] = {
 class Checkout:
     """The project in a separate folder, and the commands that a user would type there."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, git: bool = False) -> None:
         self.folder = folder
         for name in COPIED:
             _copy(ROOT / name, folder / name)
@@ -42,7 +42,10 @@ class Checkout:
         self.write("data/params.yaml", {"datasets": datasets})
         self.params: dict[str, Any] = {"sweep": dict(SWEEP), "aggregate": {"confidence": 0.95}}
         self.write("params.yaml", self.params)
-        self.dvc("init", "--no-scm", "--quiet")
+        if git:
+            _copy(ROOT / ".gitignore", folder / ".gitignore")
+            self.git("init", "--quiet")
+        self.dvc("init", "--quiet", *([] if git else ["--no-scm"]))
 
     @property
     def environment(self) -> dict[str, str]:
@@ -57,6 +60,10 @@ class Checkout:
 
     def write(self, name: str, values: dict[str, Any]) -> None:
         (self.folder / name).write_text(yaml.safe_dump(values), encoding="utf-8")
+
+    def git(self, *arguments: str) -> None:
+        command = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments]
+        subprocess.run(command, cwd=self.folder, check=True, capture_output=True, timeout=60)
 
     def dvc(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -1,4 +1,4 @@
-"""Accepted pairs of each class at each threshold, over whole classes and over random halves of their images.
+"""Accepted pairs of each class at each threshold, over whole classes and over halves of their images.
 
 Shapes: C classes, K cuts (similarities, descending), E classes large enough to split, T thresholds among the cuts, S
 splits, Q rows, G columns.
@@ -16,24 +16,11 @@ from dmlcore.metrics.consistency import (
     size_groups,
     utility,
 )
-from dmlcore.metrics.halves import balanced_halves, share_not_seen
+from dmlcore.metrics.halves import splittable
 from dmlcore.metrics.inputs import Ints, Pairs, Split, pair_count
 from dmlcore.metrics.pairwise.count_kernels import sum_by_class
 
 CutTables = tuple[NDArray[np.int32], NDArray[np.int32]]  # of Sweep.count_at: [Q, K] and [G, K]
-
-
-def draw_splits(pairs: Pairs, count: int) -> list[Split]:
-    """Draw halves of each class `count` times; query and gallery images are split independently."""
-    rows = balanced_halves(pairs.row_class, pairs.row_key, count, 0)
-    cols = rows if pairs.symmetric else balanced_halves(pairs.col_class, pairs.col_key, count, 1)
-    return list(zip(rows, cols, strict=True))
-
-
-def divisions_left(pairs: Pairs, count: int) -> Floats:
-    """Return the share of its divisions that a splittable class has not taken in so many splits, [E]."""
-    keep = splittable(pairs)
-    return share_not_seen(pairs.row_count[keep], count) if pairs.symmetric else np.ones(int(keep.sum()))
 
 
 def negatives_at(pairs: Pairs, tables: CutTables, split: Split | None = None) -> Ints:
@@ -43,12 +30,6 @@ def negatives_at(pairs: Pairs, tables: CutTables, split: Split | None = None) ->
         taken = np.ones(len(classes), dtype=np.bool_) if split is None else split[side] == 0
         sum_by_class(tables[side], classes, taken, total)
     return total.cumsum(axis=1)
-
-
-def splittable(pairs: Pairs) -> NDArray[np.bool_]:
-    """Mark classes with at least 4 images (2 queries and 2 gallery images), so that either half has a pair: [C]."""
-    least = 4 if pairs.symmetric else 2
-    return (pairs.row_count >= least) & (pairs.col_count >= least)
 
 
 def half_utilities(

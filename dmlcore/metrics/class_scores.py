@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dmlcore.metrics import class_counts, consistency
 from dmlcore.metrics.consistency import Floats
+from dmlcore.metrics.halves import divisions_left, draw_splits, splittable
 from dmlcore.metrics.inputs import REPORTED_FARS, Ints, Pairs, Settings, Split
 from dmlcore.metrics.pairwise.order_statistics import distance, similarity_cuts
 from dmlcore.metrics.pairwise.sweep import Sweep
@@ -85,8 +86,8 @@ def score_classes(pairs: Pairs, sweep: Sweep, grid: ThresholdGrid, settings: Set
     )
     accepted = positive.sum(axis=0) / pairs.positive_pairs.sum()
     metrics = {f"tar_at_far_{rate}": float(accepted[index]) for rate, index in grid.rate_index.items()}
-    metrics |= consistency_metrics(utility, halves, class_counts.divisions_left(pairs, len(splits)), settings)
-    large = class_counts.splittable(pairs)
+    metrics |= consistency_metrics(utility, halves, divisions_left(pairs, len(splits)), settings)
+    large = splittable(pairs)
     return ClassScores(
         utility,
         1.0 - positive[keep, at] / pairs.positive_pairs[keep],
@@ -105,7 +106,7 @@ def score_classes(pairs: Pairs, sweep: Sweep, grid: ThresholdGrid, settings: Set
 def _draw_splits(pairs: Pairs) -> list[Split]:
     cost = int(pairs.positive_pairs.sum()) + 400 * len(pairs.class_ids)  # pairs visited, and tables filled
     number = next((number for number in SPLITS if number * cost <= MAX_PAIR_VISITS), SPLITS[-1])
-    return class_counts.draw_splits(pairs, number)
+    return draw_splits(pairs, number)
 
 
 def consistency_metrics(

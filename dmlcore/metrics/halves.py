@@ -1,6 +1,6 @@
 """Balanced splits of the classes into halves, a function of the embeddings alone: of their content, not their order.
 
-Shapes: N images sorted by class, C classes, S splits, n images of a class.
+Shapes: N images sorted by class, C classes, E of them large enough to split, S splits.
 """
 
 from functools import cache
@@ -9,8 +9,28 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from dmlcore.metrics.inputs import Ints, Pairs, Split
+
 LARGEST_LISTED = 8  # images of a class up to which its divisions are listed: 35 of them
+
+
+def draw_splits(pairs: Pairs, count: int) -> list[Split]:
+    """Draw halves of each class `count` times; query and gallery images are split independently."""
+    rows = balanced_halves(pairs.row_class, pairs.row_key, count, 0)
+    cols = rows if pairs.symmetric else balanced_halves(pairs.col_class, pairs.col_key, count, 1)
+    return list(zip(rows, cols, strict=True))
+
+
+def divisions_left(pairs: Pairs, count: int) -> NDArray[np.float64]:
+    """Return the share of its divisions that a splittable class has not taken in so many splits, [E]."""
+    keep = splittable(pairs)
+    return share_not_seen(pairs.row_count[keep], count) if pairs.symmetric else np.ones(int(keep.sum()))
+
+
+def splittable(pairs: Pairs) -> NDArray[np.bool_]:
+    """Mark classes with at least 4 images (2 queries and 2 gallery images), so that either half has a pair: [C]."""
+    least = 4 if pairs.symmetric else 2
+    return (pairs.row_count >= least) & (pairs.col_count >= least)
 
 
 def balanced_halves(classes: Ints, keys: Ints, count: int, salt: int) -> Ints:

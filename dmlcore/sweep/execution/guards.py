@@ -1,4 +1,4 @@
-"""Guards of a sweep: one driver a study, and limits of seconds and memory for each attempt at a trial."""
+"""Guards of a sweep: one state and one driver a study, and limits of seconds and memory for each attempt at a trial."""
 
 from __future__ import annotations
 
@@ -19,6 +19,32 @@ LOCK_SECONDS = 5.0
 
 class SweepBusyError(RuntimeError):
     """Another process runs this sweep."""
+
+
+def keep_state(study: Path, checkout: Path) -> None:
+    """In a copy that DVC made for an experiment, let `state/` be that of the checkout from which it was queued.
+
+    `dvc exp run --queue` and `--temp` run in a copy under .dvc/tmp/exps, which is removed afterwards, with all that is
+    not cached: records, weights and MLflow runs would go with it.
+
+    Args:
+        study: folder of the study, absolute, in `checkout`.
+        checkout: the folder that holds this code, the copy.
+    """
+    try:
+        place = next(parent for parent in checkout.parents if parent.parts[-3:] == (".dvc", "tmp", "exps"))
+    except StopIteration:
+        return
+    state = study / "state"
+    kept = place.parents[2] / study.relative_to(checkout) / "state"
+    if state.is_symlink():
+        return
+    if state.is_dir():  # DVC makes folders of outputs
+        for folder in sorted((path for path in state.rglob("*") if path.is_dir()), reverse=True):
+            folder.rmdir()
+        state.rmdir()
+    (kept / "records").mkdir(parents=True, exist_ok=True)
+    state.symlink_to(kept, target_is_directory=True)
 
 
 @contextmanager
