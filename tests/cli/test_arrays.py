@@ -134,7 +134,7 @@ def test_labels_are_read_from_text(tmp_path, name, text, labels):
         ("x.csv", b'"1\n2', "must be a CSV file"),
         ("x.txt", b"", "nothing in it"),
         ("x.txt", b"a\n\nb\n", "none in row 1"),
-        ("x.txt", b"caf\xe9\n", "text in UTF-8, byte 3 is not"),
+        ("x.txt", b"caf\xe9\n", "must be UTF-8 text, got byte 0xe9 in line 1"),
     ],
 )
 def test_what_is_no_array_is_refused_in_one_line(tmp_path, name, content, words):

@@ -9,6 +9,7 @@ import torch
 from dmlcore.calibration import Target, calibrate, calibration_card
 from dmlcore.metrics.evaluation import evaluate
 from tests.metrics.test_against_reference import make_input
+from tests.metrics.test_properties import OF_HALVES
 
 
 def numbered():
@@ -39,7 +40,9 @@ def numbered():
 def test_embeddings_of_any_kind_give_the_same_result(change):
     x, y = make_input()
     x = x.astype(np.float32)
-    assert evaluate(change(x), y).metrics == pytest.approx(evaluate(x, y).metrics, nan_ok=True, rel=1e-6)
+    found, expected = evaluate(change(x), y).metrics, evaluate(x, y).metrics
+    for name in expected.keys() - OF_HALVES:
+        assert found[name] == pytest.approx(expected[name], nan_ok=True, rel=1e-6), name
 
 
 @pytest.mark.parametrize(

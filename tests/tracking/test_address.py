@@ -123,7 +123,7 @@ def test_what_answers_and_is_no_store_is_named_at_the_start_without_the_password
 @pytest.fixture
 def study(tmp_path):
     (tmp_path / "params.yaml").write_text(yaml.safe_dump({"sweep": SWEEP}))
-    RecordFolder(tmp_path / "state" / "records").write(record(trial_key="a"))
+    RecordFolder(tmp_path / "state" / "records").write(record(trial_key=f"{1:016x}-{1:08x}"))
     return tmp_path
 
 
