@@ -99,9 +99,8 @@ def _negative_statistic(pairs: Pairs, sweep: Sweep, negatives: NDArray[np.int64]
     """Return the lowest similarity that at most `rate` of the negative pairs reach; `negatives` by upper key."""
     allowed = errors_allowed(rate, pairs.total_negatives)
     first, _ = bin_of_rank(negatives, allowed)
-    for place in first + np.flatnonzero(
-        negatives[first:]
-    ):  # the next ones only where a tie fills the rest of a key
+    # The keys above the first are read only where a tie fills the rest of it.
+    for place in first + np.flatnonzero(negatives[first:]):
         with one_thread():
             low = sweep.count_low_keys([int(place)])[0]
         reached = int(negatives[place + 1 :].sum()) + np.cumsum(low[::-1])[::-1]
