@@ -88,12 +88,7 @@ def test_a_loss_that_keeps_a_queue_resumes_to_the_same_bits(small_data, tmp_path
 def test_only_the_rest_is_trained(small_data, tmp_path):
     store = TrialStore(tmp_path / "trial")
 
-    def stop(epoch):
-        if epoch.epoch == 4:
-            raise StopError
-
-    with pytest.raises(StopError):
-        run_trial(trial(None), small_data, store=store, report=stop, checkpoint_seconds=0.0)
+    interrupt(trial(None), small_data, store, 4)
     kept = store.load_state("last")
     assert kept is not None
     assert '"epoch": 3' in kept[1]
@@ -103,12 +98,7 @@ def test_only_the_rest_is_trained(small_data, tmp_path):
 def test_a_damaged_checkpoint_is_set_aside_and_the_trial_starts_again(small_data, tmp_path, whole, damage):
     store = TrialStore(tmp_path / "trial")
 
-    def stop(epoch):
-        if epoch.epoch == 4:
-            raise StopError
-
-    with pytest.raises(StopError):
-        run_trial(trial(None), small_data, store=store, report=stop, checkpoint_seconds=0.0)
+    interrupt(trial(None), small_data, store, 4)
     path = store.path("best" if damage == "best" else "last")
     content = bytearray(path.read_bytes())
     if damage == "bit":
@@ -131,12 +121,7 @@ def test_damage_to_what_an_interrupted_trial_stored_costs_time_and_no_bit(
     store = TrialStore(tmp_path / "trial")
     epochs = CHANGES["train"]["epochs"] + (whole[True].metrics["validation/best_epoch"] if final else 0)
 
-    def stop(epoch):
-        if epoch.epoch == epochs:
-            raise StopError
-
-    with pytest.raises(StopError):
-        run_trial(trial(final), small_data, store=store, report=stop, checkpoint_seconds=0.0)
+    interrupt(trial(final), small_data, store, epochs)
     damaged(store.path(name), damage)
     again = run_trial(trial(final), small_data, store=TrialStore(store.folder))
     assert again == whole[final]
@@ -147,17 +132,23 @@ def test_a_best_that_is_newer_than_the_checkpoint_is_written_again(small_data, t
     """As a kill between the two leaves it: the checkpoint is kept, and only the rest is trained."""
     store = TrialStore(tmp_path / "trial")
 
-    def stop(epoch):
-        if epoch.epoch == 2:
-            raise StopError
-
-    with pytest.raises(StopError):
-        run_trial(trial(None), small_data, store=store, report=stop, checkpoint_seconds=0.0)
+    interrupt(trial(None), small_data, store, 2)
     store.path("best").write_bytes(b"of a later epoch")
     steps = []
     again = run_trial(trial(None), small_data, store=TrialStore(store.folder), report=steps.append)
     assert again == whole[None]
     assert [report.epoch for report in steps] == list(range(CHANGES["train"]["epochs"] + 1))
+
+
+def interrupt(config, data, store, last):
+    """Run a trial until it has reported the epoch `last`, a checkpoint after each."""
+
+    def stop(epoch):
+        if epoch.epoch == last:
+            raise StopError
+
+    with pytest.raises(StopError):
+        run_trial(config, data, store=store, report=stop, checkpoint_seconds=0.0)
 
 
 def damaged(path, damage):
