@@ -13,9 +13,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from dmlcore.cli.calibrate import calibrate
 from dmlcore.cli.data import data
 from dmlcore.cli.embed import embed
-from dmlcore.cli.embeddings import calibrate, evaluate
+from dmlcore.cli.evaluate import evaluate
 from dmlcore.cli.options import DEFECT, WRONG_INPUT
 from dmlcore.cli.study import check, export, plan, summary, sync
 from dmlcore.cli.trials import publish, reevaluate

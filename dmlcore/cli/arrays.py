@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from dmlcore.metrics.inputs import Array
 
+EMBEDDINGS = "[N, D] floats, one row per image: .npy, or .npz or .pt of one array."
+LABELS = "[N] integers or names, the class of each row: the same files, or .csv or .txt."
 TORCH, TEXT = (".pt", ".pth"), (".csv", ".tsv", ".txt")
 LABEL_COLUMNS = ("label", "labels", "class", "class_name")
 """Of a CSV with several columns, and the header of one with a single column of names."""

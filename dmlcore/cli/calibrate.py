@@ -1,7 +1,4 @@
-"""`dmlcore evaluate` and `dmlcore calibrate`: metrics of embeddings, and one threshold for a target rate.
-
-A calibration names the classes for which its threshold is wrong most often.
-"""
+"""`dmlcore calibrate`: one threshold for a target rate, and the classes for which it is wrong most often."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dmlcore.cli.arrays import read_embeddings, read_labels
+from dmlcore.cli.arrays import EMBEDDINGS, LABELS, read_embeddings, read_labels
 from dmlcore.cli.options import Study, check_plot, finished_trial, split_class_names
 from dmlcore.core.io import write_atomically
 
@@ -20,42 +17,10 @@ if TYPE_CHECKING:
     from dmlcore.calibration import Calibration
     from dmlcore.metrics.inputs import Array
 
-EMBEDDINGS = "[N, D] floats, one row per image: .npy, or .npz or .pt of one array."
-LABELS = "[N] integers or names, the class of each row: the same files, or .csv or .txt."
 TWO_MODELS = (
     "the trial was trained again on validation classes too (`train.final`): validation was embedded by the model "
     "chosen on it, test by the final one, so part of the drift is between two models"
 )
-
-
-def evaluate(
-    embeddings: Annotated[Path, typer.Option(help=f"Embeddings, {EMBEDDINGS}")],
-    labels: Annotated[Path, typer.Option(help=f"Labels, {LABELS}")],
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write the metrics here as JSON.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Write utility against threshold here as PNG.")] = None,
-    bootstrap: Annotated[
-        int, typer.Option(min=0, help="Resamples of the classes for the interval of OPIS.")
-    ] = 0,
-) -> None:
-    """Compute the accuracy and threshold consistency of your own embeddings.
-
-    Example: dmlcore evaluate --embeddings test.npy --labels test_labels.npy --json metrics.json --plot utility.png
-    """
-    from dmlcore.metrics.evaluation import evaluate as compute_metrics
-    from dmlcore.records import finite
-
-    check_plot(plot)
-    evaluation = compute_metrics(read_embeddings(embeddings), read_labels(labels), bootstrap=bootstrap)
-    for name, value in evaluation.metrics.items():
-        typer.echo(f"{name:36} {value:.6g}")
-    if doubled := evaluation.metrics["num_images_under_two_labels"]:
-        typer.echo(f"note: {doubled} images are identical to one of another label: remove one label of each")
-    if json_path is not None:
-        write_atomically(json_path, json.dumps(finite(evaluation.metrics), indent=1) + "\n")
-    if plot is not None:
-        from dmlcore.report.figures.utility import save_utility_plot
-
-        save_utility_plot(evaluation, plot)
 
 
 @dataclass(frozen=True)
