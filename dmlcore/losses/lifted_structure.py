@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dmlcore.losses.base import MetricLoss, check_number
+from dmlcore.losses.base import MetricLoss, any_extreme, check_number
 from dmlcore.losses.chosen_pairs import ChosenPairs, mean_where
 from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, pair_kernel
 from dmlcore.losses.pairwise import pairwise_loss
+
+LONGEST = 1.0e15
 
 
 class LiftedStructure(MetricLoss):
@@ -37,19 +39,27 @@ class LiftedStructure(MetricLoss):
         self.margin = check_number("lifted_structure.margin", margin, low=0)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        dtype = embeddings.dtype
+        if dtype == torch.float32 and any_extreme(_infinite_if_long(embeddings)):
+            embeddings = embeddings.double()  # products of lengths from 1.8e19 on are no float32
         # Distances do not see a common offset, but |x|^2 + |y|^2 - 2xy loses its digits to one.
         centred = embeddings - embeddings.detach().mean(dim=0)
-        return pairwise_loss(centred, labels, lifted_structure, self.margin, cosine=False)
+        return pairwise_loss(centred, labels, lifted_structure, self.margin, cosine=False).to(dtype)
 
     def compute_pairs(self, vectors: Tensor, references: Tensor, pairs: ChosenPairs) -> Tensor:
         """A reference's negatives are the anchors paired with it; within a batch those that it is the anchor of."""
+        dtype = vectors.dtype
+        if dtype == torch.float32 and any(
+            any_extreme(_infinite_if_long(part)) for part in (vectors, references)
+        ):
+            vectors, references = vectors.double(), references.double()
         distances = _distances_between(vectors, references)
         none = torch.finfo(distances.dtype).min / 4  # not -inf: the logarithm of an empty sum has no gradient
         terms = torch.where(pairs.negatives > 0, self.margin - distances + pairs.negatives.log(), none)
         pushes = torch.logsumexp(terms, dim=1)
         others = pushes if pairs.within else torch.logsumexp(terms, dim=0)
         hinges = (torch.logaddexp(pushes.unsqueeze(1), others) + distances).clamp(min=0)
-        return mean_where(hinges.square(), pairs.positives) / 2
+        return (mean_where(hinges.square(), pairs.positives) / 2).to(dtype)
 
 
 @pair_kernel
@@ -95,6 +105,12 @@ def _distances(products: Tensor, squares: Tensor, other_squares: Tensor) -> Tens
 def _divide(weights: Tensor, distances: Tensor) -> Tensor:
     """weights / distances, 0 at a distance of 0."""
     return weights.masked_fill(distances == 0, 0) / distances.masked_fill(distances == 0, 1)
+
+
+def _infinite_if_long(embeddings: Tensor) -> Tensor:
+    """Return the lengths [B], infinite where their products would lose a distance or overflow."""
+    lengths: Tensor = torch.linalg.vector_norm(embeddings.detach(), dim=1)
+    return lengths.masked_fill(lengths > LONGEST, torch.inf)
 
 
 def _distances_between(vectors: Tensor, references: Tensor) -> Tensor:

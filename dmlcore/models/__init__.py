@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dmlcore.models.backbones import Backbone, build_backbone
 
@@ -56,10 +57,50 @@ class LayerNorm(nn.LayerNorm):
         largest = torch.finfo(features.dtype).max
         if largest < LARGEST_OF_BFLOAT16:
             return super().forward(features)
-        # Multiplied by 1, ordinary rows keep their bits; huge ones come to 1e15, next to which the epsilon is nothing.
-        peak = features.detach().abs().amax(dim=1, keepdim=True)
-        scale = torch.where(peak > largest**0.45, 1.0e15 / peak, torch.ones_like(peak))
-        return super().forward(features * scale)
+        return super().forward(features * _shrinking(features, dim=1))
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation that also takes columns whose squares overflow (float32: from 1.8e19 on), not as zeros.
+
+    A running variance that is no float is the largest one: such columns are finite in evaluation, and too long.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`[B, F]` -> `[B, F]`."""
+        largest = torch.finfo(features.dtype).max
+        if not self.training or largest < LARGEST_OF_BFLOAT16:
+            return super().forward(features)
+        scale = _shrinking(features, dim=0)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        mean, variance = self.running_mean.clone(), self.running_var.clone()
+        normalized = functional.batch_norm(
+            features * scale, mean, variance, self.weight, self.bias, True, self.momentum, self.eps
+        )
+        self.num_batches_tracked.add_(1)
+        self._keep(self.running_mean, mean, [scale[0]])
+        self._keep(self.running_var, variance, [scale[0], scale[0]])
+        return normalized
+
+    def _keep(self, running: Tensor, scaled: Tensor, factors: list[Tensor]) -> None:
+        """Update a running statistic from that of scaled columns; ordinary ones keep their bits."""
+        assert self.momentum is not None
+        kept = (1 - self.momentum) * running
+        batch = scaled.detach() - kept
+        for factor in factors:
+            batch = batch / factor
+        unscaled = (kept + batch).clamp(max=torch.finfo(running.dtype).max)
+        running.copy_(torch.where(factors[0] == 1, scaled.detach(), unscaled))
+
+
+def _shrinking(features: Tensor, dim: int) -> Tensor:
+    """Return factors: 1, so that ordinary features keep their bits, and 1e15 over the peak where squares overflow."""
+    peak = features.detach().abs().amax(dim=dim, keepdim=True)
+    # Next to 1e15 the epsilon is nothing.
+    return torch.where(peak > torch.finfo(features.dtype).max ** 0.45, 1.0e15 / peak, torch.ones_like(peak))
 
 
 POOLINGS: dict[str, Callable[[], nn.Module]] = {
@@ -70,7 +111,7 @@ POOLINGS: dict[str, Callable[[], nn.Module]] = {
 NORMALIZATIONS: dict[str, Callable[[int], nn.Module]] = {
     "none": lambda width: nn.Identity(),
     "layer_norm": LayerNorm,
-    "batch_norm": nn.BatchNorm1d,
+    "batch_norm": BatchNorm,
 }
 
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import mlflow
 import numpy as np
-import torch
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from safetensors.torch import load_file
 
 from dmlcore.config.base import parse
 from dmlcore.config.trial import TrialConfig
 from dmlcore.data.images import RawImages
+from dmlcore.losses.base import normalize
 from dmlcore.training.load import embed_images, rebuilt
 
 
@@ -29,7 +29,7 @@ class EmbeddingModel(PythonModel):
     ) -> np.ndarray:
         """Embed images [N, H, W, C] uint8: [N, D] float32, L2-normalised."""
         embeddings = embed_images(self.model, self.config, RawImages(np.asarray(model_input, dtype=np.uint8)))
-        return torch.nn.functional.normalize(embeddings, dim=1).numpy()
+        return normalize(embeddings).numpy()
 
 
 mlflow.models.set_model(EmbeddingModel())

@@ -20,6 +20,7 @@ from dmlcore.core.errors import DataError
 from dmlcore.core.hashing import file_sha256
 from dmlcore.data.dataset import PreparedDataset, Split
 from dmlcore.data.transforms import to_float
+from dmlcore.losses.base import normalize
 from dmlcore.models.weights import load_weights, local_file
 from dmlcore.training.input_pipeline import InputPipeline
 from dmlcore.training.store import cached_array
@@ -172,7 +173,7 @@ def class_text_embeddings(
 
     def compute() -> np.ndarray:
         embeddings = (encoder or transformer_encoder(model))([template.format(name) for name in class_names])
-        return torch.nn.functional.normalize(embeddings.float(), dim=1).numpy()
+        return normalize(embeddings.float()).numpy()
 
     return torch.from_numpy(np.array(cached_array(cache, [model, template, list(class_names)], compute)))
 

@@ -50,6 +50,7 @@ def test_other_classes_need_no_other_graph():
     assert counter.frame_count == 1
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # opcheck's own
 @pytest.mark.parametrize(
     ("kernel", "numbers"), [("threshold_consistent_margin", [0.9, 0.5, 1.0, 1.0]), ("smooth_ap", [0.1])]
 )

@@ -64,3 +64,29 @@ def test_a_row_that_is_not_finite_is_not_hidden():
     assert units[0].isfinite().all()
     assert units[1].isnan().any()
     assert units[2].isnan().all()
+
+
+@pytest.mark.parametrize("rows", [None, 3, 7])
+@pytest.mark.parametrize("length", [1e16, 1e18, 3e18])
+def test_the_distances_of_long_rows_are_those_of_float64(length, rows):
+    """Lifted structure squares differences of distances: from 1e19 on its value is no float32."""
+    embeddings, exact = scaled(length, rows)
+    found = value_and_gradient(build("loss", "lifted_structure", torch.float32), embeddings, batch()[1])
+    want = value_and_gradient(build("loss", "lifted_structure"), exact.requires_grad_(), batch()[1])
+    for part, whole in zip(found, want, strict=True):
+        torch.testing.assert_close(part.double(), whole, rtol=1e-4, atol=1e-5 * float(whole.abs().max()))
+
+
+@pytest.mark.parametrize("length", [1e20, 1e30])
+def test_long_rows_far_from_other_classes_have_no_lifted_loss(length):
+    embeddings = torch.tensor([[1.0, 0.0], [1.0, 1e-3], [-1.0, 0.0], [-1.0, 1e-3]]) * length
+    labels = torch.tensor([0, 0, 1, 1])
+    value, gradient = value_and_gradient(
+        build("loss", "lifted_structure", torch.float32), embeddings.requires_grad_(), labels
+    )
+    assert value == 0
+    assert not gradient.any()
+    apart = value_and_gradient(
+        build("loss", "lifted_structure", torch.float32), embeddings, torch.tensor([0, 1, 0, 1])
+    )
+    assert apart[0] == torch.inf  # 1e40 and more is no float32, and is not called NaN or 0

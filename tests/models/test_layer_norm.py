@@ -1,4 +1,4 @@
-"""Layer normalisation in the head, of features of any finite length."""
+"""Normalisation in the head, of features of any finite length."""
 
 from __future__ import annotations
 
@@ -34,3 +34,24 @@ def test_ordinary_features_keep_their_bits_beside_huge_ones(dtype):
     rows = [0, 1, 2, 4, 5]
     assert torch.equal(layer(beside)[rows], nn.functional.layer_norm(features, (32,))[rows])
     assert layer.state_dict().keys() == nn.LayerNorm(32).state_dict().keys()
+
+
+@pytest.mark.parametrize("length", [1e-2, 1e20, 1e30, 1e38])
+def test_batch_normalisation_of_huge_columns_is_that_of_float64(length):
+    features = ordinary()
+    features[:, :5] *= length / features[:, :5].abs().max()
+    layer = build_head(32, normalization="batch_norm", embedding_dim=4).normalization
+    wide, plain = nn.BatchNorm1d(32).double(), nn.BatchNorm1d(32)
+    found = layer(features.requires_grad_())
+    torch.testing.assert_close(found.double(), wide(features.detach().double()), rtol=1e-5, atol=1e-5)
+    found[:, 0].sum().backward()
+    assert features.grad.isfinite().all()
+    largest = torch.finfo(torch.float32).max
+    torch.testing.assert_close(layer.running_mean.double(), wide.running_mean, rtol=1e-5, atol=length * 1e-6)
+    torch.testing.assert_close(layer.running_var.double(), wide.running_var.clamp(max=largest))
+    with torch.no_grad():
+        plain(features)
+    for name in ("running_mean", "running_var"):
+        assert torch.equal(getattr(layer, name)[5:], getattr(plain, name)[5:])
+    assert layer.eval()(features).isfinite().all()
+    assert layer.state_dict().keys() == plain.state_dict().keys()
