@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := true
 
-.PHONY: help install repro study plan ui check test readme lint bench native docs validate clean
+.PHONY: help install repro study plan ui check test readme lint bench gpu native docs validate clean
 
 help:
 	@echo "make repro     set up, run the default study, print the trade-off table"
@@ -22,6 +22,7 @@ help:
 	@echo "make readme    write the tables of the committed results into README and docs"
 	@echo "make docs      the documentation as a site in build/site"
 	@echo "make bench     benchmarks, as ratios within one run"
+	@echo "make gpu       checks and figures that need a GPU, in some 6 minutes"
 	@echo "make validate  the statistics on simulated data of known truth, into docs/validation.md"
 	@echo "make native    the services of docker/compose.yaml without containers, and a study on them"
 	@echo "make clean     remove state and data"
@@ -89,6 +90,9 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	python -m benchmarks
+
+gpu: $(STAMP)
+	python -m benchmarks.gpu
 
 validate: $(STAMP)
 	python -m benchmarks.validate
