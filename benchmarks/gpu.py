@@ -107,7 +107,8 @@ def main() -> int:
     os.environ.setdefault(
         "PYTORCH_NVML_BASED_CUDA_CHECK", "1"
     )  # asked so, CUDA still starts in a forked process
-    if arguments.device == "cuda" and not torch.cuda.is_available():
+    multiprocessing.set_start_method(arguments.start)
+    if arguments.device == "cuda" and not has_gpu():
         print("not run: no GPU")
         return 0
     deadline = time.monotonic() + arguments.budget
@@ -215,6 +216,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--budget", type=float, default=360.0, help="seconds of all checks together")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="run these checks alone")
+    parser.add_argument(
+        "--start", choices=("fork", "spawn"), default="fork", help="how the process of a check starts"
+    )
     parser.add_argument(
         "--output", type=Path, default=ROOT / "build" / "gpu", help="folder of gpu.txt, gpu.json"
     )
