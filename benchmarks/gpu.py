@@ -147,9 +147,7 @@ def run_alone(name: str, check: Check, device: str, limit: float) -> dict[str, o
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         # Forked: torch and numba are imported once, which takes seconds; CUDA starts in the child alone.
-        child = multiprocessing.get_context("fork").Process(
-            target=_run, args=(check, device, Path(folder), limit)
-        )
+        child = multiprocessing.Process(target=_run, args=(check, device, Path(folder), limit))
         child.start()
         child.join(limit)
         if timed_out := child.is_alive():
