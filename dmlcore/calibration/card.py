@@ -15,6 +15,7 @@ from dmlcore.calibration.counts import Floats
 from dmlcore.calibration.intervals import LEVEL, Rate, drift
 from dmlcore.calibration.run import Calibration, SplitRates
 
+KINDS = ("far", "frr")
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 FEW_CLASSES = 200
 RULES = {
@@ -22,6 +23,10 @@ RULES = {
     "frr": "the ceil((1 - r) P)-th smallest of the P positive distances of validation",
 }
 COMPARED = {False: "each image with every other of the split", True: "each query with each gallery image"}
+WITHOUT_TEST = (
+    "no test set was given: the rates are those of the images that the threshold was set on, so the target holds by "
+    "construction, and nothing is known of drift"
+)
 INTERVAL = (
     f"{100 * LEVEL:g} % t-interval on the log-odds, its standard error robust to pairs that share a class (classes are "
     "the independent draws)"
@@ -43,7 +48,7 @@ def calibration_card(
 
     Args:
         found: the result of `calibrate`.
-        class_names: [L], name of test label 0..L-1; None: labels alone.
+        class_names: [L], name of label 0..L-1 of test (where there is none, of validation); None: labels alone.
         limits: `far`, `frr` -> the largest rate that a class may have; classes that are surely beyond it are all
             listed, as are those whose rate is above it and whose images are too few to be sure.
         worst: how many of the worst classes to list.
@@ -51,9 +56,9 @@ def calibration_card(
     Raises:
         ValueError: a label of test without a name, a limit outside 0..1.
     """
-    _check(found.test, class_names, limits or {})
-    return {
-        "schema_version": 1,
+    _check(found.final, "test" if found.test else "validation", class_names, limits or {})
+    content: dict[str, Any] = {
+        "schema_version": 2,
         "target": {"kind": found.target.kind, "rate": found.target.rate},
         "threshold": {
             "distance": found.threshold.distance,
@@ -63,18 +68,19 @@ def calibration_card(
         },
         "interval": INTERVAL,
         "class_interval": CLASS_INTERVAL,
-        "validation": split_summary(found.validation),
-        "test": split_summary(found.test)
-        | {
-            f"class_{kind}": _classes(found.test, kind, class_names, (limits or {}).get(kind), worst)
-            for kind in ("far", "frr")
-        },
-        "drift": {
-            kind: asdict(drift(getattr(found.validation, kind), getattr(found.test, kind)))
-            for kind in ("far", "frr")
-        },
-        "notes": _notes(found),
     }
+    content |= {name: split_summary(rates) for name, rates in found.splits.items()}
+    content["test" if found.test else "validation"] |= {
+        f"class_{kind}": _classes(found.final, kind, class_names, (limits or {}).get(kind), worst)
+        for kind in KINDS
+    }
+    if found.test:
+        content["drift"] = _drift(found.validation, found.test)
+    return content | {"notes": _notes(found)}
+
+
+def _drift(validation: SplitRates, test: SplitRates) -> dict[str, Any]:
+    return {kind: asdict(drift(getattr(validation, kind), getattr(test, kind))) for kind in KINDS}
 
 
 def class_rows(rates: SplitRates, class_names: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -148,21 +154,15 @@ def _classes(
 def _notes(found: Calibration) -> list[str]:
     notes = [
         f"{name}: {len(rates.labels)} classes are few: the intervals may be too narrow"
-        for name, rates in (("validation", found.validation), ("test", found.test))
+        for name, rates in found.splits.items()
         if len(rates.labels) < FEW_CLASSES
     ]
     notes += [
         f"{name}: {rates.under_two_labels} images are identical to one of another label: remove one label of each"
-        for name, rates in (("validation", found.validation), ("test", found.test))
+        for name, rates in found.splits.items()
         if rates.under_two_labels
     ]
-    if found.shared:
-        notes.append(
-            f"{found.shared} of the {int(found.test.images.sum())} images of test are in validation too: the rates on "
-            "test are not those of images that the threshold has not seen"
-        )
-    if found.validation.query_gallery != found.test.query_gallery:
-        notes.append("the two splits compare other pairs (`compared`): part of the drift may come from that")
+    notes += [WITHOUT_TEST] if found.test is None else _test_notes(found, found.test)
     if found.target.kind == "far" and found.validation.far.errors == 0:
         notes.append(
             "the nearest negative pairs of validation tie, more of them than the target allows: the threshold is just "
@@ -171,12 +171,24 @@ def _notes(found: Calibration) -> list[str]:
     return notes
 
 
-def _check(test: SplitRates, names: Sequence[str] | None, limits: Mapping[str, float]) -> None:
-    if names is not None and not 0 <= int(test.labels[0]) <= int(test.labels[-1]) < len(names):
+def _test_notes(found: Calibration, test: SplitRates) -> list[str]:
+    notes = []
+    if found.shared:
+        notes.append(
+            f"{found.shared} of the {int(test.images.sum())} images of test are in validation too: the rates on "
+            "test are not those of images that the threshold has not seen"
+        )
+    if found.validation.query_gallery != test.query_gallery:
+        notes.append("the two splits compare other pairs (`compared`): part of the drift may come from that")
+    return notes
+
+
+def _check(final: SplitRates, split: str, names: Sequence[str] | None, limits: Mapping[str, float]) -> None:
+    if names is not None and not 0 <= int(final.labels[0]) <= int(final.labels[-1]) < len(names):
         raise ValueError(
-            f"class names must name each test label ({test.labels[0]} to {test.labels[-1]}), got {len(names)} names; "
-            "line k + 1 names label k"
+            f"class names must name each {split} label ({final.labels[0]} to {final.labels[-1]}), got {len(names)} "
+            "names; line k + 1 names label k"
         )
     for kind, limit in limits.items():
-        if kind not in ("far", "frr") or not 0.0 <= limit <= 1.0:
+        if kind not in KINDS or not 0.0 <= limit <= 1.0:
             raise ValueError(f"--{kind}-limit must be a rate in [0, 1], got {limit}")

@@ -85,52 +85,69 @@ def _independent_draws(pairs: Pairs) -> dict[str, Ints]:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A threshold set on validation, and its error rates there and on test."""
+    """A threshold set on validation, and its error rates there and, if it was given, on test."""
 
     target: Target
     threshold: Threshold
     validation: SplitRates
-    test: SplitRates
+    test: SplitRates | None
     shared: int = 0
     """Images of test that are identical to one of validation."""
+
+    @property
+    def splits(self) -> dict[str, SplitRates]:
+        """The measured splits by name, validation first."""
+        return {"validation": self.validation} | ({"test": self.test} if self.test else {})
+
+    @property
+    def final(self) -> SplitRates:
+        """The split whose classes are listed: test, or validation where there is no test."""
+        return self.test or self.validation
 
 
 def calibrate(
     validation: tuple[Array, Array],
-    test: tuple[Array, Array],
+    test: tuple[Array, Array] | None,
     target: Target,
     *,
     is_query: tuple[Array | None, Array | None] = (None, None),
+    device: str | None = None,
+    memory_bytes: int = 2**30,
 ) -> Calibration:
     """Set one threshold on validation and apply it to test.
 
     Args:
         validation: embeddings [N, D] and labels [N]; normalised here.
-        test: embeddings [N', D] and labels [N'] of other images, as a rule of other classes.
+        test: embeddings [N', D] and labels [N'] of other images, as a rule of other classes; None: validation alone.
         target: the rate to keep on validation.
         is_query: of validation and of test, [N] bool: queries are compared with the gallery, the others; None: each
             image with every other of its split.
+        device: where the products run, default the CPU.
+        memory_bytes: bound on the working memory of the search for the threshold.
 
     Raises:
         ValueError: embeddings of different widths, NaN, collapse, fewer than 2 classes, no positive pair, a target
             finer than one pair.
     """
-    held_out = _pairs("validation", validation, is_query[0])
-    final = _pairs("test", test, is_query[1])
-    if held_out.rows.shape[1] != final.rows.shape[1]:
+    place = torch.device(device or "cpu")
+    held_out = _pairs("validation", validation, is_query[0], place)
+    final = None if test is None else _pairs("test", test, is_query[1], place)
+    if final and held_out.rows.shape[1] != final.rows.shape[1]:
         raise ValueError(
             "validation and test embeddings must have the same width, got "
             f"{held_out.rows.shape[1]} and {final.rows.shape[1]}; embed both with one model"
         )
     with torch.inference_mode():
-        threshold = find_threshold(held_out, target)
-        rates = [measure_rates(pairs, threshold.similarity) for pairs in (held_out, final)]
-    shared = int(np.isin(final.image_keys, held_out.image_keys).sum())
-    return Calibration(target, threshold, rates[0], rates[1], shared)
+        threshold = find_threshold(held_out, target, memory_bytes=memory_bytes)
+        rates = measure_rates(held_out, threshold.similarity)
+        if final is None:
+            return Calibration(target, threshold, rates, None)
+        shared = int(np.isin(final.image_keys, held_out.image_keys).sum())
+        return Calibration(target, threshold, rates, measure_rates(final, threshold.similarity), shared)
 
 
-def _pairs(name: str, labelled: tuple[Array, Array], is_query: Array | None) -> Pairs:
+def _pairs(name: str, labelled: tuple[Array, Array], is_query: Array | None, device: torch.device) -> Pairs:
     try:
-        return build_pairs(*labelled, is_query, torch.device("cpu"))
+        return build_pairs(*labelled, is_query, device)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
