@@ -9,23 +9,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
-from dmlcore.calibration.counts import Floats
-from dmlcore.calibration.intervals import LEVEL, Rate, drift
+from dmlcore.calibration.intervals import LEVEL, Rate, bound_of_any_law, drift
 from dmlcore.calibration.run import Calibration, SplitRates
+from dmlcore.calibration.summaries import KINDS, class_summary, split_summary
 
-KINDS = ("far", "frr")
-QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 FEW_CLASSES = 200
 RULES = {
     "far": "the floor(f M)-th smallest of the M negative distances of validation, a smaller one where distances tie",
     "frr": "the ceil((1 - r) P)-th smallest of the P positive distances of validation",
 }
-COMPARED = {False: "each image with every other of the split", True: "each query with each gallery image"}
 WITHOUT_TEST = (
     "no test set was given: the rates are those of the images that the threshold was set on, so the target holds by "
     "construction, and nothing is known of drift"
+)
+ASSUMPTIONS = (
+    "the classes of use are drawn as those of validation were: same source, same kinds, as many images a class",
+    "images are embedded by the same model and preprocessing",
+    "few classes that are near to all others (hubs) are the hard case: `docs/validation.md` has how often the promise "
+    "was kept, by number of classes; `bound_of_any_law` needs no law, only that classes are drawn independently",
 )
 INTERVAL = (
     f"{100 * LEVEL:g} % t-interval on the log-odds, its standard error robust to pairs that share a class (classes are "
@@ -60,6 +61,7 @@ def calibration_card(
     content: dict[str, Any] = {
         "schema_version": 2,
         "target": {"kind": found.target.kind, "rate": found.target.rate},
+        "promise": _promise(found),
         "threshold": {
             "distance": found.threshold.distance,
             "cosine_similarity": found.threshold.similarity,
@@ -71,7 +73,7 @@ def calibration_card(
     }
     content |= {name: split_summary(rates) for name, rates in found.splits.items()}
     content["test" if found.test else "validation"] |= {
-        f"class_{kind}": _classes(found.final, kind, class_names, (limits or {}).get(kind), worst)
+        f"class_{kind}": class_summary(found.final, kind, class_names, (limits or {}).get(kind), worst)
         for kind in KINDS
     }
     if found.test:
@@ -79,76 +81,37 @@ def calibration_card(
     return content | {"notes": _notes(found)}
 
 
+def _promise(found: Calibration) -> dict[str, Any] | None:
+    """Return what is promised for classes not seen, and on what it rests; None without a confidence."""
+    kind, confidence = found.target.kind, found.target.confidence
+    if confidence is None:
+        return None
+    rate: Rate = getattr(found.validation, kind)
+    return {
+        "statement": (
+            f"{kind.upper()} of at most {found.target.rate:g} for classes not seen, with {100 * confidence:g} % "
+            "confidence: of 100 validation sets drawn like this one, so many give a threshold that keeps it"
+        ),
+        "confidence": confidence,
+        "bound": rate.upper(confidence),
+        "bound_of_any_law": bound_of_any_law(rate, confidence),
+        "assumptions": list(ASSUMPTIONS),
+        "on_test": _on_test(getattr(found.test, kind), found.target.rate) if found.test else None,
+    }
+
+
+def _on_test(rate: Rate, target: float) -> str:
+    if rate.low > target:
+        return "broken: the whole interval of the rate on test is above the target"
+    return (
+        "kept"
+        if rate.high <= target
+        else "not contradicted: the interval of the rate on test holds the target"
+    )
+
+
 def _drift(validation: SplitRates, test: SplitRates) -> dict[str, Any]:
     return {kind: asdict(drift(getattr(validation, kind), getattr(test, kind))) for kind in KINDS}
-
-
-def class_rows(rates: SplitRates, class_names: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Return one row a class, in the order of the labels: counts, rates and their intervals.
-
-    Without a positive pair `frr` and its interval are None.
-    """
-    frr, known = rates.class_frr, rates.positive_pairs > 0
-    (far_low, far_high), (frr_low, frr_high) = (
-        rates.class_bounds(kind, 1 - LEVEL) for kind in ("far", "frr")
-    )
-    return [
-        {
-            "label": label.item(),
-            "name": None if class_names is None else class_names[int(label)],
-            "images": int(rates.images[i]),
-            "positive_pairs": int(rates.positive_pairs[i]),
-            "rejected": int(rates.rejected[i]),
-            "frr": float(frr[i]) if known[i] else None,
-            "frr_low": float(frr_low[i]) if known[i] else None,
-            "frr_high": float(frr_high[i]) if known[i] else None,
-            "negative_pairs": int(rates.negative_pairs[i]),
-            "accepted": int(rates.accepted[i]),
-            "far": float(rates.class_far[i]),
-            "far_low": float(far_low[i]),
-            "far_high": float(far_high[i]),
-        }
-        for i, label in enumerate(rates.labels)
-    ]
-
-
-def split_summary(rates: SplitRates) -> dict[str, Any]:
-    """Return the sizes, which pairs the rates are over, and the pooled rates of a split."""
-    return {
-        "compared": COMPARED[rates.query_gallery],
-        "images": int(rates.images.sum()),
-        "classes": len(rates.labels),
-        "classes_without_positive_pair": int((rates.positive_pairs == 0).sum()),
-        "far": _pooled(rates.far, "accepted"),
-        "frr": _pooled(rates.frr, "rejected"),
-    }
-
-
-def _pooled(rate: Rate, errors: str) -> dict[str, Any]:
-    return {"rate": rate.value, "low": rate.low, "high": rate.high, errors: rate.errors, "pairs": rate.pairs}
-
-
-def _classes(
-    rates: SplitRates, kind: str, names: Sequence[str] | None, limit: float | None, worst: int
-) -> dict[str, Any]:
-    rows = [row for row in class_rows(rates, names) if row[kind] is not None]
-    by_rate = sorted(rows, key=lambda row: (-row[kind], row["label"]))
-    values: Floats = np.array([row[kind] for row in rows])
-    found: dict[str, Any] = {
-        "classes": len(rows),
-        "mean": float(values.mean()),
-        "standard_deviation": float(values.std()),
-        "quantiles": {f"{q:g}": float(np.quantile(values, q)) for q in QUANTILES},
-        "worst": by_rate[:worst],
-    }
-    if limit is not None:
-        above = [row for row in by_rate if row[kind] > limit]
-        found |= {
-            "limit": limit,
-            "beyond_limit": [row for row in above if row[f"{kind}_low"] > limit],
-            "too_few_images_to_say": [row for row in above if row[f"{kind}_low"] <= limit],
-        }
-    return found
 
 
 def _notes(found: Calibration) -> list[str]:
@@ -162,12 +125,28 @@ def _notes(found: Calibration) -> list[str]:
         for name, rates in found.splits.items()
         if rates.under_two_labels
     ]
+    notes += _promise_notes(found)
     notes += [WITHOUT_TEST] if found.test is None else _test_notes(found, found.test)
     if found.target.kind == "far" and found.validation.far.errors == 0:
         notes.append(
             "the nearest negative pairs of validation tie, more of them than the target allows: the threshold is just "
             "below their distance and accepts none"
         )
+    return notes
+
+
+def _promise_notes(found: Calibration) -> list[str]:
+    promise = _promise(found)
+    if promise is None:
+        return []
+    notes = []
+    if len(found.validation.labels) < FEW_CLASSES:
+        notes.append(
+            f"the promise rests on {len(found.validation.labels)} classes: where a few classes are near to all others, "
+            "it was kept less often than it says in simulations (docs/validation.md)"
+        )
+    if (promise["on_test"] or "").startswith("broken"):
+        notes.append("the promise is broken on test: its classes are not drawn as those of validation were")
     return notes
 
 

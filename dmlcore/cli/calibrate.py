@@ -22,6 +22,10 @@ FarTarget = Annotated[
 FrrTarget = Annotated[
     float | None, typer.Option(help="Target: share of the positive pairs rejected, 0 to 1.")
 ]
+Confidence = Annotated[
+    float | None,
+    typer.Option(help="Promise the target for classes not seen, with this confidence, such as 0.95."),
+]
 FarLimit = Annotated[float | None, typer.Option(help="List the test classes with a FAR above it.")]
 FrrLimit = Annotated[float | None, typer.Option(help="List the test classes with an FRR above it.")]
 Card = Annotated[Path, typer.Option(help="Write the card here as JSON.")]
@@ -32,6 +36,7 @@ Classes = Annotated[Path | None, typer.Option(help="Write one row per test class
 def calibrate(
     far: FarTarget = None,
     frr: FrrTarget = None,
+    confidence: Confidence = None,
     validation: given.Validation = None,
     validation_labels: given.ValidationLabels = None,
     validation_is_query: given.ValidationIsQuery = None,
@@ -67,7 +72,7 @@ def calibrate(
     from dmlcore.calibration.card import calibration_card
 
     check_plot(plot)
-    target = Target(*_target(far, frr))
+    target = Target(*_target(far, frr), confidence)
     splits = (
         SplitFiles(
             *("validation", validation, validation_labels, validation_is_query),
@@ -122,7 +127,7 @@ def _target(far: float | None, frr: float | None) -> tuple[Any, float]:
 
 
 def _class_csv(found: Calibration, names: tuple[str, ...] | None) -> str:
-    from dmlcore.calibration.card import class_rows
+    from dmlcore.calibration import class_rows
     from dmlcore.core.spreadsheet import rows_csv
 
     return rows_csv(class_rows(found.final, names))
@@ -133,6 +138,8 @@ def _print_card(card: dict[str, Any]) -> None:
     typer.echo(
         f"threshold: distance {threshold['distance']:.6f}, cosine {threshold['cosine_similarity']:.6f}"
     )
+    if card["promise"]:
+        typer.echo(f"promise: {card['promise']['statement']}")
     splits = [split for split in ("validation", "test") if split in card]
     for split in splits:
         typer.echo(f"{split}: {card[split]['compared']}")
