@@ -9,14 +9,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from dmlcore.calibration.groups import PARTS
 from dmlcore.calibration.intervals import LEVEL, Rate, bound_of_any_law, drift
 from dmlcore.calibration.run import Calibration, SplitRates
-from dmlcore.calibration.summaries import KINDS, class_summary, split_summary
+from dmlcore.calibration.summaries import KINDS, class_summary, group_summary, split_summary, surely_above
 
 FEW_CLASSES = 200
 RULES = {
     "far": "the floor(f M)-th smallest of the M negative distances of validation, a smaller one where distances tie",
     "frr": "the ceil((1 - r) P)-th smallest of the P positive distances of validation",
+}
+OVER = {
+    "all": "all pairs",
+    "worst_group": "each group, within and across: one threshold that keeps the target for the worst of them",
+    "per_group": (
+        "each group, within and across: a threshold a group (`group_thresholds`); a pair of two groups takes the one "
+        "of the two that is stricter about the target; `threshold` is the strictest of all, for other groups"
+    ),
 }
 WITHOUT_TEST = (
     "no test set was given: the rates are those of the images that the threshold was set on, so the target holds by "
@@ -60,7 +69,7 @@ def calibration_card(
     _check(found.final, "test" if found.test else "validation", class_names, limits or {})
     content: dict[str, Any] = {
         "schema_version": 2,
-        "target": {"kind": found.target.kind, "rate": found.target.rate},
+        "target": {"kind": found.target.kind, "rate": found.target.rate, "over": OVER[found.target.over]},
         "promise": _promise(found),
         "threshold": {
             "distance": found.threshold.distance,
@@ -76,6 +85,8 @@ def calibration_card(
         f"class_{kind}": class_summary(found.final, kind, class_names, (limits or {}).get(kind), worst)
         for kind in KINDS
     }
+    if found.group_thresholds:
+        content["group_thresholds"] = _group_thresholds(found)
     if found.test:
         content["drift"] = _drift(found.validation, found.test)
     return content | {"notes": _notes(found)}
@@ -86,18 +97,56 @@ def _promise(found: Calibration) -> dict[str, Any] | None:
     kind, confidence = found.target.kind, found.target.confidence
     if confidence is None:
         return None
-    rate: Rate = getattr(found.validation, kind)
+    rates = _promised_rates(found)
+    share = 1.0 - (1.0 - confidence) / len(rates)
+    every = "" if found.target.over == "all" else " and for every group, within it and across, all at once"
     return {
         "statement": (
-            f"{kind.upper()} of at most {found.target.rate:g} for classes not seen, with {100 * confidence:g} % "
+            f"{kind.upper()} of at most {found.target.rate:g} for classes not seen{every}, with {100 * confidence:g} % "
             "confidence: of 100 validation sets drawn like this one, so many give a threshold that keeps it"
         ),
         "confidence": confidence,
-        "bound": rate.upper(confidence),
-        "bound_of_any_law": bound_of_any_law(rate, confidence),
+        "bound": max(rate.upper(share) for rate in rates),
+        "bound_of_any_law": max(bound_of_any_law(rate, share) for rate in rates),
         "assumptions": list(ASSUMPTIONS),
         "on_test": _on_test(getattr(found.test, kind), found.target.rate) if found.test else None,
     }
+
+
+def _promised_rates(found: Calibration) -> list[Rate]:
+    """Return the rates of validation that the promise is about: the pooled one, or those of all groups."""
+    if found.target.over == "all":
+        return [getattr(found.validation, found.target.kind)]
+    groups = [own.rates["validation"] for own in found.group_thresholds] or found.validation.groups
+    parts = [group.rates[part][found.target.kind] for group in groups for part in PARTS]
+    return [rate for rate in parts if rate]
+
+
+def _group_thresholds(found: Calibration) -> list[dict[str, Any]]:
+    return [
+        {
+            "group": own.name,
+            "distance": own.threshold.distance,
+            "cosine_similarity": own.threshold.similarity,
+            **{split: group_summary(rates) for split, rates in own.rates.items()},
+        }
+        for own in found.group_thresholds
+    ]
+
+
+def _group_notes(found: Calibration) -> list[str]:
+    target = found.target
+    notes = [
+        f"{split}: {target.kind.upper()} surely above the target of {target.rate:g} for the groups "
+        f"{', '.join(above[:10])}"
+        for split, rates in found.splits.items()
+        if not found.group_thresholds and (above := surely_above(rates.groups, target.kind, target.rate))
+    ]
+    known = {group.name for group in found.validation.groups}
+    new = [f"{group.name}" for group in (found.test.groups if found.test else ()) if group.name not in known]
+    if known and new:
+        notes.append(f"test has groups that validation has not: {', '.join(new[:10])}")
+    return notes
 
 
 def _on_test(rate: Rate, target: float) -> str:
@@ -125,7 +174,7 @@ def _notes(found: Calibration) -> list[str]:
         for name, rates in found.splits.items()
         if rates.under_two_labels
     ]
-    notes += _promise_notes(found)
+    notes += _promise_notes(found) + _group_notes(found)
     notes += [WITHOUT_TEST] if found.test is None else _test_notes(found, found.test)
     if found.target.kind == "far" and found.validation.far.errors == 0:
         notes.append(

@@ -73,8 +73,12 @@ class MatrixScores:
 
     @cached_property
     def _negatives(self) -> Ints:
+        positives = self._positives
+        if not positives.any():  # a group may have none; the sweep divides by their number
+            positives = np.zeros_like(positives)
+            positives[-1] = 1
         with one_thread():
-            return self._sweep.count_keys(None, self._positives)
+            return self._sweep.count_keys(None, positives)
 
     def _low_negatives(self, place: int) -> NDArray[np.int64]:
         with one_thread():

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from dmlcore.calibration.counts import Floats
+from dmlcore.calibration.groups import GroupRates
 from dmlcore.calibration.intervals import LEVEL, Rate
 from dmlcore.calibration.run import SplitRates
 
 KINDS = ("far", "frr")
+ERRORS = {"far": "accepted", "frr": "rejected"}
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 COMPARED = {False: "each image with every other of the split", True: "each query with each gallery image"}
 
@@ -55,9 +57,28 @@ def split_summary(rates: SplitRates) -> dict[str, Any]:
         "images": int(rates.images.sum()),
         "classes": len(rates.labels),
         "classes_without_positive_pair": int((rates.positive_pairs == 0).sum()),
-        "far": _pooled(rates.far, "accepted"),
-        "frr": _pooled(rates.frr, "rejected"),
+        "far": _pooled(rates.far, ERRORS["far"]),
+        "frr": _pooled(rates.frr, ERRORS["frr"]),
+    } | ({"groups": [group_summary(group) for group in rates.groups]} if rates.groups else {})
+
+
+def group_summary(group: GroupRates) -> dict[str, Any]:
+    """Return the sizes of a group and its rates within and across, None where it has no such pair."""
+    rates = {
+        part: {kind: rate and _pooled(rate, ERRORS[kind]) for kind, rate in kinds.items()}
+        for part, kinds in group.rates.items()
     }
+    return {"group": group.name, "images": group.images, "classes": group.classes, **rates}
+
+
+def surely_above(groups: Sequence[GroupRates], kind: str, limit: float) -> list[str]:
+    """Name the groups, and which of their pairs, whose whole interval is above the limit."""
+    return [
+        f"{group.name} ({part} {100 * rate.value:.3g} %)"
+        for group in groups
+        for part, kinds in group.rates.items()
+        if (rate := kinds[kind]) and rate.low > limit
+    ]
 
 
 def _pooled(rate: Rate, errors: str) -> dict[str, Any]:

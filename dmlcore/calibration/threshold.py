@@ -17,6 +17,7 @@ from dmlcore.metrics.inputs import Pairs
 from dmlcore.metrics.pairwise.order_statistics import distance
 
 Kind = Literal["far", "frr"]
+Over = Literal["all", "worst_group", "per_group"]
 PAIRS_OF = {"far": "negative", "frr": "positive"}
 
 
@@ -25,11 +26,13 @@ class Target:
     """A pooled rate to keep: `far` = negative pairs accepted, `frr` = positive pairs rejected, share in (0, 1).
 
     `confidence` in [0.5, 1): the rate of classes not seen is to keep it with that confidence; None: that of validation.
+    `over`: the pooled rate, that of the worst group (one threshold), or that of each group (a threshold for each).
     """
 
     kind: Kind
     rate: float
     confidence: float | None = None
+    over: Over = "all"
 
     def __post_init__(self) -> None:
         if self.kind not in PAIRS_OF:

@@ -26,6 +26,8 @@ Confidence = Annotated[
     float | None,
     typer.Option(help="Promise the target for classes not seen, with this confidence, such as 0.95."),
 ]
+WorstGroup = Annotated[bool, typer.Option(help="Keep the target for the worst group, by one threshold.")]
+PerGroup = Annotated[bool, typer.Option(help="Keep the target for each group, by a threshold a group.")]
 FarLimit = Annotated[float | None, typer.Option(help="List the test classes with a FAR above it.")]
 FrrLimit = Annotated[float | None, typer.Option(help="List the test classes with an FRR above it.")]
 Card = Annotated[Path, typer.Option(help="Write the card here as JSON.")]
@@ -37,16 +39,20 @@ def calibrate(
     far: FarTarget = None,
     frr: FrrTarget = None,
     confidence: Confidence = None,
+    worst_group: WorstGroup = False,
+    per_group: PerGroup = False,
     validation: given.Validation = None,
     validation_labels: given.ValidationLabels = None,
     validation_is_query: given.ValidationIsQuery = None,
     validation_gallery: given.ValidationGallery = None,
     validation_gallery_labels: given.ValidationGalleryLabels = None,
+    validation_groups: given.ValidationGroups = None,
     test: given.Test = None,
     test_labels: given.TestLabels = None,
     test_is_query: given.TestIsQuery = None,
     test_gallery: given.TestGallery = None,
     test_gallery_labels: given.TestGalleryLabels = None,
+    test_groups: given.TestGroups = None,
     ignore_label: given.IgnoreLabel = None,
     class_names: given.ClassNames = None,
     trial: given.Trial = None,
@@ -72,13 +78,13 @@ def calibrate(
     from dmlcore.calibration.card import calibration_card
 
     check_plot(plot)
-    target = Target(*_target(far, frr), confidence)
+    target = Target(*_target(far, frr), confidence, _over(worst_group, per_group))
     splits = (
         SplitFiles(
             *("validation", validation, validation_labels, validation_is_query),
-            *(validation_gallery, validation_gallery_labels),
+            *(validation_gallery, validation_gallery_labels, validation_groups),
         ),
-        SplitFiles("test", test, test_labels, test_is_query, test_gallery, test_gallery_labels),
+        SplitFiles("test", test, test_labels, test_is_query, test_gallery, test_gallery_labels, test_groups),
     )
     data = _read(splits, class_names, ignore_label, trial, study)
     found = set_threshold(
@@ -86,6 +92,7 @@ def calibrate(
         (data.test.embeddings, data.test.labels) if data.test else None,
         target,
         is_query=(data.validation.is_query, data.test.is_query if data.test else None),
+        groups=(data.validation.groups, data.test.groups if data.test else None),
         device=device,
         memory_bytes=memory_bytes,
     )
@@ -103,6 +110,12 @@ def calibrate(
         write_atomically(classes, _class_csv(found, data.names))
     _print_card(content)
     typer.echo("written: " + ", ".join(str(path) for path in (card, plot, classes) if path))
+
+
+def _over(worst_group: bool, per_group: bool) -> Any:
+    if worst_group and per_group:
+        raise ValueError("give --worst-group or --per-group, not both")
+    return "worst_group" if worst_group else "per_group" if per_group else "all"
 
 
 def _read(
@@ -147,10 +160,24 @@ def _print_card(card: dict[str, Any]) -> None:
             rate = card[split][kind]
             interval = f"95 % interval {rate['low']:.6f} to {rate['high']:.6f}"
             typer.echo(f"{split:10} {kind.upper()} {rate['rate']:.6f}  {interval}  ({rate['pairs']} pairs)")
+    for own in card.get("group_thresholds", []):
+        typer.echo(f"threshold of group {own['group']}: distance {own['distance']:.6f}")
+    for group in card[splits[-1]].get("groups", []):
+        _print_group(splits[-1], group)
     for kind in ("far", "frr"):
         _print_classes(kind, splits[-1], card[splits[-1]][f"class_{kind}"])
     for note in card["notes"]:
         typer.echo(f"note: {note}")
+
+
+def _print_group(split: str, group: dict[str, Any]) -> None:
+    rates = [
+        f"{kind.upper()} {part} {group[part][kind]['rate']:.6f}"
+        for kind in ("far", "frr")
+        for part in ("within", "across")
+        if group[part][kind]
+    ]
+    typer.echo(f"{split} group {group['group']}: {', '.join(rates)}")
 
 
 def _print_classes(kind: str, split: str, found: dict[str, Any]) -> None:

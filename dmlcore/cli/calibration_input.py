@@ -31,6 +31,8 @@ TestLabels = Annotated[Path | None, typer.Option(help=f"Test labels, {LABELS}")]
 TestIsQuery = Annotated[Path | None, typer.Option(help=f"Of test: {IS_QUERY}")]
 TestGallery = Annotated[Path | None, typer.Option(help=f"Of test: {GALLERY}")]
 TestGalleryLabels = Annotated[Path | None, typer.Option(help="Labels of that gallery.")]
+ValidationGroups = Annotated[Path | None, typer.Option(help=f"Of validation: {GROUPS}")]
+TestGroups = Annotated[Path | None, typer.Option(help=f"Of test: {GROUPS}")]
 ClassNames = Annotated[
     Path | None,
     typer.Option(help="Text file: line k + 1 is the name of label k of test (without one, validation)."),
@@ -55,19 +57,23 @@ class SplitFiles:
     is_query: Path | None = None
     gallery: Path | None = None
     gallery_labels: Path | None = None
+    groups: Path | None = None
 
     @property
     def given(self) -> bool:
-        return any((self.embeddings, self.labels, self.is_query, self.gallery, self.gallery_labels))
+        return any(
+            (self.embeddings, self.labels, self.is_query, self.gallery, self.gallery_labels, self.groups)
+        )
 
 
 @dataclass(frozen=True)
 class Split:
-    """One split as it is compared: `embeddings [N, D]`, `labels [N]`, `is_query [N]`; names of labels 0..L-1."""
+    """One split: `embeddings [N, D]`, `labels [N]`, `is_query [N]`, `groups [N]`, the names of labels 0..L-1."""
 
     embeddings: Array
     labels: Array
     is_query: Array | None = None
+    groups: Array | None = None
     names: tuple[str, ...] | None = None
 
 
@@ -115,11 +121,15 @@ def read_split(files: SplitFiles, ignore_label: str | None = None) -> Split:
     import numpy as np
 
     x, labels, is_query = _read_rows(files)
+    groups = None if files.groups is None else read_labels(files.groups)
+    if files.groups and groups is not None:
+        _check_length(files.groups, groups, files.embeddings or files.groups, x, "group")
     if ignore_label is not None:
         keep = np.asarray(labels).astype(np.str_) != ignore_label
-        x, labels, is_query = x[keep], labels[keep], None if is_query is None else is_query[keep]
+        x, labels = x[keep], labels[keep]
+        is_query, groups = (None if part is None else part[keep] for part in (is_query, groups))
     ids, names = _class_ids(labels)
-    return Split(x, ids, is_query, names)
+    return Split(x, ids, is_query, groups, names)
 
 
 def _read_rows(files: SplitFiles) -> tuple[Array, Array, Array | None]:
@@ -172,10 +182,10 @@ def _read_mask(path: Path) -> Array:
     return mask.astype(np.bool_)
 
 
-def _check_length(path: Path, values: Array, other: Path, rows: Array) -> None:
+def _check_length(path: Path, values: Array, other: Path, rows: Array, what: str = "label") -> None:
     if len(values) != len(rows):
         raise ValueError(
-            f"{path} must have one label each of the {len(rows)} rows of {other}, got {len(values)}"
+            f"{path} must have one {what} for each of the {len(rows)} rows of {other}, got {len(values)}"
         )
 
 
@@ -214,7 +224,9 @@ def trial_splits(key: str, study: Path, files_given: bool) -> CalibrationData:
         raise ValueError("--trial brings its own embeddings, labels and names; leave out the files")
     record, store = finished_trial(study, key)
     v, t = (store.load(split) for split in ("validation", "test"))
-    validation, test = (Split(part["embeddings"], part["labels"], part.get("is_query")) for part in (v, t))
+    validation, test = (
+        Split(part["embeddings"], part["labels"], part.get("is_query"), part.get("groups")) for part in (v, t)
+    )
     note = TWO_MODELS if record.config["train"].get("final") else None
     named = replace(test, names=split_class_names(study, record, "test"))
     return CalibrationData(validation, named, record.trial_key, note)

@@ -102,14 +102,17 @@ def test_a_trial_with_queries_and_a_gallery_is_calibrated_on_their_pairs(tmp_pat
     record, study = write_study(tmp_path / "study")[0], tmp_path / "study"
     store = TrialStore(study / "state" / "storage" / record.train_key[:16], record.files)
     test = store.load("test")
-    store.save("test", test | {"is_query": torch.arange(len(test["labels"])) % 5 == 0})
+    rows = torch.arange(len(test["labels"]))
+    store.save("test", test | {"is_query": rows % 5 == 0, "groups": rows % 3})
     files = record.files | {"test": store.digest("test")}
     RecordFolder(study / "state" / "records").write(record.model_copy(update={"files": files}))
     card = tmp_path / "card.json"
     done = call("--far", 0.1, "--trial", record.trial_key, "--study", study, "--card", card)
     assert done.exit_code == 0, done.output
     assert "test: each query with each gallery image" in done.output
-    assert json.loads(card.read_text())["test"]["frr"]["pairs"] == 30 * 4
+    content = json.loads(card.read_text())
+    assert content["test"]["frr"]["pairs"] == 30 * 4
+    assert [group["group"] for group in content["test"]["groups"]] == [0, 1, 2]
 
 
 def test_validation_alone_gives_a_card_that_says_so(files, tmp_path):
@@ -156,6 +159,25 @@ def test_queries_and_gallery_are_a_mask_or_two_files(files, tmp_path):
     assert other["validation"]["class_frr"]["worst"][0]["name"].startswith("class ")
 
 
+@pytest.mark.parametrize("option", ["--worst-group", "--per-group"])
+def test_groups_and_a_promise_from_files(files, tmp_path, option):
+    ((_, y), _), arguments = files
+    (tmp_path / "groups.txt").write_text("\n".join(f"camera {i % 2}" for i in range(len(y))))
+    groups, card = ("--validation-groups", tmp_path / "groups.txt"), tmp_path / "card.json"
+    done = call("--far", 0.2, "--confidence", 0.9, option, *arguments, *groups, "--card", card)
+    assert done.exit_code == 0, done.output
+    content = json.loads(card.read_text())
+    names = [group["group"] for group in content["validation"]["groups"]]
+    assert names == ["camera 0", "camera 1"]
+    assert "and for every group" in done.output
+    assert "validation group" not in done.output  # test has the list, and no groups
+    own = [own["group"] for own in content.get("group_thresholds", [])]
+    assert own == (names if option == "--per-group" else [])
+    assert ("threshold of group camera 1" in done.output) == (option == "--per-group")
+    refused = call("--far", 0.2, "--worst-group", "--per-group", *arguments, *groups)
+    assert "not both" in refused.output
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -198,7 +220,7 @@ def test_wrong_arguments_are_refused(arguments, words):
     [
         ("pickle", "would have to be unpickled"),
         ("width", "same width, got 2 and 3"),
-        ("labels", "one label each"),
+        ("labels", "one label for each of the 159 rows"),
         ("nan", "test: embeddings must be finite"),
         ("names", "class names must name each test label"),
     ],
