@@ -155,8 +155,15 @@ def pair_count(rows: Ints, cols: Ints, symmetric: bool) -> Ints:
     return rows * (rows - 1) // 2 if symmetric else rows * cols
 
 
-def build_pairs(embeddings: Array, labels: Array, is_query: Array | None, device: torch.device) -> Pairs:
-    """Check, normalise and sort by class.
+def build_pairs(
+    embeddings: Array,
+    labels: Array,
+    is_query: Array | None,
+    device: torch.device,
+    *,
+    both_kinds: bool = True,
+) -> Pairs:
+    """Check, normalise and sort by class; `both_kinds`: there must be positive and negative pairs.
 
     Raises:
         ValueError: see evaluate().
@@ -185,7 +192,7 @@ def build_pairs(embeddings: Array, labels: Array, is_query: Array | None, device
     pairs = Pairs(
         rows, cols, row_class, col_class, row_key, col_key, row_count, col_count, class_ids, query is None
     )
-    if pairs.positive_pairs.sum() == 0 or pairs.total_negatives == 0:
+    if both_kinds and (pairs.positive_pairs.sum() == 0 or pairs.total_negatives == 0):
         raise ValueError(
             f"there must be at least one positive and one negative pair, got {pairs.positive_pairs.sum()} and "
             f"{pairs.total_negatives}; give some class two images (or a query and a gallery image)"
