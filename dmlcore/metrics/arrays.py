@@ -222,3 +222,11 @@ def normalise(x: torch.Tensor) -> torch.Tensor:
             "metric has a meaning; lower the learning rate or check the loss"
         )
     return unit
+
+
+def take_padded(unit: torch.Tensor, index: Ints, multiple: int) -> torch.Tensor:
+    """Return the rows `index`, and rows of zeros up to a multiple of so many."""
+    padded = -(-len(index) // multiple) * multiple
+    x = unit.new_zeros(padded, unit.shape[1])
+    torch.index_select(unit, 0, torch.from_numpy(index).to(unit.device), out=x[: len(index)])
+    return x

@@ -22,6 +22,7 @@ from dmlcore.metrics.arrays import (
     content_keys,
     kept_images,
     normalise,
+    take_padded,
 )
 
 Array = NDArray[np.generic] | torch.Tensor
@@ -221,19 +222,14 @@ def build_pairs(
     within = np.arange(len(y)) if group_ids is None else (classes * len(group_ids) + group)[order]
     parts = [slice(None)] * 2 if query is None else [query[order], ~query[order]]
     taken = [order[part] for part in parts]
-    rows = _take_padded(unit, taken[0])
-    cols = rows if query is None else _take_padded(unit, taken[1])
+    rows = take_padded(unit, taken[0], ROW_MULTIPLE)
+    cols = rows if query is None else take_padded(unit, taken[1], ROW_MULTIPLE)
+    row_count, col_count = (np.bincount(classes[index], minlength=len(class_ids)) for index in taken)
     pairs = Pairs(
-        rows,
-        cols,
-        *(classes[index] for index in taken),
-        *(within[part] for part in parts),
-        *(keys[index] for index in taken),
-        *(np.bincount(classes[index], minlength=len(class_ids)) for index in taken),
-        class_ids,
-        query is None,
-        None if group_ids is None else len(group_ids),
-        None if ignore_label is None else int((~keep).sum()),
+        *(rows, cols, classes[taken[0]], classes[taken[1]], within[parts[0]], within[parts[1]]),
+        *(keys[taken[0]], keys[taken[1]], row_count, col_count, class_ids, query is None),
+        group_count=None if group_ids is None else len(group_ids),
+        ignored_count=None if ignore_label is None else int((~keep).sum()),
     )
     _check_both_kinds(pairs)
     return pairs
@@ -252,10 +248,3 @@ def _check_both_kinds(pairs: Pairs) -> None:
         f"there must be at least one positive and one negative pair, got {positives} and {negatives}; give some class "
         + fix
     )
-
-
-def _take_padded(unit: torch.Tensor, index: Ints) -> torch.Tensor:
-    padded = -(-len(index) // ROW_MULTIPLE) * ROW_MULTIPLE
-    x = unit.new_zeros(padded, unit.shape[1])
-    torch.index_select(unit, 0, torch.from_numpy(index).to(unit.device), out=x[: len(index)])
-    return x
