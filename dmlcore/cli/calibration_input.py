@@ -154,7 +154,7 @@ def _join(paths: tuple[Path, Path, Path], x: Array, labels: Array) -> tuple[Arra
     """Put the gallery's rows below the queries'."""
     import numpy as np
 
-    from dmlcore.metrics.arrays import check_embeddings, check_labels
+    from dmlcore.metrics.arrays import as_embeddings, check_labels
 
     gallery, theirs = read_embeddings(paths[1]), read_labels(paths[2])
     _check_length(paths[2], theirs, paths[1], gallery)
@@ -166,7 +166,7 @@ def _join(paths: tuple[Path, Path, Path], x: Array, labels: Array) -> tuple[Arra
     ours, others = check_labels(labels), check_labels(theirs)
     if (ours.dtype.kind in "SU") != (others.dtype.kind in "SU"):
         raise ValueError(f"{paths[0]} and {paths[2]} must both have integers or both have names")
-    rows = [check_embeddings(part).numpy() for part in (x, gallery)]
+    rows = [as_embeddings(part).numpy() for part in (x, gallery)]
     mask = np.arange(len(x) + len(gallery)) < len(x)
     return np.concatenate(rows), np.concatenate([ours, others]), mask
 
