@@ -83,7 +83,6 @@ def calibrate(
     from dmlcore.calibration import Target
     from dmlcore.calibration import calibrate as set_threshold
     from dmlcore.calibration.card import calibration_card
-    from dmlcore.calibration.plot import calibration_png
 
     check_plot(plot)
     target = Target(*_target(far, frr))
@@ -97,6 +96,8 @@ def calibrate(
         content = {"trial_key": data.trial_key, **content}
     write_atomically(card, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     if plot is not None:
+        from dmlcore.calibration.plot import calibration_png
+
         write_atomically(plot, calibration_png(found, limits))
     if classes is not None:
         write_atomically(classes, _class_csv(found, data.names))
@@ -165,12 +166,10 @@ def _from_trial(key: str, study: Path, files: tuple[Path | None, ...], names: Pa
 
 
 def _class_csv(found: Calibration, names: tuple[str, ...] | None) -> str:
-    import polars as pl
-
     from dmlcore.calibration.card import class_rows
-    from dmlcore.core.spreadsheet import spreadsheet_csv
+    from dmlcore.core.spreadsheet import rows_csv
 
-    return spreadsheet_csv(pl.DataFrame(class_rows(found.test, names), infer_schema_length=None))
+    return rows_csv(class_rows(found.test, names))
 
 
 def _print_card(card: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ import typer
 from dmlcore.cli.arrays import EMBEDDINGS, LABELS, read_embeddings, read_labels
 from dmlcore.cli.options import check_plot
 from dmlcore.core.io import write_atomically
+from dmlcore.core.sealed_json import finite
 
 
 def evaluate(
@@ -27,7 +28,6 @@ def evaluate(
     Example: dmlcore evaluate --embeddings test.npy --labels test_labels.npy --json metrics.json --plot utility.png
     """
     from dmlcore.metrics.evaluation import evaluate as compute_metrics
-    from dmlcore.records import finite
 
     check_plot(plot)
     evaluation = compute_metrics(read_embeddings(embeddings), read_labels(labels), bootstrap=bootstrap)
@@ -38,6 +38,6 @@ def evaluate(
     if json_path is not None:
         write_atomically(json_path, json.dumps(finite(evaluation.metrics), indent=1) + "\n")
     if plot is not None:
-        from dmlcore.report.figures.utility import save_utility_plot
+        from dmlcore.metrics.plot import utility_png
 
-        save_utility_plot(evaluation, plot)
+        write_atomically(plot, utility_png(evaluation))

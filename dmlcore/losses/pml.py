@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dmlcore.extras import require
 from dmlcore.losses.base import MetricLoss
 
 PREFIX = "pml:"
@@ -88,6 +89,7 @@ def pml_losses() -> dict[str, type[nn.Module]]:
 
 
 def _classes(module: str) -> dict[str, type[nn.Module]]:
+    require("train", f"`{PREFIX}NAME`", "pytorch_metric_learning")
     # Here and not above: it takes a second to import, and few trials need it.
     members = vars(importlib.import_module(f"pytorch_metric_learning.{module}"))
     return {
