@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from dmlcore.calibration import Calibration, Rate, SplitRates
 from dmlcore.metrics.plot import COLOURS, add_footer, house_style, new_figure, png_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 TITLES = {"far": "False accepts (FAR)", "frr": "False rejects (FRR)"}
 READING = (

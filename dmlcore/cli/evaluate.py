@@ -111,7 +111,6 @@ def evaluate(
 
 
 def _write(evaluation: Evaluation, json_path: Path | None, plot: Path | None) -> None:
-    from dmlcore.records import finite
 
     for name, value in evaluation.metrics.items():
         typer.echo(f"{name:38} {value:.6g}")
@@ -121,9 +120,9 @@ def _write(evaluation: Evaluation, json_path: Path | None, plot: Path | None) ->
     if json_path is not None:
         write_atomically(json_path, json.dumps(finite(evaluation.metrics), indent=1) + "\n")
     if plot is not None:
-        from dmlcore.report.figures.utility import save_utility_plot
+        from dmlcore.metrics.plot import utility_png
 
-        save_utility_plot(evaluation, plot)
+        write_atomically(plot, utility_png(evaluation))
 
 
 def _inputs(images: Images, gallery: Images, is_query: Path | None, ignored: str | None) -> dict[str, Any]:
