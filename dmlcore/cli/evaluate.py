@@ -23,6 +23,7 @@ from dmlcore.cli.arrays import (
 )
 from dmlcore.cli.options import check_plot
 from dmlcore.core.io import write_atomically
+from dmlcore.core.sealed_json import finite
 
 if TYPE_CHECKING:
     from dmlcore.metrics.evaluation import Evaluation

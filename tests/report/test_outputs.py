@@ -19,9 +19,16 @@ from pipeline.aggregate import main
 from tests.analysis.synthetic import TCM, dataset_info, rows, study, table, unfinished
 
 TABLES = ["baselines.csv", "comparisons.csv", "metrics.json"]
-PLOTS = ["convergence.png", "tradeoff.png", "utility_curves.png"]
+PLOTS = ["convergence.png", "tradeoff.png", "trajectories.png", "utility_curves.png"]
 FILES = sorted([*TABLES, *PLOTS, "report.html"])
-FILES_OF_OPIS = ["comparisons.csv", "metrics.json", "report.html", "tradeoff.png", "utility_curves.png"]
+FILES_OF_OPIS = [
+    "comparisons.csv",
+    "metrics.json",
+    "report.html",
+    "tradeoff.png",
+    "trajectories.png",
+    "utility_curves.png",
+]
 SMALL = AggregateConfig(figure=FigureConfig(dots_per_inch=50))
 HOSTILE = (
     "<script>alert(1)</script>",

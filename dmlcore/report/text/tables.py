@@ -37,7 +37,7 @@ from dmlcore.analysis.metric_labels import (
 from dmlcore.analysis.protocol import protocol_text
 from dmlcore.analysis.study import BASELINE, Study
 from dmlcore.analysis.tuned_settings import displayed_study
-from dmlcore.analysis.verdict import verdict
+from dmlcore.analysis.verdict import study_verdict
 
 WIDTH = 100
 STYLES = {"better": "bold blue", "worse": "bold yellow"}
@@ -71,7 +71,7 @@ def print_summary(
     )
     for text in (reading, LEGEND, *(f"Protocol: {line}" for line in protocol_text(study).splitlines())):
         out.print(Text(text, style="dim"))
-    out.print(Text("\n" + verdict(rows, study.config.confidence), style="bold"))
+    out.print(Text("\n" + study_verdict(study, rows), style="bold"))
     for text in (*sentences, *caveats(study, rows), ""):
         out.print(Text(text))
     for text in (f"plot     {plot}", f"results  {results}", f"MLflow   {mlflow}"):
@@ -85,7 +85,7 @@ def default_console() -> Console:
 
 
 def markdown_table(study: Study) -> str:
-    """Return the trade-off table for a README: one row a comparison, then its notes, the protocol and the verdict.
+    """Return the verdict, then the trade-off table for a README: one row a comparison, its notes and the protocol.
 
     A cell is `baseline → variant (paired difference)`; a difference whose interval leaves out 0 is bold. Names are in
     code spans, so that nothing in them is markup.
@@ -99,9 +99,10 @@ def markdown_table(study: Study) -> str:
         f"Cells: baseline → variant (variant - baseline ± half-width of its {format_percent(confidence)} t-interval); "
         "bold if it leaves out 0."
     )
-    notes = [reading, LEGEND, *protocol_text(study).splitlines(), verdict(rows, confidence)]
+    notes = [reading, LEGEND, *protocol_text(study).splitlines()]
     escaped = [f"{_escape_markdown(note)}\n" for note in (*notes, *sentences, *caveats(study, rows))]
-    return "\n".join([*map(markdown_row, lines), "", *escaped])
+    first = f"**{_escape_markdown(study_verdict(study, rows))}**\n"
+    return "\n".join([first, *map(markdown_row, lines), "", *escaped])
 
 
 def markdown_row(cells: Sequence[str]) -> str:
