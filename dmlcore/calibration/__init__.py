@@ -1,8 +1,9 @@
 """One distance threshold from validation embeddings, and its error rates by class on test."""
 
-from dmlcore.calibration.card import calibration_card, class_rows
+from dmlcore.calibration.card import calibration_card
 from dmlcore.calibration.intervals import Drift, Rate, drift
 from dmlcore.calibration.run import Calibration, SplitRates, calibrate, measure_rates
+from dmlcore.calibration.summaries import class_rows
 from dmlcore.calibration.threshold import Target, Threshold, find_threshold
 
 __all__ = [

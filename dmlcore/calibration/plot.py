@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from dmlcore.calibration import Calibration, Rate, SplitRates
 from dmlcore.metrics.plot import COLOURS, add_footer, house_style, new_figure, png_bytes
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 TITLES = {"far": "False accepts (FAR)", "frr": "False rejects (FRR)"}
 READING = (
-    "Line: the test classes, sorted by their rate; a flat line = one threshold serves all classes alike. Bands: pooled "
-    "rate of the split with its 95 % interval, so the gap between them is the drift."
+    "Line: the classes, sorted by their rate; a flat line = one threshold serves all classes alike. Bands: pooled "
+    "rate of the split with its 95 % interval, so a gap between two is the drift."
 )
 
 
@@ -33,9 +36,9 @@ def _figure(found: Calibration, limits: Mapping[str, float]) -> Figure:
     figure = new_figure(9.0, 4.4)
     for kind, ax in zip(("far", "frr"), figure.subplots(1, 2), strict=True):
         ax.set_title(TITLES[kind], fontsize=10)
-        _classes(ax, found.test, kind)
-        _band(ax, getattr(found.validation, kind), "validation", COLOURS[1])
-        _band(ax, getattr(found.test, kind), "test", COLOURS[0])
+        _classes(ax, found.final, kind, list(found.splits)[-1])
+        for (name, rates), colour in zip(found.splits.items(), (COLOURS[1], COLOURS[0]), strict=False):
+            _band(ax, getattr(rates, kind), name, colour)
         if kind == found.target.kind:
             _level(ax, found.target.rate, "target", COLOURS[6], ":")
         if kind in limits:
@@ -47,13 +50,13 @@ def _figure(found: Calibration, limits: Mapping[str, float]) -> Figure:
     return figure
 
 
-def _classes(ax: Axes, test: SplitRates, kind: str) -> None:
-    rates = test.class_far if kind == "far" else test.class_frr
+def _classes(ax: Axes, split: SplitRates, kind: str, name: str) -> None:
+    rates = split.class_far if kind == "far" else split.class_frr
     known = np.sort(rates[np.isfinite(rates)])
     ax.plot((np.arange(len(known)) + 0.5) / len(known), known, color="#333333", linewidth=1.6)
     ax.set_xlim(0.0, 1.0)
     ax.set_ylim(0.0, max(1.05 * float(known[-1]), 1.0e-6))
-    ax.set_xlabel(f"share of the {len(known)} test classes")
+    ax.set_xlabel(f"share of the {len(known)} {name} classes")
     ax.set_ylabel("rate of the class")
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dmlcore.losses.base import MetricLoss, check_number
+from dmlcore.losses.chosen_pairs import ChosenPairs, log_sum_exp, mean_where
 from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, off_diagonal_mask
 from dmlcore.losses.pairwise import pairwise_loss
 
@@ -41,6 +42,16 @@ class Circle(MetricLoss):
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         kernel = partial(circle, margin=self.margin, gamma=self.gamma)
         return pairwise_loss(embeddings, labels, kernel, twice=False)
+
+    def compute_pairs(self, vectors: Tensor, references: Tensor, pairs: ChosenPairs) -> Tensor:
+        similarities = vectors @ references.T
+        fixed = similarities.detach()
+        pull = -self.gamma * (1 + self.margin - fixed).clamp(min=0) * (similarities - 1 + self.margin)
+        push = self.gamma * (fixed + self.margin).clamp(min=0) * (similarities - self.margin)
+        positives, negatives = pairs.positives > 0, pairs.negatives > 0
+        used = positives.any(dim=1) & negatives.any(dim=1)
+        exponents = log_sum_exp(pull, positives, used) + log_sum_exp(push, negatives, used)
+        return mean_where(functional.softplus(exponents), used.to(exponents.dtype))
 
 
 def circle(matrix: Tensor, groups: list[ClassGroup], margin: float, gamma: float) -> Tensor:

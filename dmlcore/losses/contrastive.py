@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dmlcore.losses.base import MetricLoss, check_number
+from dmlcore.losses.chosen_pairs import ChosenPairs, mean_where
 from dmlcore.losses.pairs import ClassGroup, class_blocks, row_chunks
 from dmlcore.losses.pairwise import pairwise_loss
 
@@ -39,6 +40,15 @@ class Contrastive(MetricLoss):
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         kernel = partial(contrastive, margins=(self.positive_margin, self.negative_margin))
         return pairwise_loss(embeddings, labels, kernel, symmetric=True)
+
+    def compute_pairs(self, vectors: Tensor, references: Tensor, pairs: ChosenPairs) -> Tensor:
+        squares = 2 - 2 * (vectors @ references.T)
+        equal = squares < 4 * torch.finfo(squares.dtype).eps
+        distances = squares.masked_fill(equal, 1).sqrt().masked_fill(equal, 0)  # a root has no slope at 0
+        far = pairs.positives * (distances > self.positive_margin)
+        near = pairs.negatives * (distances < self.negative_margin)
+        positive = mean_where(distances - self.positive_margin, far)
+        return positive + mean_where(self.negative_margin - distances, near)
 
 
 def contrastive(matrix: Tensor, groups: list[ClassGroup], margins: tuple[float, float]) -> Tensor:

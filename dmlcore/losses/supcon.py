@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dmlcore.losses.base import MetricLoss, check_number
+from dmlcore.losses.chosen_pairs import ChosenPairs, log_sum_exp, mean_where
 from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, off_diagonal_mask
 from dmlcore.losses.pairwise import pairwise_loss
 
@@ -35,6 +36,15 @@ class SupCon(MetricLoss):
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         return pairwise_loss(embeddings, labels, partial(supcon, temperature=self.temperature))
+
+    def compute_pairs(self, vectors: Tensor, references: Tensor, pairs: ChosenPairs) -> Tensor:
+        logits = vectors @ references.T / self.temperature
+        positives = pairs.positives > 0
+        compared = positives | (pairs.negatives > 0)
+        used = positives.any(dim=1) & (compared.sum(dim=1) > 1)  # one positive alone is compared with nothing
+        log_sums = log_sum_exp(logits, compared, used)
+        own = torch.where(positives & used.unsqueeze(1), log_sums.unsqueeze(1) - logits, 0).sum(dim=1)
+        return mean_where(own / positives.sum(dim=1).clamp(min=1), used.to(logits.dtype))
 
 
 def supcon(matrix: Tensor, groups: list[ClassGroup], temperature: float) -> Tensor:

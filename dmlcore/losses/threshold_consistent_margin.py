@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dmlcore.losses.base import MetricLoss, check_number
+from dmlcore.losses.chosen_pairs import ChosenPairs, mean_where
 from dmlcore.losses.pairs import ClassGroup, class_blocks, row_chunks
 from dmlcore.losses.pairwise import pairwise_loss
 
@@ -51,6 +52,14 @@ class ThresholdConsistentMargin(MetricLoss):
         weights = (self.positive_weight, self.negative_weight)
         kernel = partial(threshold_consistent_margin, margins=margins, weights=weights)
         return pairwise_loss(embeddings, labels, kernel, symmetric=True)
+
+    def compute_pairs(self, vectors: Tensor, references: Tensor, pairs: ChosenPairs) -> Tensor:
+        similarities = vectors @ references.T
+        below = pairs.positives * (similarities <= self.positive_margin)
+        above = pairs.negatives * (similarities >= self.negative_margin)
+        positive = mean_where(self.positive_margin - similarities, below)
+        negative = mean_where(similarities - self.negative_margin, above)
+        return self.positive_weight * positive + self.negative_weight * negative
 
 
 def threshold_consistent_margin(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dmlcore.losses.base import MetricLoss, check_number
+from dmlcore.losses.chosen_pairs import ChosenPairs, mean_where
 from dmlcore.losses.pairs import (
     ClassGroup,
     class_blocks,
@@ -41,6 +42,19 @@ class Triplet(MetricLoss):
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         return pairwise_loss(embeddings, labels, partial(semi_hard_triplets, margin=self.margin))
+
+    def compute_pairs(self, vectors: Tensor, references: Tensor, pairs: ChosenPairs) -> Tensor:
+        """Triplets that the caller chose count where they are above 0, as pairs of one anchor joined to triplets do."""
+        similarities = vectors @ references.T
+        if pairs.triplets is not None:
+            anchors, positives, negatives = pairs.triplets
+            hinges = 2 * (similarities[anchors, negatives] - similarities[anchors, positives]) + self.margin
+            return mean_where(hinges, (hinges > 0).to(hinges.dtype))
+        anchors, positives = pairs.positives.nonzero(as_tuple=True)
+        hinges = 2 * (similarities[anchors] - similarities[anchors, positives].unsqueeze(1)) + self.margin
+        counts = pairs.negatives[anchors] * pairs.positives[anchors, positives].unsqueeze(1)
+        limit = torch.inf if pairs.mined else self.margin
+        return mean_where(hinges, counts * ((hinges > 0) & (hinges < limit)))
 
 
 def semi_hard_triplets(matrix: Tensor, groups: list[ClassGroup], margin: float) -> Tensor:

@@ -13,12 +13,12 @@ from dmlcore.config.base import canonical
 from dmlcore.config.trial import EvaluationConfig
 from dmlcore.core.hashing import json_sha256
 from dmlcore.core.io import write_atomically
-from dmlcore.core.sealed_json import SealError, check_seal, json_object, sealed
+from dmlcore.core.sealed_json import SealError, check_seal, finite, json_object, sealed
 from dmlcore.data.dataset import PreparedDataset, Split
 from dmlcore.data.images import Images, Pixels
 from dmlcore.data.transforms import to_float
 from dmlcore.metrics.evaluation import evaluate
-from dmlcore.records import Metrics, finite
+from dmlcore.records import Metrics
 from dmlcore.training.code_hash import KEYED_BY_VALUE, code_hashes, library_versions
 
 NOT_MEASURING = (*KEYED_BY_VALUE, "dmlcore.core.io", "dmlcore.core.sealed_json", "dmlcore.records")

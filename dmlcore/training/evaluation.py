@@ -26,7 +26,9 @@ def utility_curve(evaluation: Evaluation) -> dict[str, list[float]]:
 
 
 def evaluate_stored(
-    load: Callable[[str], Mapping[str, Tensor]], config: EvaluationConfig
+    load: Callable[[str], Mapping[str, Tensor]],
+    config: EvaluationConfig,
+    device: torch.device | None = None,
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Compute the metrics of stored embeddings: `validation/...`, `test/...`, and OPIS of test at validation's range.
 
@@ -34,13 +36,14 @@ def evaluate_stored(
         load: `validation` or `test` -> the stored tensors `embeddings` [N, D], `labels` [N], and `is_query` [N] where
             queries search a gallery.
         config: the section `evaluation` of the trial.
+        device: where the products run; None: the CPU. Float32 products of two kinds of device differ in the last bits.
 
     Returns:
         The metrics, and the `utility_curve` of the test classes.
     """
 
     def scores(stored: Mapping[str, Tensor], **options: Any) -> Evaluation:
-        settings = config.model_dump() | options
+        settings = config.model_dump() | {"device": device} | options
         return evaluate(stored["embeddings"], stored["labels"], is_query=stored.get("is_query"), **settings)
 
     test = load("test")

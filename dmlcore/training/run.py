@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -93,6 +94,8 @@ def make_deterministic(threads: int) -> None:
     """Make torch give the same bits on the same machine type with the same versions and number of threads."""
     # The order in which partial sums are added depends on the number of threads, and the last bits on the order.
     torch.set_num_threads(threads)
+    # cuBLAS repeats its sums in one order only with a workspace of a fixed size; read when CUDA starts.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # On a GPU some operations have no deterministic kernel (warn instead of fail); on a CPU all have.
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     # Filling what nobody reads takes a tenth of a step; it would only hide reads of uninitialised memory.
@@ -163,8 +166,8 @@ class _TrialRun:
     def finish(self) -> TrialResult:
         """Embed the test classes, evaluate what is stored, and drop the checkpoint."""
         self._store_embeddings("test")
-        # From the files, as a later re-evaluation does: both then give the same numbers.
-        metrics, utility = evaluate_stored(self.store.load, self.config.evaluation)
+        # From the files, as a later re-evaluation does: on the same kind of device both give the same numbers.
+        metrics, utility = evaluate_stored(self.store.load, self.config.evaluation, self.device)
         training = next(report for report in reversed(self.state.curve) if "train/loss" in report.metrics)
         metrics |= self.state.untrained_test | {
             "validation/best_epoch": float(self.state.best_epoch),
@@ -196,7 +199,8 @@ class _TrialRun:
         """
         split = self.data.split(name)
         settings = self.config.evaluation.model_dump(exclude={"bootstrap"})
-        found = evaluate(self.trainer.embed(name), split.labels, is_query=is_query(split), **settings)
+        embeddings = self.trainer.embed(name)
+        found = evaluate(embeddings, split.labels, is_query=is_query(split), device=self.device, **settings)
         return {f"{prefix}/{key}": float(value) for key, value in found.metrics.items()}
 
     def _store_embeddings(self, name: str) -> None:

@@ -102,14 +102,101 @@ def test_a_trial_with_queries_and_a_gallery_is_calibrated_on_their_pairs(tmp_pat
     record, study = write_study(tmp_path / "study")[0], tmp_path / "study"
     store = TrialStore(study / "state" / "storage" / record.train_key[:16], record.files)
     test = store.load("test")
-    store.save("test", test | {"is_query": torch.arange(len(test["labels"])) % 5 == 0})
+    rows = torch.arange(len(test["labels"]))
+    store.save("test", test | {"is_query": rows % 5 == 0, "groups": rows % 3})
     files = record.files | {"test": store.digest("test")}
     RecordFolder(study / "state" / "records").write(record.model_copy(update={"files": files}))
     card = tmp_path / "card.json"
     done = call("--far", 0.1, "--trial", record.trial_key, "--study", study, "--card", card)
     assert done.exit_code == 0, done.output
     assert "test: each query with each gallery image" in done.output
-    assert json.loads(card.read_text())["test"]["frr"]["pairs"] == 30 * 4
+    content = json.loads(card.read_text())
+    assert content["test"]["frr"]["pairs"] == 30 * 4
+    assert [group["group"] for group in content["test"]["groups"]] == [0, 1, 2]
+
+
+def test_validation_alone_gives_a_card_that_says_so(files, tmp_path):
+    (validation, _), arguments = files
+    card, table = tmp_path / "card.json", tmp_path / "c.csv"
+    done = call(
+        "--far", 0.05, *arguments[:4], "--card", card, "--classes", table, "--plot", tmp_path / "p.png"
+    )
+    assert done.exit_code == 0, done.output
+    content = json.loads(card.read_text())
+    assert {"test", "drift"}.isdisjoint(content)
+    assert "note: no test set was given" in done.output
+    x, y = validation
+    found = calibrate((x.astype(np.float32), y), None, Target("far", 0.05))
+    assert found.test is None
+    assert content == json.loads(json.dumps(calibration_card(found)))
+    assert pl.read_csv(table)["frr"].to_list() == pytest.approx(found.validation.class_frr.tolist())
+
+
+def test_queries_and_gallery_are_a_mask_or_two_files(files, tmp_path):
+    """And junk labels are left out; names as labels give the same card as integers."""
+    ((x, y), _), arguments = files
+    query = np.arange(len(y)) % 3 == 0
+    np.save(tmp_path / "mask.npy", query)
+    cards = [tmp_path / f"{name}.json" for name in ("mask", "files")]
+    done = call(
+        "--far", 0.05, *arguments[:4], "--validation-is-query", tmp_path / "mask.npy", "--card", cards[0]
+    )
+    assert done.exit_code == 0, done.output
+    for name, rows in (("q", query), ("g", ~query)):
+        part, labels = x[rows].astype(np.float32), np.array([f"class {label:03}" for label in y[rows]])
+        np.save(tmp_path / f"{name}.npy", np.concatenate([part, part[:4] + 1]))
+        (tmp_path / f"{name}.txt").write_text("\n".join([*labels, *["junk"] * 4]))
+    done = call(
+        *("--far", 0.05, "--validation", tmp_path / "q.npy", "--validation-labels", tmp_path / "q.txt"),
+        *("--validation-gallery", tmp_path / "g.npy", "--validation-gallery-labels", tmp_path / "g.txt"),
+        *("--ignore-label", "junk", "--card", cards[1]),
+    )
+    assert done.exit_code == 0, done.output
+    one, other = (json.loads(card.read_text()) for card in cards)
+    assert one["validation"]["compared"] == "each query with each gallery image"
+    assert one["validation"]["far"] == other["validation"]["far"]
+    assert one["threshold"] == other["threshold"]
+    assert other["validation"]["class_frr"]["worst"][0]["name"].startswith("class ")
+
+
+@pytest.mark.parametrize("option", ["--worst-group", "--per-group"])
+def test_groups_and_a_promise_from_files(files, tmp_path, option):
+    ((_, y), _), arguments = files
+    (tmp_path / "groups.txt").write_text("\n".join(f"camera {i % 2}" for i in range(len(y))))
+    groups, card = ("--validation-groups", tmp_path / "groups.txt"), tmp_path / "card.json"
+    done = call("--far", 0.2, "--confidence", 0.9, option, *arguments, *groups, "--card", card)
+    assert done.exit_code == 0, done.output
+    content = json.loads(card.read_text())
+    names = [group["group"] for group in content["validation"]["groups"]]
+    assert names == ["camera 0", "camera 1"]
+    assert "and for every group" in done.output
+    assert "validation group" not in done.output  # test has the list, and no groups
+    own = [own["group"] for own in content.get("group_thresholds", [])]
+    assert own == (names if option == "--per-group" else [])
+    assert ("threshold of group camera 1" in done.output) == (option == "--per-group")
+    refused = call("--far", 0.2, "--worst-group", "--per-group", *arguments, *groups)
+    assert "not both" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("mask", "must have 0 or 1"),
+        ("short", "is_query must be [N] = [300]"),
+        ("both", "two files or one with a mask"),
+        ("alone", "two files or one with a mask"),
+    ],
+)
+def test_wrong_queries_are_refused(files, tmp_path, change, words):
+    arguments = files[1][:4]
+    np.save(tmp_path / "mask.npy", {"mask": np.arange(300), "short": np.ones(7, bool)}.get(change, np.eye(1)))
+    if change != "alone":
+        arguments += ["--validation-is-query", tmp_path / "mask.npy"]
+    if change in ("both", "alone"):
+        arguments += ["--validation-gallery", files[1][1]]
+    done = call("--far", 0.1, *arguments, "--card", tmp_path / "card.json")
+    assert done.exit_code == WRONG_INPUT
+    assert words in done.output
 
 
 @pytest.mark.parametrize(
@@ -117,7 +204,7 @@ def test_a_trial_with_queries_and_a_gallery_is_calibrated_on_their_pairs(tmp_pat
     [
         ([], "--far or --frr, got 0"),
         (["--far", "0.1", "--frr", "0.1"], "--far or --frr, got 2"),
-        (["--far", "0.1", "--validation", "x.npy"], "got 1 of the four"),
+        (["--far", "0.1", "--validation", "x.npy"], "--validation-labels is missing"),
         (["--far", "2"], "got 2.0"),
         (["--far", "0.1", "--trial", "a", "--test", "x.npy"], "leave out the files"),
     ],
@@ -133,7 +220,7 @@ def test_wrong_arguments_are_refused(arguments, words):
     [
         ("pickle", "would have to be unpickled"),
         ("width", "same width, got 2 and 3"),
-        ("labels", "one label each"),
+        ("labels", "one label for each of the 159 rows"),
         ("nan", "test: embeddings must be finite"),
         ("names", "class names must name each test label"),
     ],
