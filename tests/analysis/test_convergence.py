@@ -84,7 +84,9 @@ def test_a_longer_run_checks_the_flat_ends(score: float, agrees: bool) -> None:
 def test_a_longer_run_of_something_else_checks_nothing() -> None:
     for other in ({"seed": 9}, {"loss": "other"}, {"config/train.epochs": 10}, {"variant": "other"}):
         assert longer_runs(checked(longer(0.9, **other))) == []
-    assert "no longer run checks" in (convergence_note(checked(longer(0.9, seed=9))) or "")
+    assert "no longer run (`aggregate.longer_run`) checks that" in (
+        convergence_note(checked(longer(0.9, seed=9))) or ""
+    )
 
 
 def with_rising(count: int) -> list:
