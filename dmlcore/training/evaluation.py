@@ -31,8 +31,8 @@ def evaluate_stored(
     """Compute the metrics of stored embeddings: `validation/...`, `test/...`, and OPIS of test at validation's range.
 
     Args:
-        load: `validation` or `test` -> the stored tensors `embeddings` [N, D], `labels` [N], and `is_query` [N] where
-            queries search a gallery.
+        load: `validation` or `test` -> the stored tensors `embeddings` [N, D], `labels` [N], `is_query` [N] where
+            queries search a gallery, and `groups` [N] where two images of one class and one group are no pair.
         config: the section `evaluation` of the trial.
 
     Returns:
@@ -41,7 +41,8 @@ def evaluate_stored(
 
     def scores(stored: Mapping[str, Tensor], **options: Any) -> Evaluation:
         settings = config.model_dump() | options
-        return evaluate(stored["embeddings"], stored["labels"], is_query=stored.get("is_query"), **settings)
+        settings |= {name: stored.get(name) for name in ("is_query", "groups")}
+        return evaluate(stored["embeddings"], stored["labels"], **settings)
 
     test = load("test")
     held_out, final = scores(load("validation")), scores(test)

@@ -196,7 +196,9 @@ class _TrialRun:
         """
         split = self.data.split(name)
         settings = self.config.evaluation.model_dump(exclude={"bootstrap"})
-        found = evaluate(self.trainer.embed(name), split.labels, is_query=is_query(split), **settings)
+        found = evaluate(
+            self.trainer.embed(name), split.labels, is_query=is_query(split), groups=split.groups, **settings
+        )
         return {f"{prefix}/{key}": float(value) for key, value in found.metrics.items()}
 
     def _store_embeddings(self, name: str) -> None:
@@ -206,8 +208,10 @@ class _TrialRun:
             "labels": torch.as_tensor(split.labels),
             "index": torch.as_tensor(split.index),
         }
-        queries = is_query(split)
-        self.store.save(name, tensors if queries is None else tensors | {"is_query": queries})
+        queries, groups = is_query(split), split.groups
+        tensors |= {} if queries is None else {"is_query": queries}
+        tensors |= {} if groups is None else {"groups": torch.as_tensor(groups)}
+        self.store.save(name, tensors)
 
 
 def is_query(split: Split) -> Tensor | None:
