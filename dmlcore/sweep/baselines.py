@@ -102,6 +102,7 @@ def raw_pixel_metrics(test: Split, config: EvaluationConfig) -> dict[str, float]
         raw_pixel_embeddings(test.images),
         test.labels,
         is_query=queries if queries.any() else None,
+        groups=test.groups,
         **config.model_dump(exclude={"bootstrap"}),
     )
     return {f"test/{name}": float(value) for name, value in evaluation.metrics.items()}

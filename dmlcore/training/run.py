@@ -199,8 +199,8 @@ class _TrialRun:
         """
         split = self.data.split(name)
         settings = self.config.evaluation.model_dump(exclude={"bootstrap"})
-        embeddings = self.trainer.embed(name)
-        found = evaluate(embeddings, split.labels, is_query=is_query(split), device=self.device, **settings)
+        settings |= {"is_query": is_query(split), "groups": split.groups, "device": self.device}
+        found = evaluate(self.trainer.embed(name), split.labels, **settings)
         return {f"{prefix}/{key}": float(value) for key, value in found.metrics.items()}
 
     def _store_embeddings(self, name: str) -> None:
@@ -210,8 +210,10 @@ class _TrialRun:
             "labels": torch.as_tensor(split.labels),
             "index": torch.as_tensor(split.index),
         }
-        queries = is_query(split)
-        self.store.save(name, tensors if queries is None else tensors | {"is_query": queries})
+        queries, groups = is_query(split), split.groups
+        tensors |= {} if queries is None else {"is_query": queries}
+        tensors |= {} if groups is None else {"groups": torch.as_tensor(groups)}
+        self.store.save(name, tensors)
 
 
 def is_query(split: Split) -> Tensor | None:
