@@ -33,6 +33,8 @@ class MetricLoss(nn.Module):
 
     cosine = True
     """`compute_pairs` gets normalised vectors."""
+    takes_host_labels = False
+    """`compute` takes labels that are on the CPU while the embeddings are not, so that no step waits for a GPU."""
 
     def forward(
         self,
@@ -66,6 +68,8 @@ class MetricLoss(nn.Module):
         with torch.autocast(embeddings.device.type, enabled=False):
             if indices_tuple is None and ref_emb is None:
                 assert labels is not None
+                if not self.takes_host_labels:
+                    labels = labels.to(embeddings.device, non_blocking=True)
                 return self.compute(full_precision(embeddings), labels)
             return self._compute_chosen(embeddings, labels, indices_tuple, ref_emb, ref_labels)
 
@@ -145,14 +149,16 @@ def check_references(
         )
 
 
-def check_class_indices(labels: Tensor, num_classes: int) -> None:
-    """Refuse labels that have no proxy: each must be in 0..num_classes - 1."""
-    low, high = torch.stack(labels.aminmax()).tolist()
-    if low < 0 or high >= num_classes:
-        raise ValueError(
-            f"labels must be in 0..{num_classes - 1} (num_classes {num_classes}), "
-            f"got {low}..{high}; re-index the training classes from 0"
-        )
+def class_indices(labels: Tensor, num_classes: int, device: torch.device) -> Tensor:
+    """Return labels as int64 on `device`; refuse those that have no proxy, which must be in 0..num_classes - 1."""
+    rule = f"labels must be in 0..{num_classes - 1} (num_classes {num_classes})"
+    if labels.device.type == "cpu" and not torch.compiler.is_compiling():
+        low, high = (int(end) for end in labels.aminmax())
+        if low < 0 or high >= num_classes:
+            raise ValueError(f"{rule}, got {low}..{high}; re-index the training classes from 0")
+    else:  # without waiting for a GPU, which reports it later
+        torch._assert_async(((labels >= 0) & (labels < num_classes)).all(), rule)
+    return labels.to(device, torch.long, non_blocking=True)
 
 
 def full_precision(values: Tensor) -> Tensor:
@@ -184,7 +190,7 @@ def row_lengths(vectors: Tensor) -> Tensor:
 
 def any_extreme(lengths: Tensor) -> bool:
     """Tell whether a row of these `row_lengths` needs `normalize_extremes`; true where a value cannot be asked for."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or lengths.device.type != "cpu":  # to ask a GPU is to wait for it
         return True
     try:
         return bool(lengths.isinf().any())

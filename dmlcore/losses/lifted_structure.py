@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
 from dmlcore.losses.base import MetricLoss, check_number
 from dmlcore.losses.chosen_pairs import ChosenPairs, mean_where
-from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks
+from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, pair_kernel
 from dmlcore.losses.pairwise import pairwise_loss
 
 
@@ -32,6 +30,7 @@ class LiftedStructure(MetricLoss):
     """
 
     cosine = False
+    takes_host_labels = True
 
     def __init__(self, margin: float = 1.0) -> None:
         super().__init__()
@@ -40,7 +39,7 @@ class LiftedStructure(MetricLoss):
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         # Distances do not see a common offset, but |x|^2 + |y|^2 - 2xy loses its digits to one.
         centred = embeddings - embeddings.detach().mean(dim=0)
-        return pairwise_loss(centred, labels, partial(lifted_structure, margin=self.margin), cosine=False)
+        return pairwise_loss(centred, labels, lifted_structure, self.margin, cosine=False)
 
     def compute_pairs(self, vectors: Tensor, references: Tensor, pairs: ChosenPairs) -> Tensor:
         """A reference's negatives are the anchors paired with it; within a batch those that it is the anchor of."""
@@ -53,6 +52,7 @@ class LiftedStructure(MetricLoss):
         return mean_where(hinges.square(), pairs.positives) / 2
 
 
+@pair_kernel
 def lifted_structure(matrix: Tensor, groups: list[ClassGroup], margin: float) -> Tensor:
     """Compute the lifted structured loss of [B, B] dot products sorted by class, overwritten with the gradient."""
     num_pairs = sum(group.num_classes * group.size * (group.size - 1) // 2 for group in groups)
