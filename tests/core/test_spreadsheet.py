@@ -28,7 +28,7 @@ def read_back(table: pl.DataFrame) -> pl.DataFrame:
         "=a\nb",
     ],
 )
-def test_a_text_that_would_run_stands_behind_an_apostrophe(text):
+def test_a_text_that_would_run_is_preceded_by_an_apostrophe(text):
     table = pl.DataFrame({"axis": [text, "plain", None], "number": [-1.5, 2.0, None]})
     found = read_back(table)
     assert found["axis"].to_list() == ["'" + text, "plain", None]
