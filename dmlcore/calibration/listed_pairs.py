@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from dmlcore.calibration.counts import Floats, Ints
 from dmlcore.calibration.intervals import Rate, interval_of
 from dmlcore.calibration.scores import Curve, Value, above_all, spread_points
-from dmlcore.metrics.arrays import check_embeddings, check_labels
-from dmlcore.metrics.inputs import Array, content_keys, normalise
+from dmlcore.metrics.arrays import as_embeddings, check_finite, check_labels, content_keys, normalise
+from dmlcore.metrics.inputs import Array
 
 MOST_AT_ONCE = 1 << 16
 
@@ -100,8 +100,8 @@ def listed_pairs(first: Array, second: Array, same: Array) -> ListedScores:
         ValueError: shapes that do not fit, labels other than 0 and 1, or one kind of pairs alone.
     """
     a, b, y = (
-        check_embeddings(first),
-        check_embeddings(second),
+        as_embeddings(first),
+        as_embeddings(second),
         check_labels(np.asarray(same).astype(np.int64)),
     )
     if a.ndim != 2 or a.shape != b.shape or y.shape != (len(a),):
@@ -112,6 +112,8 @@ def listed_pairs(first: Array, second: Array, same: Array) -> ListedScores:
         raise ValueError(
             f"labels of pairs must be 1 (same) and 0 (different), both among them, got {np.unique(y)[:5].tolist()}"
         )
+    for part in (a, b):
+        check_finite(part)
     unit = normalise(torch.cat([a, b.to(a.dtype)]))
     keys = content_keys(unit)
     distinct, image = np.unique(keys, return_inverse=True)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dmlcore.analysis.baselines import untrained
+from dmlcore.analysis.baselines import FEATURES, UNTRAINED, before_training
 from dmlcore.analysis.columns import (
     SUMMARY,
     TERMINAL,
@@ -152,7 +152,7 @@ def _configuration(row: Row) -> Text:
 
 def _untrained_baselines(study: Study) -> UntrainedBaselines:
     found: UntrainedBaselines = {}
-    for (dataset, backbone), before in untrained(study).items():
+    for (dataset, backbone), before in before_training(study, UNTRAINED).items():
         found[dataset, None] = [format_metric(study.raw_pixels(dataset, m), m) for m in METRICS]
         found[dataset, backbone] = [format_metric(before[m].mean, m) for m in METRICS]
     return found
@@ -163,6 +163,12 @@ def _untrained_rows(study: Study) -> list[list[str]]:
     for (dataset, backbone), numbers in _untrained_baselines(study).items():
         name = ["raw pixels", ""] if backbone is None else [code_span(backbone), "untrained"]
         rows.append([code_span(dataset), *name, "", "", *numbers])
+    for (dataset, backbone), found in before_training(study, FEATURES).items():
+        if found["map_at_r"].seeds:
+            numbers = [format_metric(found[m].mean, m) for m in METRICS]
+            rows.append(
+                [code_span(dataset), code_span(backbone), "pretrained features, no head", "", "", *numbers]
+            )
     return rows
 
 
