@@ -35,7 +35,10 @@ EUCLIDEAN = {"name": "LpDistance", "normalize_embeddings": False}
 COSINE_MARGINS = {"pos_margin": 0.9, "neg_margin": 0.5, "distance": {"name": "CosineSimilarity"}}
 # Ours -> the loss of pytorch-metric-learning with its arguments; None: it has none, a loop over queries replaces it.
 LOSSES: dict[str, tuple[str, dict[str, Any]] | None] = {
-    "tcm": ("ContrastiveLoss", COSINE_MARGINS),  # the same value; their ThresholdConsistentMarginLoss is slower
+    "tcm": (
+        "ContrastiveLoss",
+        COSINE_MARGINS,
+    ),  # the same value; their ThresholdConsistentMarginLoss is slower
     "smooth_ap": ("SmoothAPLoss", {}),
     "recall_at_k": None,
     "multi_similarity": ("MultiSimilarityLoss", {"miner": {"name": "MultiSimilarityMiner"}}),

@@ -116,7 +116,8 @@ def _by_column_class(pairs: Pairs, tile: Tile, similarity: float) -> tuple[Ints,
     row, stop, col, end = tile
     block, bounds = multiply_tile(pairs, tile)
     top, left = row - bounds.block_row, col - bounds.block_col
-    accepted = block.numpy()[top : top + stop - row, left : left + end - col] >= np.float32(similarity)
+    reached = block[top : top + stop - row, left : left + end - col] >= similarity
+    accepted = reached.cpu().numpy()
     if pairs.symmetric and col < stop:  # each pair once, and no image with itself
         accepted &= np.arange(col, end)[None, :] > np.arange(row, stop)[:, None]
     others, at = np.unique(pairs.col_class[col:end], return_index=True)

@@ -23,7 +23,10 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Rate:
-    """A pooled error rate: `errors` of `pairs`, its standard error, its 95 % interval, and the number of classes."""
+    """A pooled error rate: `errors` of `pairs`, its standard error, its 95 % interval, and the number of classes.
+
+    `trials`: disjoint classes or pairs of classes, which are independent; `worst`: the highest FAR of one class.
+    """
 
     errors: int
     pairs: int
@@ -31,10 +34,16 @@ class Rate:
     low: float
     high: float
     classes: int
+    trials: int = 1
+    worst: float = 0.0
 
     @property
     def value(self) -> float:
         return self.errors / self.pairs
+
+    def upper(self, confidence: float) -> float:
+        """Bound the rate of classes not seen from above; see `upper_bound`."""
+        return upper_bound(self, confidence)
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,7 @@ def reject_rate(pairs: Pairs, found: Accepted) -> Rate:
     errors = total - found.positive[keep]
     residuals = errors - errors.sum() / total.sum() * total
     variance = float(residuals @ residuals) / float(total.sum()) ** 2
-    return _rate(int(errors.sum()), int(total.sum()), variance, int(keep.sum()), int(keep.sum()))
+    return interval_of(int(errors.sum()), int(total.sum()), variance, int(keep.sum()), int(keep.sum()))
 
 
 def accept_rate(pairs: Pairs, found: Accepted) -> Rate:
@@ -75,7 +84,8 @@ def accept_rate(pairs: Pairs, found: Accepted) -> Rate:
     own = found.square_sum - 2.0 * rate * found.cross_sum + rate**2 * _squared_pairs(pairs)
     own = max(own, 0.0)  # a sum of squares; rounding can take it below 0
     variance = max(float(by_class @ by_class) - own, own) / float(total) ** 2
-    return _rate(errors, total, variance, classes, classes // 2)
+    worst = float((found.negative / np.maximum(pairs.negative_pairs, 1)).max())
+    return interval_of(errors, total, variance, classes, classes // 2, worst)
 
 
 def _squared_pairs(pairs: Pairs) -> float:
@@ -120,21 +130,51 @@ def drift(validation: Rate, test: Rate) -> Drift:
     return Drift(moved, moved - half, moved + half, ratio)
 
 
-def _rate(errors: int, total: int, variance: float, classes: int, trials: int) -> Rate:
+def upper_bound(rate: Rate, confidence: float) -> float:
+    """Bound the rate of classes not seen from above, missed with probability 1 - confidence or less.
+
+    One-sided t-bound on the log-odds, with the standard error of the rate and C - 1 degrees of freedom, about the rate
+    that log(1 / (1 - confidence)) more classes (3 at 95 %) as bad as the worst one of the C would give: so large a
+    share of the classes can be worse than all C that were seen (rule of three), hubs above all. That part is of FAR
+    alone: the FRR of a class comes from few pairs, and its highest is mostly chance. Without an error, the bound is
+    Clopper and Pearson's for as many independent trials as there are disjoint pairs of classes (FAR) or classes (FRR).
+    """
+    if rate.classes < 2:
+        return 1.0
+    if rate.errors in (0, rate.pairs):
+        return 1.0 if rate.errors else 1.0 - (1.0 - confidence) ** (1.0 / max(rate.trials, 1))
+    unseen = -2.0 * math.log(
+        1.0 - confidence
+    )  # each class is an end of its pairs: twice its share of the classes
+    centre = (rate.value * (rate.classes - 1) + unseen * rate.worst) / (rate.classes - 1 + unseen)
+    centre = max(centre, rate.value)
+    half = float(stats.t.ppf(confidence, rate.classes - 1)) * rate.standard_error
+    return float(special.expit(special.logit(centre) + half / (rate.value * (1.0 - rate.value))))
+
+
+def bound_of_any_law(rate: Rate, confidence: float) -> float:
+    """Bound the rate whatever the law of the classes, by Hoeffding's inequality for the independent trials."""
+    trials = np.array([rate.trials])
+    return float(rate_bounds(np.array([rate.value]), trials, 2.0 * (1.0 - confidence))[1][0])
+
+
+def interval_of(
+    errors: int, total: int, variance: float, classes: int, trials: int, worst: float = 0.0
+) -> Rate:
     """Build the t-interval on the log-odds; without any error (or success), Clopper and Pearson's of `trials`."""
+    trials = max(trials, 1)
     if classes < 2:
-        return Rate(errors, total, math.nan, 0.0, 1.0, classes)
+        return Rate(errors, total, math.nan, 0.0, 1.0, classes, trials, worst)
     error = math.sqrt(variance * classes / (classes - 1))
     if errors in (0, total):
         # No variance to estimate: count pairs of classes that share none, which are independent.
-        trials = max(trials, 1)
         exact = stats.binomtest(trials if errors else 0, trials).proportion_ci(LEVEL, "exact")
-        return Rate(errors, total, error, float(exact.low), float(exact.high), classes)
+        return Rate(errors, total, error, float(exact.low), float(exact.high), classes, trials, worst)
     rate = errors / total
     # On the log-odds (delta method), so that the ends stay within 0..1.
     half = _quantile(classes) * error / (rate * (1.0 - rate))
     low, high = special.expit(special.logit(rate) + np.array([-half, half])).tolist()
-    return Rate(errors, total, error, low, high, classes)
+    return Rate(errors, total, error, low, high, classes, trials, worst)
 
 
 def _quantile(classes: int) -> float:

@@ -6,6 +6,7 @@ Shapes: B images of H x W pixels, C channels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -33,10 +34,25 @@ def to_float(
     pixels = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))
     batch = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     centre, spread = (
-        torch.as_tensor(value, dtype=torch.float32, device=batch.device) for value in (mean, std)
+        _per_channel(value if isinstance(value, int | float) else tuple(value), batch.device)
+        for value in (mean, std)
     )
     # In place on the fresh float copy: three passes without three more batches in memory.
-    return batch.div_(255.0).sub_(centre.reshape(-1, 1, 1)).div_(spread.reshape(-1, 1, 1))
+    return batch.div_(255.0).sub_(centre).div_(spread)
+
+
+@cache
+def _per_channel(value: float | tuple[float, ...], device: torch.device) -> Tensor:
+    """Return [C or 1, 1, 1]; kept, since a transfer to a GPU would hold up every batch."""
+    with torch.inference_mode(False):
+        return torch.as_tensor(value, dtype=torch.float32, device=device).reshape(-1, 1, 1)
+
+
+def without_waiting(values: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor of the CPU to `device`; from pinned memory, so that the CPU does not wait for a GPU's work."""
+    if device.type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 def augmentation_draws(generator: np.random.Generator, num_images: int) -> npt.NDArray[np.float64]:
@@ -76,7 +92,7 @@ def augment(
     if not (rotation_degrees or scale or shear or translate):
         if not mirror.any():
             return images
-        chosen = torch.from_numpy(mirror).to(images.device).reshape(-1, 1, 1, 1)
+        chosen = without_waiting(torch.from_numpy(mirror), images.device).reshape(-1, 1, 1, 1)
         return torch.where(chosen, images.flip(3), images)
     maps = _affine_maps(
         angle=np.deg2rad(rotation_degrees) * draws[0],
@@ -86,7 +102,7 @@ def augment(
         flip=np.where(mirror, -1.0, 1.0),
         aspect=images.shape[3] / images.shape[2],
     )
-    theta = torch.from_numpy(maps).to(images)
+    theta = without_waiting(torch.from_numpy(maps).to(images.dtype), images.device)
     grid = affine_grid(theta, list(images.shape), align_corners=False)
     return grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from dmlcore.extras import require
 from dmlcore.losses.base import MetricLoss
 
 PREFIX = "pml:"
@@ -127,16 +128,9 @@ def pml_losses() -> dict[str, type[nn.Module]]:
 
 
 def _import(module: str) -> Any:
+    require("train", f"`{PREFIX}NAME`", "pytorch_metric_learning")
     # Here and not above: it takes a second to import, and few trials need it.
-    try:
-        return importlib.import_module(f"pytorch_metric_learning.{module}")
-    except ModuleNotFoundError as error:
-        if error.name != "pytorch_metric_learning":
-            raise
-        raise ModuleNotFoundError(
-            "pytorch-metric-learning is not installed; install it with `pip install pytorch-metric-learning`",
-            name=error.name,
-        ) from error
+    return importlib.import_module(f"pytorch_metric_learning.{module}")
 
 
 def _classes(module: str) -> dict[str, type[nn.Module]]:

@@ -26,22 +26,26 @@ def utility_curve(evaluation: Evaluation) -> dict[str, list[float]]:
 
 
 def evaluate_stored(
-    load: Callable[[str], Mapping[str, Tensor]], config: EvaluationConfig
+    load: Callable[[str], Mapping[str, Tensor]],
+    config: EvaluationConfig,
+    device: torch.device | None = None,
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Compute the metrics of stored embeddings: `validation/...`, `test/...`, and OPIS of test at validation's range.
 
     Args:
-        load: `validation` or `test` -> the stored tensors `embeddings` [N, D], `labels` [N], and `is_query` [N] where
-            queries search a gallery.
+        load: `validation` or `test` -> the stored tensors `embeddings` [N, D], `labels` [N], `is_query` [N] where
+            queries search a gallery, and `groups` [N] where two images of one class and one group are no pair.
         config: the section `evaluation` of the trial.
+        device: where the products run; None: the CPU. Float32 products of two kinds of device differ in the last bits.
 
     Returns:
         The metrics, and the `utility_curve` of the test classes.
     """
 
     def scores(stored: Mapping[str, Tensor], **options: Any) -> Evaluation:
-        settings = config.model_dump() | options
-        return evaluate(stored["embeddings"], stored["labels"], is_query=stored.get("is_query"), **settings)
+        settings = config.model_dump() | {"device": device} | options
+        settings |= {name: stored.get(name) for name in ("is_query", "groups")}
+        return evaluate(stored["embeddings"], stored["labels"], **settings)
 
     test = load("test")
     held_out, final = scores(load("validation")), scores(test)

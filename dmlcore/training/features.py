@@ -79,5 +79,5 @@ def _compute(config: TrialConfig, data: PreparedDataset, device: torch.device) -
     for name in ("train", "validation", "test"):
         for images in ImageLoader(data.split(name), config, device).evaluation_batches():
             with torch.inference_mode(), autocast(device, config.train.precision):
-                parts.append(model.pooled(images).float().cpu().numpy())
-    return np.concatenate(parts)
+                parts.append(model.pooled(images).float())
+    return torch.cat(parts).cpu().numpy()

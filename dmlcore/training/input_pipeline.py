@@ -35,6 +35,7 @@ class InputPipeline:
         random_crop: RandomCropConfig | None,
         flip: bool = False,
         workers: int = 1,
+        pinned: bool = False,
     ) -> None:
         """Nothing is read yet.
 
@@ -44,6 +45,7 @@ class InputPipeline:
             random_crop: for training; None: the centre crop as in evaluation.
             flip: mirror every second image by chance, in training.
             workers: threads that decode.
+            pinned: put batches into page-locked memory, from which a GPU copies while the CPU goes on.
 
         Raises:
             DataError: `size` is None and the images have several sizes or a crop is asked for; `size` or `workers` < 1.
@@ -53,7 +55,7 @@ class InputPipeline:
         if size is not None and size < 1:
             raise DataError(f"size must be at least 1, got {size}")
         self.images, self.random_crop, self.flip, self.workers = images, random_crop, flip, workers
-        self.size = size
+        self.size, self.pinned = size, pinned
         self.shape = (size, size) if size is not None else self._stored_shape()
 
     def training_batches(
@@ -140,7 +142,8 @@ class InputPipeline:
             raise DataError(f"indices must be 0..{len(self.images) - 1}, got {wrong[:5].tolist()}")
 
     def _start(self, pool: ThreadPoolExecutor, indices: Indices, cuts: Cuts) -> Job:
-        batch = torch.empty((len(indices), *self.shape, self.images.channels), dtype=torch.uint8)
+        shape = (len(indices), *self.shape, self.images.channels)
+        batch = torch.empty(shape, dtype=torch.uint8, pin_memory=self.pinned)
         work = list(zip(indices.tolist(), *(part.tolist() for part in cuts), batch, strict=True))
         return batch, [pool.submit(self._fill, work[part :: self.workers]) for part in range(self.workers)]
 

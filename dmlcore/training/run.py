@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -93,6 +94,8 @@ def make_deterministic(threads: int) -> None:
     """Make torch give the same bits on the same machine type with the same versions and number of threads."""
     # The order in which partial sums are added depends on the number of threads, and the last bits on the order.
     torch.set_num_threads(threads)
+    # cuBLAS repeats its sums in one order only with a workspace of a fixed size; read when CUDA starts.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # On a GPU some operations have no deterministic kernel (warn instead of fail); on a CPU all have.
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     # Filling what nobody reads takes a tenth of a step; it would only hide reads of uninitialised memory.
@@ -131,6 +134,10 @@ class _TrialRun:
         """Train with a validation after each epoch; store the best epoch's weights as `best`."""
         if not self.state.curve:
             self.state.untrained_test = self._evaluate("test", "untrained")
+            if self.config.model.backbone.weights is not None:
+                # What a trained head must beat: the pretrained features as they are
+                features = self.trainer.backbone_features("test")
+                self.state.untrained_test |= self._metrics(features, "test", "features")
             self._report(0, self._evaluate("validation", "validation"))
         for epoch in range(self.state.epoch + 1, self.config.train.epochs + 1):
             metrics = self.trainer.train_epoch(epoch) | self._evaluate("validation", "validation")
@@ -163,8 +170,8 @@ class _TrialRun:
     def finish(self) -> TrialResult:
         """Embed the test classes, evaluate what is stored, and drop the checkpoint."""
         self._store_embeddings("test")
-        # From the files, as a later re-evaluation does: both then give the same numbers.
-        metrics, utility = evaluate_stored(self.store.load, self.config.evaluation)
+        # From the files, as a later re-evaluation does: on the same kind of device both give the same numbers.
+        metrics, utility = evaluate_stored(self.store.load, self.config.evaluation, self.device)
         training = next(report for report in reversed(self.state.curve) if "train/loss" in report.metrics)
         metrics |= self.state.untrained_test | {
             "validation/best_epoch": float(self.state.best_epoch),
@@ -189,14 +196,19 @@ class _TrialRun:
             self.saved_at = time.monotonic()
 
     def _evaluate(self, name: str, prefix: str) -> dict[str, float]:
-        """Evaluate a split under the current weights, without intervals; `PREFIX/METRIC` -> value.
+        """Evaluate a split under the current weights, without intervals; `PREFIX/METRIC` -> value."""
+        return self._metrics(self.trainer.embed(name), name, prefix)
+
+    def _metrics(self, embeddings: Tensor, name: str, prefix: str) -> dict[str, float]:
+        """Compute the metrics of the embeddings of a split.
 
         `evaluate` is called from here, not through `training.evaluation`: the epoch is chosen by its MAP@R, so this
         call belongs to the code of the train key.
         """
         split = self.data.split(name)
         settings = self.config.evaluation.model_dump(exclude={"bootstrap"})
-        found = evaluate(self.trainer.embed(name), split.labels, is_query=is_query(split), **settings)
+        settings |= {"is_query": is_query(split), "groups": split.groups, "device": self.device}
+        found = evaluate(embeddings, split.labels, **settings)
         return {f"{prefix}/{key}": float(value) for key, value in found.metrics.items()}
 
     def _store_embeddings(self, name: str) -> None:
@@ -206,8 +218,10 @@ class _TrialRun:
             "labels": torch.as_tensor(split.labels),
             "index": torch.as_tensor(split.index),
         }
-        queries = is_query(split)
-        self.store.save(name, tensors if queries is None else tensors | {"is_query": queries})
+        queries, groups = is_query(split), split.groups
+        tensors |= {} if queries is None else {"is_query": queries}
+        tensors |= {} if groups is None else {"groups": torch.as_tensor(groups)}
+        self.store.save(name, tensors)
 
 
 def is_query(split: Split) -> Tensor | None:

@@ -6,12 +6,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dmlcore.config.trial import TrialConfig
 from dmlcore.core.seeding import derived_seed
 from dmlcore.data.dataset import PreparedDataset, Split
+from dmlcore.data.transforms import without_waiting
 from dmlcore.models import Embedder, Head
 from dmlcore.training.build import (
     Objective,
@@ -27,6 +29,9 @@ from dmlcore.training.held_state import HeldState
 from dmlcore.training.language import texts_of
 from dmlcore.training.loader import Batch, FeatureLoader, ImageLoader, Loader, autocast, embed
 from dmlcore.training.samplers import Indices, class_balanced_batches, random_batches
+
+FETCH_STEPS = 50
+"""Steps after which the losses are fetched from a GPU, and a loss that is not finite ends the trial."""
 
 
 class TrainingError(RuntimeError):
@@ -52,9 +57,10 @@ class Trainer:
     ) -> None:
         self.config, self.data, self.device, self.caches = config, data, device, caches
         self.split = data.split(split)
-        self.labels = torch.as_tensor(self.split.labels)
+        self.labels = torch.as_tensor(self.split.labels).to(device)
         self.batch_size = batch_size(config, len(self.split.class_names))
-        self.loader = self._loader(self.split)
+        self.loaders: dict[str, Loader] = {}
+        self.loader = self._loader(split)
         self.model: Embedder | Head = self._model().to(device)
         check_chunks(self.model, config.train.chunk_size)
         self.forward = torch.compile(self.model) if config.model.compile else self.model
@@ -66,7 +72,13 @@ class Trainer:
         self.optimizer = build_optimizer(config.train.optimizer, self.model, self.objective)
         self.base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
 
-    def _loader(self, split: Split) -> Loader:
+    def _loader(self, name: str) -> Loader:
+        """Return the loader of a split, the same one each time: on a GPU it may keep the split's pixels there."""
+        if name not in self.loaders:
+            self.loaders[name] = self._new_loader(self.data.split(name))
+        return self.loaders[name]
+
+    def _new_loader(self, split: Split) -> Loader:
         if self.config.model.trunk is None:
             return ImageLoader(split, self.config, self.device)
         features = trunk_features(self.config, self.data, cache=self.caches / "features", device=self.device)
@@ -80,16 +92,23 @@ class Trainer:
         return build_model(config.model, in_channels=self.split.images.channels, seed=config.seed)
 
     def embed(self, split: str) -> Tensor:
-        """Embed a split: [N, D], on the CPU.
+        """Embed a split: [N, D], on the device.
 
         Raises:
             TrainingError: one is not finite.
         """
-        loader = self._loader(self.data.split(split))
-        embeddings = embed(self.model, loader, self.device, self.config.train.precision)
+        embeddings = embed(self.model, self._loader(split), self.device, self.config.train.precision)
         if not bool(torch.isfinite(embeddings).all()):
             raise TrainingError("embeddings are not finite after training; lower the learning rate")
         return embeddings
+
+    def backbone_features(self, split: str) -> Tensor:
+        """Embed a split by the backbone without its head: pooled features [N, F], on the device."""
+        loader = self._loader(split)
+        if isinstance(loader, FeatureLoader):
+            return loader.features
+        assert isinstance(self.model, Embedder)
+        return embed(self.model, loader, self.device, self.config.train.precision, self.model.pooled)
 
     def train_epoch(self, epoch: int) -> dict[str, float]:
         """Train one epoch; return the mean of each term of the loss over its batches as `train/...`.
@@ -101,20 +120,21 @@ class Trainer:
         # Keyed by the epoch: after a resume, dropout draws what it would have drawn without the interruption.
         torch.manual_seed(derived_seed(self.config.seed, "dropout", epoch))
         batches = self._batches(epoch)
-        sums: dict[str, float] = {}
+        losses = _LossMeans(self.device, epoch, len(batches))
         loaded = self.loader.training_batches(batches, seed=self.config.seed, epoch=epoch)
-        for step, (indices, batch) in enumerate(zip(batches, loaded, strict=True)):
+        for step, (labels, batch) in enumerate(zip(self._labels(batches), loaded, strict=True)):
             self._set_rates(epoch - 1 + step / len(batches))
-            values = self._step(batch, self.labels[torch.from_numpy(indices)].to(self.device))
-            if not math.isfinite(values["loss"]):
-                raise TrainingError(f"train/loss must be finite, got {values} in epoch {epoch}, step {step}")
+            losses.add(self._step(batch, labels))
             if (clip := self.config.train.optimizer.gradient_clip) is not None:
                 everything = [*self.model.parameters(), *self.objective.parameters()]
                 torch.nn.utils.clip_grad_norm_(everything, clip)
             self.optimizer.step()
-            for name, value in values.items():
-                sums[name] = sums.get(name, 0.0) + value / len(batches)
-        return {f"train/{name}": value for name, value in sums.items()}
+        return {f"train/{name}": value for name, value in losses.means().items()}
+
+    def _labels(self, batches: list[Indices]) -> tuple[Tensor, ...]:
+        """Labels of each batch, on the device: one transfer an epoch."""
+        rows = without_waiting(torch.from_numpy(np.concatenate(batches)), self.device)
+        return self.labels[rows].split([len(batch) for batch in batches])
 
     def _batches(self, epoch: int) -> list[Indices]:
         train = self.config.train
@@ -130,7 +150,7 @@ class Trainer:
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
 
-    def _step(self, batch: Batch, labels: Tensor) -> dict[str, float]:
+    def _step(self, batch: Batch, labels: Tensor) -> dict[str, Tensor]:
         self.optimizer.zero_grad(set_to_none=True)
         terms = backward(
             self._embeddings,
@@ -139,14 +159,53 @@ class Trainer:
             self.config.train.chunk_size,
         )
         named = {f"loss_{name}": term for name, term in terms.items()}
-        # One transfer for all terms: each `.item()` would make the CPU wait for the GPU once more.
-        values = torch.stack([torch.stack(list(terms.values())).sum(), *terms.values()]).tolist()
-        return dict(zip(["loss", *named], values, strict=True))
+        return {"loss": torch.stack(list(terms.values())).sum()} | named
 
     def _embeddings(self, inputs: Tensor) -> Tensor:
         with autocast(self.device, self.config.train.precision):
             embeddings: Tensor = self.forward(inputs)
         return embeddings if embeddings.dtype == torch.float64 else embeddings.float()
+
+
+class _LossMeans:
+    """Means of the terms of the loss over the steps of an epoch.
+
+    On a GPU the values are fetched `FETCH_STEPS` steps at a time: each fetch makes the CPU wait for the GPU.
+    """
+
+    def __init__(self, device: torch.device, epoch: int, num_steps: int) -> None:
+        self.epoch, self.num_steps, self.step = epoch, num_steps, 0
+        self.fetch_steps = 1 if device.type == "cpu" else FETCH_STEPS
+        self.names: list[str] = []
+        self.waiting: list[Tensor] = []
+        self.sums: dict[str, float] = {}
+
+    def add(self, terms: dict[str, Tensor]) -> None:
+        """Take the terms of the next step.
+
+        Raises:
+            TrainingError: the loss of this step, or of one not yet fetched, is not finite.
+        """
+        self.names = list(terms)
+        self.waiting.append(torch.stack(list(terms.values())))
+        if len(self.waiting) == self.fetch_steps:
+            self._fetch()
+
+    def means(self) -> dict[str, float]:
+        if self.waiting:
+            self._fetch()
+        return self.sums
+
+    def _fetch(self) -> None:
+        for row in torch.stack(self.waiting).tolist():
+            values = dict(zip(self.names, row, strict=True))
+            if not math.isfinite(values["loss"]):
+                place = f"epoch {self.epoch}, step {self.step}"
+                raise TrainingError(f"train/loss must be finite, got {values} in {place}")
+            for name, value in values.items():
+                self.sums[name] = self.sums.get(name, 0.0) + value / self.num_steps
+            self.step += 1
+        self.waiting = []
 
 
 def batch_size(config: TrialConfig, num_classes: int) -> int:

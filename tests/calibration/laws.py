@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,11 +65,24 @@ def draw_sphere(
 
 def true_sphere_far(distance: float, hubs: float) -> float:
     """The share of independent pairs, four new draws each, that are accepted."""
-    rng, accepted, at_once = np.random.default_rng(0), 0, 500_000
+    return share_within(sphere_distances(hubs, same=False), distance)
+
+
+@cache
+def sphere_distances(hubs: float, *, same: bool) -> NDArray[np.float64]:
+    """Distances of independent pairs of one class or of two, ascending."""
+    rng, at_once, parts = np.random.default_rng(0), 500_000, []
     for _ in range(INDEPENDENT_PAIRS // at_once):
-        one, other = (_images(_centres(at_once, rng, hubs), rng) for _ in range(2))
-        accepted += int((np.linalg.norm(one - other, axis=1) <= distance).sum())
-    return accepted / INDEPENDENT_PAIRS
+        centres = _centres(at_once, rng, hubs)
+        one = _images(centres, rng)
+        other = _images(centres if same else _centres(at_once, rng, hubs), rng)
+        parts.append(np.linalg.norm(one - other, axis=1))
+    return np.sort(np.concatenate(parts))
+
+
+def share_within(distances: NDArray[np.float64], distance: float) -> float:
+    """The share of ascending distances that are at most `distance`."""
+    return float(np.searchsorted(distances, distance, side="right")) / len(distances)
 
 
 def _centres(count: int, rng: np.random.Generator, hubs: float) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 
 import numpy as np
 import polars as pl
@@ -49,7 +50,10 @@ def test_the_card_is_the_library_s(files, tmp_path):
     found = calibrate(*single, Target("far", 0.05))
     expected = calibration_card(found, class_names=[f"naïve <{i}>" for i in range(40)], limits={"frr": 0.7})
     written = json.loads(card.read_text(encoding="utf-8"))
+    inputs = written.pop("inputs")
     assert written == json.loads(json.dumps(expected))
+    assert inputs[f"{tmp_path / 'test.npy'}"] == sha256((tmp_path / "test.npy").read_bytes()).hexdigest()
+    assert len(inputs) == 4
     assert plot.read_bytes().startswith(b"\x89PNG")
     rows = pl.read_csv(table)
     assert rows["far"].to_list() == pytest.approx(found.test.class_far.tolist())
@@ -102,22 +106,160 @@ def test_a_trial_with_queries_and_a_gallery_is_calibrated_on_their_pairs(tmp_pat
     record, study = write_study(tmp_path / "study")[0], tmp_path / "study"
     store = TrialStore(study / "state" / "storage" / record.train_key[:16], record.files)
     test = store.load("test")
-    store.save("test", test | {"is_query": torch.arange(len(test["labels"])) % 5 == 0})
+    rows = torch.arange(len(test["labels"]))
+    store.save("test", test | {"is_query": rows % 5 == 0, "groups": rows % 3})
     files = record.files | {"test": store.digest("test")}
     RecordFolder(study / "state" / "records").write(record.model_copy(update={"files": files}))
     card = tmp_path / "card.json"
     done = call("--far", 0.1, "--trial", record.trial_key, "--study", study, "--card", card)
     assert done.exit_code == 0, done.output
     assert "test: each query with each gallery image" in done.output
-    assert json.loads(card.read_text())["test"]["frr"]["pairs"] == 30 * 4
+    content = json.loads(card.read_text())
+    assert content["test"]["frr"]["pairs"] == 30 * 4
+    assert [group["group"] for group in content["test"]["groups"]] == [0, 1, 2]
+
+
+def test_validation_alone_gives_a_card_that_says_so(files, tmp_path):
+    (validation, _), arguments = files
+    card, table = tmp_path / "card.json", tmp_path / "c.csv"
+    done = call(
+        "--far", 0.05, *arguments[:4], "--card", card, "--classes", table, "--plot", tmp_path / "p.png"
+    )
+    assert done.exit_code == 0, done.output
+    content = json.loads(card.read_text())
+    assert {"test", "drift"}.isdisjoint(content)
+    assert "note: no test set was given" in done.output
+    x, y = validation
+    found = calibrate((x.astype(np.float32), y), None, Target("far", 0.05))
+    assert found.test is None
+    assert len(content.pop("inputs")) == 2
+    assert content == json.loads(json.dumps(calibration_card(found)))
+    assert pl.read_csv(table)["frr"].to_list() == pytest.approx(found.validation.class_frr.tolist())
+
+
+def test_queries_and_gallery_are_a_mask_or_two_files(files, tmp_path):
+    """And junk labels are left out; names as labels give the same card as integers."""
+    ((x, y), _), arguments = files
+    query = np.arange(len(y)) % 3 == 0
+    np.save(tmp_path / "mask.npy", query)
+    cards = [tmp_path / f"{name}.json" for name in ("mask", "files")]
+    done = call(
+        "--far", 0.05, *arguments[:4], "--validation-is-query", tmp_path / "mask.npy", "--card", cards[0]
+    )
+    assert done.exit_code == 0, done.output
+    for name, rows in (("q", query), ("g", ~query)):
+        part, labels = x[rows].astype(np.float32), np.array([f"class {label:03}" for label in y[rows]])
+        np.save(tmp_path / f"{name}.npy", np.concatenate([part, part[:4] + 1]))
+        (tmp_path / f"{name}.txt").write_text("\n".join([*labels, *["junk"] * 4]))
+    done = call(
+        *("--far", 0.05, "--validation", tmp_path / "q.npy", "--validation-labels", tmp_path / "q.txt"),
+        *("--validation-gallery", tmp_path / "g.npy", "--validation-gallery-labels", tmp_path / "g.txt"),
+        *("--ignore-label", "junk", "--card", cards[1]),
+    )
+    assert done.exit_code == 0, done.output
+    one, other = (json.loads(card.read_text()) for card in cards)
+    assert one["validation"]["compared"] == "each query with each gallery image"
+    assert one["validation"]["far"] == other["validation"]["far"]
+    assert one["threshold"] == other["threshold"]
+    assert other["validation"]["class_frr"]["worst"][0]["name"].startswith("class ")
+
+
+def test_several_targets_are_one_card(files, tmp_path):
+    (validation, test), arguments = files
+    card = tmp_path / "card.json"
+    done = call(
+        *("--far", 0.05, "--far", 0.01, "--frr", 0.3, "--precision", 0.5, "--prior", 0.5, "--best-f1"),
+        *("--cost-false-accept", 10, "--cost-false-reject", 1, "--model", "vit", "--data-date", "2026-11-26"),
+        *(*arguments, "--card", card),
+    )
+    assert done.exit_code == 0, done.output
+    content = json.loads(card.read_text())
+    entries = [content, *content["further"]]
+    kinds = [entry["target"]["kind"] for entry in entries]
+    assert kinds == ["far", "far", "frr", "precision", "cost", "f1"]
+    assert (content["model"], content["data_date"]) == ("vit", "2026-11-26")
+    single = [(x.astype(np.float32), y) for x, y in (validation, test)]
+    for entry, target in ((entries[1], Target("far", 0.01)), (entries[5], Target("f1"))):
+        assert entry["threshold"]["distance"] == calibrate(*single, target).threshold.distance
+    assert f"validation precision {entries[3]['validation']['precision']:.6f}" in done.output
+
+
+def test_pairs_come_listed(tmp_path):
+    x, y = draw(60, 4, np.random.default_rng(9))
+    rng = np.random.default_rng(10)
+    one, other = rng.integers(0, 240, 500), rng.integers(0, 240, 500)
+    other[:200] = one[:200] // 4 * 4 + (one[:200] + 1) % 4
+    paths = []
+    for name, array in (("a", x[one]), ("b", x[other]), ("same", (y[one] == y[other]).astype(int))):
+        np.save(tmp_path / f"{name}.npy", array)
+        paths.append(tmp_path / f"{name}.npy")
+    card, plot = tmp_path / "card.json", tmp_path / "p.png"
+    done = call(
+        "--far", 0.1, "--validation-pairs", *paths, "--test-pairs", *paths, "--card", card, "--plot", plot
+    )
+    assert done.exit_code == 0, done.output
+    content = json.loads(card.read_text())
+    assert content["validation"]["compared"] == "the pairs that were listed"
+    assert content["validation"]["far"]["pairs"] + content["validation"]["frr"]["pairs"] == 500
+    assert "class_far" not in content["test"]
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    mixed = call("--far", 0.1, "--validation-pairs", *paths, "--test", paths[0], "--test-labels", paths[2])
+    assert "both splits as listed pairs" in mixed.output
+    assert (
+        "leave out its other files"
+        in call("--far", 0.1, "--validation-pairs", *paths, "--validation", paths[0]).output
+    )
+
+
+@pytest.mark.parametrize("option", ["--worst-group", "--per-group"])
+def test_groups_and_a_promise_from_files(files, tmp_path, option):
+    ((_, y), _), arguments = files
+    (tmp_path / "groups.txt").write_text("\n".join(f"camera {i % 2}" for i in range(len(y))))
+    groups, card = ("--validation-groups", tmp_path / "groups.txt"), tmp_path / "card.json"
+    done = call("--far", 0.2, "--confidence", 0.9, option, *arguments, *groups, "--card", card)
+    assert done.exit_code == 0, done.output
+    content = json.loads(card.read_text())
+    names = [group["group"] for group in content["validation"]["groups"]]
+    assert names == ["camera 0", "camera 1"]
+    assert "and for every group" in done.output
+    assert "validation group" not in done.output  # test has the list, and no groups
+    own = [own["group"] for own in content.get("group_thresholds", [])]
+    assert own == (names if option == "--per-group" else [])
+    assert ("threshold of group camera 1" in done.output) == (option == "--per-group")
+    refused = call("--far", 0.2, "--worst-group", "--per-group", *arguments, *groups)
+    assert "not both" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("mask", "must have 0 or 1"),
+        ("short", "is_query must be [N] = [300]"),
+        ("both", "two files or one with a mask"),
+        ("alone", "two files or one with a mask"),
+    ],
+)
+def test_wrong_queries_are_refused(files, tmp_path, change, words):
+    arguments = files[1][:4]
+    np.save(tmp_path / "mask.npy", {"mask": np.arange(300), "short": np.ones(7, bool)}.get(change, np.eye(1)))
+    if change != "alone":
+        arguments += ["--validation-is-query", tmp_path / "mask.npy"]
+    if change in ("both", "alone"):
+        arguments += ["--validation-gallery", files[1][1]]
+    done = call("--far", 0.1, *arguments, "--card", tmp_path / "card.json")
+    assert done.exit_code == WRONG_INPUT
+    assert words in done.output
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "--far or --frr, got 0"),
-        (["--far", "0.1", "--frr", "0.1"], "--far or --frr, got 2"),
-        (["--far", "0.1", "--validation", "x.npy"], "got 1 of the four"),
+        ([], "give at least one target"),
+        (["--best-f1", "--confidence", "0.9"], "go with --far or --frr"),
+        (["--precision", "0.9"], "target precision needs --prior"),
+        (["--cost-false-accept", "5", "--prior", "0.1"], "target cost needs --cost-false-reject"),
+        (["--precision", "0.9", "--prior", "1"], "--prior must be a share of the pairs in (0, 1), got 1.0"),
+        (["--far", "0.1", "--validation", "x.npy"], "--validation-labels is missing"),
         (["--far", "2"], "got 2.0"),
         (["--far", "0.1", "--trial", "a", "--test", "x.npy"], "leave out the files"),
     ],
@@ -133,7 +275,7 @@ def test_wrong_arguments_are_refused(arguments, words):
     [
         ("pickle", "would have to be unpickled"),
         ("width", "same width, got 2 and 3"),
-        ("labels", "one label each"),
+        ("labels", "one label for each of the 159 rows"),
         ("nan", "test: embeddings must be finite"),
         ("names", "class names must name each test label"),
     ],

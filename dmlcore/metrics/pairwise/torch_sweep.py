@@ -15,14 +15,20 @@ import torch
 from numpy.typing import NDArray
 
 from dmlcore.metrics.inputs import ROW_MULTIPLE, Ints, Pairs, Split
-from dmlcore.metrics.pairwise.order_statistics import HIGH_BINS, LOW_BINS, LOW_BITS, order_keys
+from dmlcore.metrics.pairwise.order_statistics import (
+    HIGH_BINS,
+    LOW_BINS,
+    LOW_BITS,
+    order_keys,
+    order_keys_int32,
+)
 from dmlcore.metrics.pairwise.ranks import Ranks, query_scores, update_thresholds
 from dmlcore.metrics.pairwise.sweep import Sweep
 from dmlcore.metrics.pairwise.tiles import Tile, diagonal_bands, multiply_tile
 
-BYTES_PER_PAIR = (
-    64  # similarity, masks, two int64 indices, keys: what one element of a tile costs at its worst
-)
+# An element of a tile costs its similarity, two masks and three int32 keys; only the pairs of a few rows at a time
+# (a slab) get int64 indices, counts and values.
+BYTES_PER_PAIR, BYTES_PER_INDEXED_PAIR = 20, 64
 LARGEST_TILE = 8192
 
 
@@ -50,8 +56,9 @@ class TorchSweep(Sweep):
 
     def __init__(self, pairs: Pairs, memory_bytes: int) -> None:
         self.pairs, self.budget_bytes = pairs, memory_bytes // 4
-        side = int((memory_bytes // BYTES_PER_PAIR) ** 0.5) // ROW_MULTIPLE * ROW_MULTIPLE
+        side = int((memory_bytes // 2 // BYTES_PER_PAIR) ** 0.5) // ROW_MULTIPLE * ROW_MULTIPLE
         self.side = min(max(side, ROW_MULTIPLE), LARGEST_TILE)
+        self.slab_pairs = memory_bytes // 4 // BYTES_PER_INDEXED_PAIR
 
     @property
     def lowest_bin(self) -> int:
@@ -96,38 +103,68 @@ class TorchSweep(Sweep):
     def count_keys(self, ranks: Ranks | None, positives: Ints) -> Ints:
         counts = torch.zeros(HIGH_BINS, dtype=torch.int64, device=self.pairs.rows.device)
         for tile in self._tiles():
-            counts += torch.bincount(order_keys(tile.block[tile.valid]) >> LOW_BITS, minlength=HIGH_BINS)
+            # Pairs that do not count get bins of their own, many of them: on a GPU additions to one bin take turns.
+            upper = order_keys_int32(tile.block) >> LOW_BITS
+            upper += HIGH_BINS // 2
+            upper = torch.where(tile.valid, upper, (upper & (LOW_BINS - 1)) + HIGH_BINS)
+            counts += torch.bincount(upper.view(-1), minlength=HIGH_BINS + LOW_BINS)[:HIGH_BINS]
+            del upper
             if ranks is not None:
-                _count_above(ranks, tile.row, tile.block, tile.valid)
+                self._count_above(ranks, tile.row, tile.block, tile.valid)
                 if self.pairs.symmetric:
-                    _count_above(ranks, tile.col, tile.block.T, tile.valid.T)
+                    self._count_above(ranks, tile.col, tile.block.T, tile.valid.T)
                 update_thresholds(ranks)
         return np.asarray(counts.cpu().numpy())
 
     def count_ranks(self, ranks: Ranks) -> None:
         for tile in self._tiles(ranks.first, ranks.last, triangle=False):
-            _count_above(ranks, tile.row, tile.block, tile.valid)
+            self._count_above(ranks, tile.row, tile.block, tile.valid)
             update_thresholds(ranks)
 
     def count_low_keys(self, bases: list[int]) -> Ints:
-        counts = np.zeros((len(bases), LOW_BINS), dtype=np.int64)
+        counts = torch.zeros(len(bases), LOW_BINS, dtype=torch.int64, device=self.pairs.rows.device)
         for tile in self._tiles():
-            keys = order_keys(tile.block[tile.valid])
+            keys = order_keys_int32(tile.block)
             for line, base in zip(counts, bases, strict=True):
-                low = keys[keys >> LOW_BITS == base] & (LOW_BINS - 1)
-                line += torch.bincount(low, minlength=LOW_BINS).cpu().numpy()
-        return counts
+                of_base = (keys >> LOW_BITS == base - HIGH_BINS // 2) & tile.valid
+                line += torch.bincount(keys[of_base] & (LOW_BINS - 1), minlength=LOW_BINS)
+        return np.asarray(counts.cpu().numpy())
 
     def count_at(self, cuts: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         falling = torch.from_numpy(cuts.copy()).to(self.pairs.rows.device)
         shapes = [(len(x), len(cuts)) for x in (self.pairs.row_class, self.pairs.col_class)]
         by_row, by_col = (torch.zeros(shape, dtype=torch.int32, device=falling.device) for shape in shapes)
         for tile in self._tiles():
-            r, c = (tile.valid & (tile.block >= falling[-1])).nonzero(as_tuple=True)
-            k = torch.searchsorted(-falling, -tile.block[r, c])
-            for table, index in ((by_row, r + tile.row), (by_col, c + tile.col)):
-                table.view(-1).index_add_(0, index * len(cuts) + k, torch.ones_like(k, dtype=torch.int32))
+            for row, block, valid in self._slabs(tile.row, tile.block, tile.valid):
+                r, c = (valid & (block >= falling[-1])).nonzero(as_tuple=True)
+                k = torch.searchsorted(-falling, -block[r, c])
+                for table, index in ((by_row, r + row), (by_col, c + tile.col)):
+                    _count_into(table.view(-1), index * len(cuts) + k)
         return by_row.cpu().numpy(), by_col.cpu().numpy()
+
+    def _slabs(
+        self, row: int, block: torch.Tensor, valid: torch.Tensor
+    ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+        """Yield the rows of a block that begins at `row`, few enough at a time that indices of all pairs would fit."""
+        height = max(1, self.slab_pairs // block.shape[1])
+        for first, part in enumerate(torch.split(block, height)):
+            yield row + first * height, part, valid[first * height : first * height + len(part)]
+
+    def _count_above(self, ranks: Ranks, row: int, block: torch.Tensor, valid: torch.Tensor) -> None:
+        """Count the negatives of a block above the positives of its rows' queries, which begin at `row`."""
+        # How often the longest range of positives can be halved; known here, so that no step asks the device for it.
+        steps = int(self.pairs.positives_of_row.max()).bit_length()
+        for first, part, mask in self._slabs(row, block, valid):
+            offset = first - ranks.first
+            reached = part >= ranks.threshold[offset : offset + len(part), None]
+            query, other = (mask & reached).nonzero(as_tuple=True)
+            value, query = part[query, other], query + offset
+            low, high = ranks.start[query], ranks.start[query] + ranks.active[query] - 1
+            for _ in range(steps):  # the best positive that the negative reaches, by bisection
+                middle = (low + high) // 2
+                passes = value >= ranks.values[middle]
+                low, high = torch.where(passes, low, middle + 1), torch.where(passes, middle, high)
+            _count_into(ranks.above[0], low)
 
     def _tiles(
         self, first: int = 0, last: int | None = None, triangle: bool | None = None
@@ -154,8 +191,7 @@ class TorchSweep(Sweep):
         width = max(ROW_MULTIPLE, self.budget_bytes // (64 * ROW_MULTIPLE))
         for block, (row, stop, col, end, block_row, block_col) in diagonal_bands(pairs, first, last, width):
             mine = pairs.row_class[row:stop, None] == pairs.col_class[None, col:end]
-            if pairs.symmetric:
-                mine &= np.arange(row, stop)[:, None] != np.arange(col, end)[None, :]
+            mine &= pairs.row_group[row:stop, None] != pairs.col_group[None, col:end]
             r, c = np.nonzero(mine)
             at = torch.from_numpy(np.stack([r + row - block_row, c + col - block_col])).to(block.device)
             yield PositiveChunk(block[at[0], at[1]].clamp_(max=1), r + row, c + col)
@@ -173,23 +209,19 @@ def upper_triangle(chunk: PositiveChunk) -> PositiveChunk:
     return PositiveChunk(chunk.similarity[index], chunk.row[keep], chunk.col[keep])
 
 
+def _count_into(table: torch.Tensor, index: torch.Tensor) -> None:
+    """Add 1 to `table` at each `index`. Sums of integers need no deterministic kernel, which would sort them first."""
+    mode = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("default")
+    try:
+        table.index_add_(0, index, torch.ones_like(index, dtype=table.dtype))
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+
+
 def _add_counts(table: NDArray[np.signedinteger], first: int, place: Ints) -> None:
     """Add to `table [C, K]`, from class `first` on, how often each class x (K + 1) + cut is in `place`."""
     stride = table.shape[1] + 1  # the last one: reaches no cut
     counts = np.bincount(place).astype(table.dtype)
     counts = np.pad(counts, (0, -len(counts) % stride)).reshape(-1, stride)
     table[first : first + len(counts)] += counts[:, :-1]
-
-
-def _count_above(ranks: Ranks, row: int, block: torch.Tensor, valid: torch.Tensor) -> None:
-    """Count the negatives of a block above the positives of its rows' queries, which begin at `row`."""
-    offset = row - ranks.first
-    reached = block >= ranks.threshold[offset : offset + len(block), None]
-    query, other = (valid & reached).nonzero(as_tuple=True)
-    value, query = block[query, other], query + offset
-    low, high = ranks.start[query], ranks.start[query] + ranks.active[query] - 1
-    while bool((low < high).any()):  # the best positive that the negative reaches, by bisection
-        middle = (low + high) // 2
-        passes = value >= ranks.values[middle]
-        low, high = torch.where(passes, low, middle + 1), torch.where(passes, middle, high)
-    ranks.above[0].index_add_(0, low, torch.ones_like(low, dtype=torch.int32))
