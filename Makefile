@@ -63,7 +63,7 @@ ui: $(STAMP)
 		--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/state/mlflow.db}"
 
 # Two at a time: much of a test's time is the start of Ray or MLflow. `loadfile`: the tests of a file share what they
-# start. The faults kill processes and fill disks and memory, so they run alone.
+# start. tests/conftest.py orders the files, the longest first. The faults kill processes and fill disks and memory, so they run alone.
 JOBS ?= 2
 # No Ray, MLflow or DVC in these: 170 CPU seconds for 890 tests. The test of memory waits for fresh processes.
 FAST := tests/core tests/data tests/losses tests/models tests/metrics tests/calibration tests/sweep/test_grid.py \
@@ -73,7 +73,7 @@ check: lint
 	pytest --quiet --numprocesses $(JOBS) --dist worksteal -m "not slow" --ignore tests/metrics/test_memory.py $(FAST)
 
 test: $(STAMP)
-	pytest --numprocesses $(JOBS) --dist loadfile --ignore tests/faults
+	pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder --ignore tests/faults
 	pytest tests/faults
 
 # Wheel and source archive in dist/, as an index would take them.
