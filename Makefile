@@ -64,7 +64,7 @@ ui: $(STAMP)
 		--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/state/mlflow.db}"
 
 # Two at a time: much of a test's time is the start of Ray or MLflow. `loadfile`: the tests of a file share what they
-# start. The faults kill processes and fill disks and memory, so they run alone.
+# start. tests/conftest.py orders the files, the longest first. The faults kill processes and fill disks and memory, so they run alone.
 JOBS ?= 2
 # No Ray, MLflow or DVC in these: 170 CPU seconds for 890 tests. The test of memory waits for fresh processes.
 FAST := tests/core tests/data tests/losses tests/models tests/metrics tests/calibration tests/sweep/test_grid.py \
@@ -74,7 +74,7 @@ check: lint
 	pytest --quiet --numprocesses $(JOBS) --dist worksteal -m "not slow" --ignore tests/metrics/test_memory.py $(FAST)
 
 test: $(STAMP)
-	pytest --numprocesses $(JOBS) --dist loadfile --ignore tests/faults
+	pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder --ignore tests/faults
 	pytest tests/faults
 
 # Wheel and source archive in dist/, as an index would take them.
@@ -83,9 +83,10 @@ dist: $(STAMP)
 	python -m build --quiet --outdir dist
 	twine check --strict dist/*
 
-# The wheel alone in an environment of its own for each Python from 3.11 to 3.13 that is found, pyenv's too.
+# The wheel alone in an environment of its own for each Python from 3.11 to 3.13 that is found, pyenv's too. CORE=light:
+# the part of the tests that CI has time for. CORE=3.13: on that Python.
 test-core: dist
-	python -m tests.core_versions dist/*.whl
+	python -m tests.core_versions dist/*.whl $(CORE)
 
 readme: $(STAMP)
 	dmlcore summary --into README.md

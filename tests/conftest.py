@@ -24,6 +24,19 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 ALLOWED = Path(__file__).with_name("allowed_skips.txt")
 CORE_ALONE = find_spec("pydantic") is None
 """In an environment of `make test-core` the libraries of the extras are not installed."""
+LONGEST = (
+    "test_paper_small.py",
+    "sweep/test_cluster.py",
+    "metrics/test_opis_corrected.py",
+    "test_pipeline.py",
+    "sweep/search/test_ray.py",
+    "sweep/test_run.py",
+    "test_additions.py",
+    "sweep/test_limits.py",
+    "datasets/test_build.py",
+    "sweep/test_preview.py",
+)
+"""Files of a minute and more, the longest first, from `--durations`. A file is run by one worker as a whole."""
 _unlisted: list[str] = []
 _left_out: list[str] = []
 
@@ -48,6 +61,12 @@ def _imported(path: Path) -> list[str]:
     names = [alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names]
     names += [node.module for node in tree.body if isinstance(node, ast.ImportFrom) and node.module]
     return sorted({name.partition(".")[0] for name in names})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first: at the end of a run every worker then has something to do."""
+    place = {f"tests/{name}": i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(place)))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -1,7 +1,7 @@
 """`make test-core`: the core's tests on every Python that is found, where the wheel is installed without an extra.
 
 The newest Pythons have the versions of constraints.txt; the oldest has the lower bounds of pyproject.toml. Run as
-`python -m tests.core_versions WHEEL`, in the checkout.
+`python -m tests.core_versions WHEEL [light] [VERSION ...]`, in the checkout.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +19,15 @@ BUILD = ROOT / "build" / "core"
 PYTHONS = ("3.11", "3.12", "3.13")
 TOOLS = ("hypothesis", "pytest", "pytest-timeout", "pytest-xdist")
 TESTS = ("core", "losses", "metrics", "calibration", "cli/test_core.py", "cli/test_arrays.py")
+LIGHT = (
+    "calibration/test_calibrate.py",
+    "cli/test_arrays.py",
+    "cli/test_core.py",
+    "losses/test_values.py",
+    "metrics/test_against_reference.py",
+    "metrics/test_numba_cache.py",
+)
+"""Each number against its slow twin, and the files that people give: what differs between versions, in CI's time."""
 LEFT_OUT = (
     "calibration/test_page.py",  # of the documentation
     "losses/test_pml.py",  # of an extra
@@ -27,12 +37,14 @@ UV = Path(sys.executable).with_name("uv")
 
 
 def main() -> None:
-    """Test each Python; exit with 1 if one fails, or if there is none. More arguments: the versions to test."""
-    wheel = Path(sys.argv[1]).resolve()
-    found = {version: path for version in sys.argv[2:] or PYTHONS if (path := _interpreter(version))}
-    print(f"Python found: {', '.join(found) or 'none'} of {', '.join(PYTHONS)}", flush=True)
+    """Test each Python; exit with 1 if one fails, or if there is none."""
+    wheel, chosen = Path(sys.argv[1]).resolve(), sys.argv[2:]
+    tests = LIGHT if "light" in chosen else TESTS
+    wanted = [version for version in chosen if version != "light"] or PYTHONS
+    found = {version: path for version in wanted if (path := _interpreter(version))}
+    print(f"Python found: {', '.join(found) or 'none'} of {', '.join(wanted)}", flush=True)
     suite = _copy_of_tests()
-    failed = [version for version, path in found.items() if not _test(version, path, wheel, suite)]
+    failed = [version for version, path in found.items() if not _test(version, path, wheel, suite, tests)]
     if failed or not found:
         sys.exit(f"the core's tests failed on Python {', '.join(failed) or '(none found)'}")
 
@@ -56,7 +68,7 @@ def _copy_of_tests() -> Path:
     return suite
 
 
-def _test(version: str, interpreter: str, wheel: Path, suite: Path) -> bool:
+def _test(version: str, interpreter: str, wheel: Path, suite: Path, tests: Sequence[str]) -> bool:
     oldest = version == PYTHONS[0]
     print(f"Python {version}, {'lower bounds' if oldest else 'pinned versions'} of the libraries", flush=True)
     python = BUILD / version / "bin" / "python"
@@ -65,7 +77,7 @@ def _test(version: str, interpreter: str, wheel: Path, suite: Path) -> bool:
     install = (UV, "pip", "install", "--quiet", "--python", python)
     _run(*install, wheel, *(("--resolution", "lowest-direct") if oldest else pins))
     _run(*install, *TOOLS, *pins)
-    names = [f"tests/{name}" for name in TESTS]
+    names = [f"tests/{name}" for name in tests]
     ignored = [f"--ignore=tests/{name}" for name in LEFT_OUT]
     options = ("--quiet", "--numprocesses=2", "--dist=worksteal", "-m", "not slow", "--durations=5", *ignored)
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}

@@ -6,6 +6,7 @@ import io
 import math
 import re
 from pathlib import Path
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dmlcore.core.text import decode_text, text_lines
@@ -135,7 +136,7 @@ def _header(stream: BinaryIO | Any, name: str) -> tuple[tuple[int, ...], np.dtyp
         shape, _, dtype = readers[version](stream, max_header_size=MOST_HEADER_BYTES)
     except KeyError:
         raise ValueError(f"{name}: version {version} of .npy has named fields; save a plain array") from None
-    except (ValueError, EOFError, MemoryError, RecursionError, TypeError, SyntaxError) as error:
+    except (ValueError, EOFError, MemoryError, RecursionError, TypeError, SyntaxError, TokenError) as error:
         reason = " ".join(f"{error}".split())[:120] or type(error).__name__
         raise ValueError(
             f"{name} is damaged: its .npy header cannot be read ({reason}); write it again"

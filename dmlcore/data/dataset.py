@@ -17,7 +17,6 @@ import polars as pl
 from dmlcore.core.errors import DataError
 from dmlcore.core.sealed_json import SealError, json_object
 from dmlcore.data.images import Images, RawImages
-from dmlcore.data.jpeg import JpegImages
 from dmlcore.data.manifest import SPLITS, check_columns, check_pixels
 
 MANIFEST, IMAGES, SUMMARY = "manifest.parquet", "images.bin", "dataset.json"
@@ -131,6 +130,8 @@ class PreparedDataset:
         if self.summary["encoding"] == "jpeg":
             data = np.memmap(self.folder / IMAGES, np.uint8, mode="r")
             offsets, lengths = (rows[column].to_numpy().astype(np.int64) for column in ("offset", "length"))
+            from dmlcore.data.jpeg import JpegImages  # here: it imports torch and torchvision, two seconds
+
             return JpegImages(data, offsets, lengths)
         shapes = rows.select("height", "width").unique()
         if shapes.height != 1:

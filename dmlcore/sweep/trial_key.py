@@ -10,7 +10,6 @@ from typing import Any
 from dmlcore.config.base import canonical
 from dmlcore.config.trial import TrialConfig
 from dmlcore.core.hashing import file_sha256, json_sha256
-from dmlcore.models.weights import local_file
 from dmlcore.training.code_hash import KEYED_BY_VALUE, code_hashes, library_versions, loss_modules
 
 NOT_CHOOSING = tuple(
@@ -80,5 +79,9 @@ def trial_keys(config: TrialConfig, data_hash: str) -> TrialKeys:
 
 @cache
 def _weights_hash(weights: str | None) -> str | None:
+    if weights is None:
+        return None
+    from dmlcore.models.weights import local_file  # here: it imports torch, two seconds
+
     path = local_file(weights)
     return file_sha256(path) if path else None

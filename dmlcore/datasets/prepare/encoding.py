@@ -20,7 +20,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dmlcore.config.data import PreprocessConfig
 from dmlcore.core.errors import DataError
 from dmlcore.data.images import Pixels
-from dmlcore.data.jpeg import JPEG_OPTIONS
 from dmlcore.datasets.prepare.catalogue import Catalogue, Item
 from dmlcore.datasets.prepare.image_decoding import (
     center_square,
@@ -87,6 +86,8 @@ def _jpeg(image: Pixels | bytes, item: Item, catalogue: Catalogue, config: Prepr
         _check(image, item, catalogue)
         picture = resize_short_side(_picture(image).convert("RGB"), config.image_size)
     buffer = io.BytesIO()
+    from dmlcore.data.jpeg import JPEG_OPTIONS  # here: it imports torch and torchvision, two seconds
+
     picture.save(buffer, **JPEG_OPTIONS | {"quality": config.jpeg_quality})
     fingerprint = difference_hash(picture)
     return EncodedImage(buffer.getvalue(), picture.height, picture.width, fingerprint, note=note)
