@@ -17,6 +17,7 @@ from dmlcore.cli.calibrate import calibrate
 from dmlcore.cli.data import data
 from dmlcore.cli.embed import embed
 from dmlcore.cli.evaluate import evaluate
+from dmlcore.cli.monitor import monitor
 from dmlcore.cli.options import DEFECT, WRONG_INPUT
 from dmlcore.cli.study import check, export, plan, summary, sync
 from dmlcore.cli.trials import publish, reevaluate
@@ -71,5 +72,5 @@ def main(
 
 
 app.add_typer(data, name="data")
-for command in (plan, check, summary, evaluate, calibrate, embed, reevaluate, export, sync, publish):
+for command in (plan, check, summary, evaluate, calibrate, monitor, embed, reevaluate, export, sync, publish):
     app.command()(command)
