@@ -117,6 +117,8 @@ def _entry(
         content["group_thresholds"] = _group_thresholds(found)
     if found.test:
         content["drift"] = _drift(found.validation, found.test)
+    if found.reference:
+        content["reference"] = found.reference
     return content | {"notes": notes_of(found)}
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from dmlcore.calibration.groups import GroupThreshold, group_thresholds, rates_by_group, stricter
+from dmlcore.calibration.reference import reference
 from dmlcore.calibration.splits import (
     MatrixSplit,
     Split,
@@ -34,6 +36,8 @@ class Calibration:
     """Images of test that are identical to one of validation."""
     group_thresholds: tuple[GroupThreshold, ...] = ()
     """Of a target over each group."""
+    reference: dict[str, Any] | None = None
+    """What `monitor` compares new data with, if asked for; see `dmlcore.calibration.reference`."""
 
     @property
     def splits(self) -> dict[str, SplitRates]:
@@ -87,6 +91,7 @@ def calibrate_targets(
     device: str | None = None,
     memory_bytes: int = 2**30,
     curves: bool = False,
+    references: bool = False,
 ) -> list[Calibration]:
     """Set a threshold for each of several targets; see `calibrate`.
 
@@ -94,6 +99,7 @@ def calibrate_targets(
         validation, test, is_query, groups, device, memory_bytes: as of `calibrate`.
         targets: one or more.
         curves: whether the rates of other thresholds are wanted, too, as for a plot.
+        references: whether the cards are to serve `dmlcore monitor`; of queries and gallery there is none.
     """
     place = torch.device(device or "cpu")
     search = 1.0 if curves else deepest(targets), memory_bytes
@@ -101,7 +107,10 @@ def calibrate_targets(
     final = None if test is None else matrix_split("test", test, is_query[1], groups[1], place, search)
     with torch.inference_mode():
         held_out.scores.check_collapse()
-        return _calibrate(held_out, final, targets, curves)
+        found = _calibrate(held_out, final, targets, curves)
+        if not references or is_query[0] is not None:
+            return found
+        return [replace(one, reference=reference(*validation, one.threshold.similarity)) for one in found]
 
 
 def calibrate_pairs(

@@ -21,6 +21,7 @@ from dmlcore.cli.calibrate import calibrate
 from dmlcore.cli.data import data
 from dmlcore.cli.embed import embed
 from dmlcore.cli.evaluate import evaluate
+from dmlcore.cli.monitor import monitor
 from dmlcore.cli.options import DEFECT, WRONG_INPUT
 from dmlcore.cli.study import check, export, plan, summary, sync
 from dmlcore.cli.trials import publish, reevaluate
@@ -28,7 +29,7 @@ from dmlcore.core.errors import one_line, without_passwords
 from dmlcore.extras import MissingExtraError, require
 
 COMMANDS: dict[str | None, tuple[Callable[..., None], ...]] = {
-    None: (evaluate, calibrate),
+    None: (evaluate, calibrate, monitor),
     "train": (embed,),
     "pipeline": (plan, check, summary, export, reevaluate, publish, sync),
 }

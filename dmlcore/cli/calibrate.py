@@ -130,6 +130,7 @@ def _calibrate(
         device=device,
         memory_bytes=memory,
         curves=curves,
+        references=True,
     )
 
 
