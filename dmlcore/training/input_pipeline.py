@@ -19,10 +19,10 @@ from torch.nn.functional import interpolate
 from dmlcore.config.trial import RandomCropConfig
 from dmlcore.core.errors import DataError
 from dmlcore.data.images import Box, Images, Indices, Pixels
+from dmlcore.data.jpeg import JpegImages
+from dmlcore.training.gpu_crops import Cuts, GpuCrops
 
 Job = tuple[Tensor, list[Future[None]]]
-Cuts = tuple[Indices, npt.NDArray[np.bool_]]
-"""Boxes [B, 4], and which of them are mirrored [B]."""
 
 
 class InputPipeline:
@@ -37,6 +37,7 @@ class InputPipeline:
         flip: bool = False,
         workers: int = 1,
         pinned: bool = False,
+        decode_on: torch.device | None = None,
     ) -> None:
         """Nothing is read yet.
 
@@ -47,6 +48,7 @@ class InputPipeline:
             flip: mirror every second image by chance, in training.
             workers: threads that decode.
             pinned: put batches into page-locked memory, from which a GPU copies while the CPU goes on.
+            decode_on: decode and cut the batches of training, of JPEG images, on this device; None: on the CPU.
 
         Raises:
             DataError: `size` is None and the images have several sizes or a crop is asked for; `size` or `workers` < 1.
@@ -58,15 +60,22 @@ class InputPipeline:
         self.images, self.random_crop, self.flip, self.workers = images, random_crop, flip, workers
         self.size, self.pinned = size, pinned
         self.shape = (size, size) if size is not None else self._stored_shape()
+        self.gpu_crops: GpuCrops | None = None
+        if decode_on is not None:
+            if not isinstance(images, JpegImages):
+                raise DataError(
+                    "train.decoder gpu needs a data set of JPEG files, this one stores pixels: remove train.decoder"
+                )
+            self.gpu_crops = GpuCrops(images, self.shape, decode_on)
 
     def training_batches(
         self, batches: Iterable[Indices], generator: np.random.Generator
     ) -> Iterator[Tensor]:
-        """Cut random crops, mirrored by chance, for each batch in order; one batch is decoded ahead.
+        """Cut random crops, mirrored by chance, for each batch in order; one batch is decoded ahead, two on a GPU.
 
         Args:
-            batches: of indices [B] of the images; read one batch ahead, always in the thread of the caller.
-            generator: 23 numbers an image are drawn from it, whatever is asked for; likewise one batch ahead.
+            batches: of indices [B] of the images; read as far ahead, always in the thread of the caller.
+            generator: 23 numbers an image are drawn from it, whatever is asked for; likewise ahead.
 
         Yields:
             [B, S, S, C], uint8.
@@ -74,7 +83,11 @@ class InputPipeline:
         Raises:
             DataError: an index is outside 0..N-1.
         """
-        return self._ahead(batches, lambda indices: self._training_boxes(indices, generator))
+        if self.gpu_crops is None:
+            return self._ahead(batches, lambda indices: self._training_boxes(indices, generator))
+        return self.gpu_crops.batches(
+            (self._checked(indices), self._training_boxes(indices, generator)) for indices in batches
+        )
 
     def evaluation_batch(self, indices: Indices) -> Tensor:
         """Cut centre crops of S x S stored pixels; of a smaller image the largest square, resized.
@@ -127,8 +140,7 @@ class InputPipeline:
         try:
             waiting: Job | None = None
             for indices in batches:
-                self._check(indices)
-                following = self._start(pool, indices, plan(indices))
+                following = self._start(pool, self._checked(indices), plan(indices))
                 if waiting is not None:
                     yield _finished(waiting)
                 waiting = following
@@ -137,10 +149,11 @@ class InputPipeline:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _check(self, indices: Indices) -> None:
+    def _checked(self, indices: Indices) -> Indices:
         wrong = indices[(indices < 0) | (indices >= len(self.images))]
         if len(wrong):
             raise DataError(f"indices must be 0..{len(self.images) - 1}, got {wrong[:5].tolist()}")
+        return indices
 
     def _start(self, pool: ThreadPoolExecutor, indices: Indices, cuts: Cuts) -> Job:
         shape = (len(indices), *self.shape, self.images.channels)
