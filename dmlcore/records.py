@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -83,11 +82,6 @@ def trial_name(labels: Mapping[str, Any]) -> str:
     """Name a trial by its labels: `glyphs resnet smooth_ap tcm(...) seed 0`."""
     parts = [str(value) for key, value in labels.items() if key != "seed"]
     return " ".join([*parts, f"seed {labels.get('seed', '?')}"])
-
-
-def finite(metrics: Mapping[str, float]) -> Metrics:
-    """Replace values that JSON cannot hold by null."""
-    return {key: float(value) if math.isfinite(value) else None for key, value in metrics.items()}
 
 
 def record_text(record: TrialRecord) -> str:

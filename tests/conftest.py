@@ -2,24 +2,52 @@
 
 from __future__ import annotations
 
+import ast
 import os
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from dmlcore.data.dataset import PreparedDataset
-from tests.small import small_dataset
-from tests.source_copy import source_copy  # noqa: F401 (a fixture)
+from dmlcore.extras import MissingExtraError
+
+with suppress(MissingExtraError):  # where the core is installed alone, no test asks for this fixture
+    from tests.source_copy import source_copy  # noqa: F401
+
+if TYPE_CHECKING:
+    from dmlcore.data.dataset import PreparedDataset
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 ALLOWED = Path(__file__).with_name("allowed_skips.txt")
+CORE_ALONE = find_spec("pydantic") is None
+"""In an environment of `make test-core` the libraries of the extras are not installed."""
 _unlisted: list[str] = []
+_left_out: list[str] = []
 
 
 def allowed_reasons() -> list[str]:
     lines = ALLOWED.read_text(encoding="utf-8").splitlines()
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out, of the core's tests, the files that import a library of an extra themselves; others must run."""
+    if not CORE_ALONE or collection_path.suffix != ".py" or not collection_path.name.startswith("test_"):
+        return None
+    absent = [name for name in _imported(collection_path) if find_spec(name) is None]
+    if absent:
+        _left_out.append(f"{collection_path.name} ({', '.join(absent)})")
+    return bool(absent) or None
+
+
+def _imported(path: Path) -> list[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = [alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in tree.body if isinstance(node, ast.ImportFrom) and node.module]
+    return sorted({name.partition(".")[0] for name in names})
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -36,6 +64,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _left_out:
+        terminalreporter.write_line(f"left out, they import what is not installed: {', '.join(_left_out)}")
     for line in _unlisted:
         terminalreporter.write_line(f"skip that tests/allowed_skips.txt does not list: {line}", red=True)
 
@@ -43,4 +73,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def small_data(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
     """A data set of 24 classes x 6 images of 16 x 16, at `prepared/small`."""
+    from tests.small import small_dataset
+
     return small_dataset(tmp_path_factory.mktemp("prepared") / "small")

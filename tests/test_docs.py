@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import textwrap
+import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -134,7 +135,15 @@ def check_removal(arguments):
     assert all(argument.startswith((f"{NEW_STUDY}/", "-")) for argument in arguments)
 
 
+def check_pip(arguments):
+    assert arguments[0] == "install"
+    names = re.fullmatch(r"dmlcore(?:\[([\w,]+)\])?", arguments[1])[1]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert not names or set(names.split(",")) <= project["optional-dependencies"].keys()
+
+
 CHECKS = {
+    "pip": check_pip,
     "dmlcore": check_dmlcore,
     "make": check_make,
     "dvc": check_dvc,
@@ -144,7 +153,7 @@ CHECKS = {
 
 
 def make_targets() -> set[str]:
-    return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
 
 
 def inline(pattern: str) -> set[str]:
@@ -155,7 +164,7 @@ def inline(pattern: str) -> set[str]:
 
 def test_commands_and_targets_in_the_text_are_there():
     assert inline(r"^dmlcore ([a-z]+)") == set(get_command(app).commands)
-    assert inline(r"^make ([a-z]+)") <= make_targets()
+    assert inline(r"^make ([a-z-]+)") <= make_targets()
     assert all((ROOT / "benchmarks" / f"{name}.py").is_file() for name in inline(r"-m benchmarks\.(\w+)"))
 
 

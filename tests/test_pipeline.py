@@ -111,7 +111,7 @@ def test_an_added_margin_runs_its_own_trials_and_no_other(checkout):
 
 def test_the_outs_are_there(checkout):
     results = Path(checkout.folder / "results")
-    plots = ("convergence.png", "tradeoff.png", "utility_curves.png")
+    plots = ("convergence.png", "tradeoff.png", "trajectories.png", "utility_curves.png")
     for name in ("baselines.csv", "comparisons.csv", "metrics.json", "report.html", *plots):
         assert (results / name).stat().st_size > 0
 

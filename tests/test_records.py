@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from dmlcore.core.io import write_atomically
-from dmlcore.core.sealed_json import sealed
-from dmlcore.records import NewerRecordError, RecordError, RecordFolder, TrialRecord, finite
+from dmlcore.core.sealed_json import finite, sealed
+from dmlcore.records import NewerRecordError, RecordError, RecordFolder, TrialRecord
 from dmlcore.sweep.table import trials_table
 
 A, B, C = (f"{letter * 16}-{letter * 8}" for letter in "abc")

@@ -16,6 +16,7 @@ from dmlcore.analysis.paired_tests import paired_tests
 from dmlcore.analysis.protocol import protocol_line
 from dmlcore.analysis.statistics import paired_difference
 from dmlcore.analysis.study import BASELINE, CELL_COLUMNS, Cell, Study, cached_per_study
+from dmlcore.analysis.trajectories import matched_difference
 
 LEARNING_METRICS = ("map_at_r", "recall_at_1")
 """What must exceed both raw pixels and the untrained network for a configuration to count as having learned."""
@@ -36,7 +37,10 @@ def comparisons(study: Study) -> pl.DataFrame:
         pairs of seeds that show such a difference with power 0.8 (`paired_tests`).
         `untrained/M`, `raw_pixels/M` for M = map_at_r, recall_at_1: the same before any training.
         `baseline/beats_untrained`, `variant/beats_untrained`: the means of both M exceed the untrained ones.
-        `baseline/converged`, `variant/converged`: finished trials no longer rising (`still_rising`), or null.
+        `features/M`: of the pretrained backbone's features without a head, or null.
+        `baseline/converged`, `variant/converged`: finished trials that were flat at their end (`has_converged`), or
+        null. `matched/seeds`, `matched/map_at_r/mean`, `matched/opis_corrected/baseline/mean`,
+        `matched/opis_corrected/difference/mean|low|high|relative`: at equal accuracy (`trajectories`).
         `status`: what is missing (failed, stopped, missing seeds; metrics without a value); null if nothing is.
         `protocol`. Means are null without a seed, intervals below 2 seeds.
     """
@@ -47,7 +51,13 @@ def comparisons(study: Study) -> pl.DataFrame:
     # A column that is null in every row would have no type, and the CSV and parquet files of studies would differ
     texts = dict.fromkeys((*CELL_COLUMNS, "variant", "status", "protocol"), pl.String)
     counts = dict.fromkeys(("baseline/converged", "variant/converged"), pl.Int64)
-    return pl.DataFrame(rows, infer_schema_length=None, schema_overrides={**texts, **counts})
+    numbers = (
+        dict.fromkeys((n for n in rows[0] if n.startswith(("features/", "matched/"))), pl.Float64)
+        if rows
+        else {}
+    )
+    overrides = {**texts, **counts, **numbers}
+    return pl.DataFrame(rows, infer_schema_length=None, schema_overrides=overrides)
 
 
 def compared_variants(cell: Cell) -> list[str]:
@@ -79,9 +89,21 @@ def _row(study: Study, cell: Cell, variant: str, found: dict[str, MetricComparis
         before = cell.pooled(f"untrained/{metric}").values()
         row[f"untrained/{metric}"] = fmean(before) if before else None
         row[f"raw_pixels/{metric}"] = study.raw_pixels(cell.dataset, metric)
+        features = cell.pooled(f"features/{metric}").values()
+        row[f"features/{metric}"] = fmean(features) if features else None
     row |= {f"{side}/beats_untrained": _beats_untrained(row, side) for side in sides}
     row |= {f"{side}/converged": count_converged(cell, name) for side, name in sides.items()}
+    row |= _matched_columns(cell, variant, study.config.confidence)
     return row | {"status": _status_note(cell, variant), "protocol": protocol_line(study, cell.dataset)}
+
+
+def _matched_columns(cell: Cell, variant: str, confidence: float) -> dict[str, float | None]:
+    found = matched_difference(cell, variant, confidence)
+    numbers = {"seeds": found.paired.difference.seeds, "map_at_r/mean": found.accuracy}
+    numbers |= {"opis_corrected/baseline/mean": found.baseline}
+    numbers |= found.paired.difference.columns("opis_corrected/difference")
+    numbers |= {"opis_corrected/difference/relative": found.paired.relative}
+    return {f"matched/{name}": value for name, value in numbers.items()}
 
 
 def _seed_counts(cell: Cell, variant: str) -> dict[str, int]:

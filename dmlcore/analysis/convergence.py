@@ -16,12 +16,17 @@ Curve = Sequence[float | None]
 """[E + 1], validation MAP@R from epoch 0 (untrained) to E."""
 
 CURVE_COLUMN = f"curve/{CURVE}"
-RISE = 0.05
+FLAT = 0.02
 TAIL = 0.2
+LONGER = 0.05
 CONVERGENCE_RULE = (
-    f"\N{DAGGER} not converged: validation MAP@R of the last epoch more than {format_percent(RISE)} above the best of "
-    f"the first {format_percent(1 - TAIL)} of the epochs (a flat end may also be that of a falling learning rate)."
+    f"\N{DAGGER} not converged: validation MAP@R varies by more than {format_percent(FLAT)} over the last "
+    f"{format_percent(TAIL)} of the epochs."
 )
+UNCHECKED = (
+    "A falling learning rate flattens every curve, and no longer run (`aggregate.longer_run`) checks that."
+)
+EPOCHS_COLUMN = "config/train.epochs"
 
 
 class ConvergenceCount(NamedTuple):
@@ -31,21 +36,72 @@ class ConvergenceCount(NamedTuple):
     trials: int
 
 
-def still_rising(curve: Curve) -> bool | None:
-    """Return whether a trial was still learning at its end, so that a longer one would have scored otherwise.
+class LongerRun(NamedTuple):
+    """A trial of the study beside one that differs in its number of epochs alone."""
+
+    name: str
+    epochs: int
+    longer_epochs: int
+    score: float
+    """Validation MAP@R of the study's last epoch."""
+    longer_score: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the longer run ends at most LONGER above."""
+        return self.longer_score <= (1 + LONGER) * self.score
+
+    @property
+    def sentence(self) -> str:
+        change = 100 * (self.longer_score / self.score - 1) if self.score > 0 else math.inf
+        outcome = (
+            "the flat ends are ends of learning" if self.agrees else "the flat ends are no ends of learning"
+        )
+        return (
+            f"Checked by a longer run: {self.name}, {self.longer_epochs} epochs for {self.epochs}, ends at validation "
+            f"MAP@R {self.longer_score:.4f} for {self.score:.4f} ({change:+.1f} %; up to {format_percent(LONGER)} is "
+            f"allowed): {outcome}."
+        )
+
+
+def longer_runs(study: Study) -> list[LongerRun]:
+    """Pair each finished trial of `aggregate.longer_run` with the study's trial of the same names and seed."""
+    if study.longer is None:
+        return []
+    names = ["dataset", "backbone", "loss", "variant", "seed"]
+    columns = [*names, EPOCHS_COLUMN, CURVE_COLUMN]
+    tables = [table.filter(status="finished") for table in (study.trials, study.longer)]
+    if any(not set(columns) <= set(table.columns) for table in tables):
+        return []
+    short, long = (table.select(columns).drop_nulls() for table in tables)
+    found = []
+    for row in short.join(long, on=names, suffix="/longer").sort(names).to_dicts():
+        ends = [_finite(row[column][-1]) for column in (CURVE_COLUMN, f"{CURVE_COLUMN}/longer")]
+        epochs = row[EPOCHS_COLUMN], row[f"{EPOCHS_COLUMN}/longer"]
+        if ends[0] is not None and ends[1] is not None and epochs[1] > epochs[0]:
+            name = f"{' '.join(row[column] for column in names[:4])}, seed {row['seed']}"
+            found.append(LongerRun(name, *epochs, ends[0], ends[1]))
+    return found
+
+
+def disagreeing_run(study: Study) -> LongerRun | None:
+    """Return a longer run that shows that the study had not converged, if there is one."""
+    return next((run for run in longer_runs(study) if not run.agrees), None)
+
+
+def has_converged(curve: Curve) -> bool | None:
+    """Return whether validation MAP@R was flat at the end of a trial.
 
     Returns:
-        last > 1.05 * best of the epochs 0 .. floor(0.8 E); None where E = 0 or the last epoch has no value.
+        max - min <= 0.02 * max over the epochs floor(0.8 E) .. E; None where E = 0 or one of them has no value.
     """
     epochs = len(curve) - 1
-    last = _finite(curve[-1]) if epochs >= 1 else None
-    if last is None:
-        return None
-    # Against the best of those epochs, not the last of them: after a dip there, a recovery would pass for a rise.
     # 1e-9: 0.8 * 5 is 4, but (1 - 0.2) * 5 could be 3.9999999
-    until = math.floor((1 - TAIL) * epochs + 1e-9)
-    earlier = [value for entry in curve[: until + 1] if (value := _finite(entry)) is not None]
-    return bool(earlier) and last > (1 + RISE) * max(earlier)
+    tail = [_finite(entry) for entry in curve[math.floor((1 - TAIL) * epochs + 1e-9) :]]
+    known = [value for value in tail if value is not None]
+    if epochs < 1 or len(known) < len(tail):
+        return None
+    return max(known) - min(known) <= FLAT * max(known)
 
 
 def validation_curves(finished: pl.DataFrame | None) -> list[list[float | None]]:
@@ -56,9 +112,9 @@ def validation_curves(finished: pl.DataFrame | None) -> list[list[float | None]]
 
 
 def count_curves(curves: Iterable[Curve]) -> ConvergenceCount | None:
-    """Count the curves that were no longer rising; None where none can be judged."""
-    known = [rising for curve in curves if (rising := still_rising(curve)) is not None]
-    return ConvergenceCount(known.count(False), len(known)) if known else None
+    """Count the curves that were flat at their ends; None where none can be judged."""
+    known = [flat for curve in curves if (flat := has_converged(curve)) is not None]
+    return ConvergenceCount(known.count(True), len(known)) if known else None
 
 
 def count_converged(cell: Cell, variant: str) -> int | None:
@@ -76,7 +132,10 @@ def study_convergence(study: Study) -> ConvergenceCount | None:
 def convergence_note(study: Study) -> str | None:
     """Return how many trials of the study have converged, with the rule; None where no trial has a curve."""
     found = study_convergence(study)
-    return found and f"{found.converged} of {found.trials} trials have converged. {CONVERGENCE_RULE}"
+    checks = [run.sentence for run in longer_runs(study)] or [UNCHECKED]
+    return found and " ".join(
+        [f"{found.converged} of {found.trials} trials have converged.", CONVERGENCE_RULE, *checks]
+    )
 
 
 def convergence_mark(row: Mapping[str, Any]) -> str:

@@ -78,7 +78,6 @@ class Cell:
         return fmean(values) if values else None
 
     def estimate(self, variant: str, metric: str, confidence: float) -> Estimate:
-        """Return mean and t-interval of `values`."""
         return t_interval(list(self.values(variant, metric).values()), confidence)
 
     @cached_property
@@ -108,6 +107,8 @@ class Study:
     """The folder of trial records, for the versions that the page names."""
     searched: pl.DataFrame | None = None
     """Trials of settings that a search tried and did not choose; they are in no comparison."""
+    longer: pl.DataFrame | None = None
+    """Trials of `aggregate.longer_run`."""
 
     def __post_init__(self) -> None:
         _check_columns(self.trials, self.config)
@@ -117,8 +118,7 @@ class Study:
     def cells(self) -> list[Cell]:
         """Every cell of the plan, sorted by its names and axes."""
         # One sort and one partition: a filter for each cell and variant would read the table once for each
-        axes = swept_axes(self.trials)
-        keys = [*CELL_COLUMNS, *axes]
+        keys = [*CELL_COLUMNS, *(axes := swept_axes(self.trials))]
         trials = self.trials.sort([*keys, "variant", "seed"], nulls_last=True)
         groups: dict[tuple[Any, ...], list[pl.DataFrame]] = {}
         for variant_trials in trials.partition_by([*keys, "variant"], maintain_order=True):
@@ -127,7 +127,6 @@ class Study:
 
     @property
     def variants(self) -> list[str]:
-        """The variants of the study, `baseline` first."""
         return baseline_first(self.trials["variant"].unique().to_list())
 
     def raw_pixels(self, dataset: str, metric: str) -> float | None:
@@ -177,7 +176,9 @@ def read_study(
     trials, searched = _without_searched(table)
     datasets = json.loads((results / "datasets.json").read_text(encoding="utf-8"))
     stored, records = folder / storage if storage else None, folder / "state" / "records"
-    return Study(trials, datasets, config, stored, prepared=prepared, records=records, searched=searched)
+    checked = config.longer_run
+    longer = None if checked is None else pl.read_parquet(folder / checked / "results/trials.parquet")
+    return Study(trials, datasets, config, stored, prepared, records, searched, longer)
 
 
 def _without_searched(trials: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame | None]:

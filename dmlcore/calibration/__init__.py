@@ -2,7 +2,8 @@
 
 from dmlcore.calibration.card import calibration_card
 from dmlcore.calibration.intervals import Drift, Rate, drift
-from dmlcore.calibration.run import Calibration, SplitRates, calibrate, measure_rates
+from dmlcore.calibration.run import Calibration, calibrate, calibrate_pairs, calibrate_targets
+from dmlcore.calibration.splits import SplitRates, measure_rates
 from dmlcore.calibration.summaries import class_rows
 from dmlcore.calibration.threshold import Target, Threshold, find_threshold
 
@@ -14,6 +15,8 @@ __all__ = [
     "Target",
     "Threshold",
     "calibrate",
+    "calibrate_pairs",
+    "calibrate_targets",
     "calibration_card",
     "class_rows",
     "drift",

@@ -194,7 +194,7 @@ def group_thresholds(grouped: GroupedPairs, target: Target, memory_bytes: int) -
     for group, part, pairs in parts:
         name = _plain(grouped.names[group])
         try:
-            one = threshold_of(MatrixScores(pairs, target.rate, memory_bytes), target)
+            one = threshold_of(MatrixScores(pairs, target.limit, memory_bytes), target)
         except ValueError as error:
             raise ValueError(f"{part} group {name!r}: {error}") from None
         found[name] = stricter(target, [found.get(name, one), one])

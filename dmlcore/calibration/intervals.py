@@ -68,7 +68,7 @@ def reject_rate(pairs: Pairs, found: Accepted) -> Rate:
     errors = total - found.positive[keep]
     residuals = errors - errors.sum() / total.sum() * total
     variance = float(residuals @ residuals) / float(total.sum()) ** 2
-    return _rate(int(errors.sum()), int(total.sum()), variance, int(keep.sum()), int(keep.sum()))
+    return interval_of(int(errors.sum()), int(total.sum()), variance, int(keep.sum()), int(keep.sum()))
 
 
 def accept_rate(pairs: Pairs, found: Accepted) -> Rate:
@@ -85,7 +85,7 @@ def accept_rate(pairs: Pairs, found: Accepted) -> Rate:
     own = max(own, 0.0)  # a sum of squares; rounding can take it below 0
     variance = max(float(by_class @ by_class) - own, own) / float(total) ** 2
     worst = float((found.negative / np.maximum(pairs.negative_pairs, 1)).max())
-    return _rate(errors, total, variance, classes, classes // 2, worst)
+    return interval_of(errors, total, variance, classes, classes // 2, worst)
 
 
 def _squared_pairs(pairs: Pairs) -> float:
@@ -158,7 +158,9 @@ def bound_of_any_law(rate: Rate, confidence: float) -> float:
     return float(rate_bounds(np.array([rate.value]), trials, 2.0 * (1.0 - confidence))[1][0])
 
 
-def _rate(errors: int, total: int, variance: float, classes: int, trials: int, worst: float = 0.0) -> Rate:
+def interval_of(
+    errors: int, total: int, variance: float, classes: int, trials: int, worst: float = 0.0
+) -> Rate:
     """Build the t-interval on the log-odds; without any error (or success), Clopper and Pearson's of `trials`."""
     trials = max(trials, 1)
     if classes < 2:

@@ -1,97 +1,25 @@
-"""FAR and FRR of one threshold, set on validation for a target, pooled and by class: on validation and on test.
-
-Shapes: C classes.
-"""
+"""FAR and FRR of one threshold, set on validation for a target, pooled and by class: on validation and on test."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from dmlcore.calibration.counts import Floats, Ints, count_accepted
-from dmlcore.calibration.groups import (
-    GroupedPairs,
-    GroupRates,
-    GroupThreshold,
-    group_pairs,
-    group_thresholds,
-    rates_by_group,
-    stricter,
+from dmlcore.calibration.groups import GroupThreshold, group_thresholds, rates_by_group, stricter
+from dmlcore.calibration.splits import (
+    MatrixSplit,
+    Split,
+    SplitRates,
+    listed_split,
+    matrix_split,
 )
-from dmlcore.calibration.intervals import Rate, accept_rate, rate_bounds, reject_rate
-from dmlcore.calibration.threshold import Target, Threshold, find_threshold
-from dmlcore.metrics.inputs import Array, Pairs, build_pairs
+from dmlcore.calibration.threshold import Target, Threshold, deepest, threshold_of
+from dmlcore.metrics.inputs import Array
 
-
-@dataclass(frozen=True)
-class SplitRates:
-    """All counts of a split; arrays are [C] in the order of `labels`, which ascends."""
-
-    labels: NDArray[np.generic]
-    images: Ints
-    positive_pairs: Ints
-    rejected: Ints
-    negative_pairs: Ints
-    accepted: Ints
-    far: Rate
-    frr: Rate
-    draws: dict[str, Ints]
-    """`far`, `frr` -> independent draws behind a class's rate, at least so many, [C]."""
-    under_two_labels: int = 0
-    """Images identical to one of another class."""
-    groups: tuple[GroupRates, ...] = ()
-    """The rates by group, where groups were given."""
-    query_gallery: bool = False
-    """Whether a pair is a query with a gallery image, and not any image with any other."""
-
-    @property
-    def class_far(self) -> Floats:
-        """The accepted share of the pairs with exactly one end in the class."""
-        return self.accepted / self.negative_pairs
-
-    @property
-    def class_frr(self) -> Floats:
-        """The rejected share of the class's own pairs; NaN for a class without one."""
-        return np.where(self.positive_pairs > 0, self.rejected / np.maximum(self.positive_pairs, 1), np.nan)
-
-    def class_bounds(self, kind: str, level: float) -> tuple[Floats, Floats]:
-        """Return lower and upper bounds of each class's FAR or FRR, both missed with probability `level` at most."""
-        rates = self.class_far if kind == "far" else self.class_frr
-        return rate_bounds(np.nan_to_num(rates), self.draws[kind], level)
-
-
-def measure_rates(pairs: Pairs, similarity: float) -> SplitRates:
-    """Apply a threshold to all pairs of a split.
-
-    Args:
-        pairs: of `dmlcore.metrics.inputs.build_pairs`.
-        similarity: of the `Threshold`.
-    """
-    found = count_accepted(pairs, similarity)
-    return SplitRates(
-        pairs.class_ids,
-        pairs.row_count if pairs.symmetric else pairs.row_count + pairs.col_count,
-        pairs.positive_pairs,
-        pairs.positive_pairs - found.positive,
-        pairs.negative_pairs,
-        found.negative,
-        accept_rate(pairs, found),
-        reject_rate(pairs, found),
-        _independent_draws(pairs),
-        pairs.under_two_labels,
-        query_gallery=not pairs.symmetric,
-    )
-
-
-def _independent_draws(pairs: Pairs) -> dict[str, Ints]:
-    """Count disjoint pairs of a class (FRR), and its images (FAR), of which each is compared with all others."""
-    if pairs.symmetric:
-        return {"far": pairs.row_count, "frr": pairs.row_count // 2}
-    fewer, more = np.minimum(pairs.row_count, pairs.col_count), np.maximum(pairs.row_count, pairs.col_count)
-    return {"far": np.where(fewer > 0, fewer, more), "frr": fewer}
+Listed = tuple[Array, Array, Array]
 
 
 @dataclass(frozen=True)
@@ -116,21 +44,6 @@ class Calibration:
     def final(self) -> SplitRates:
         """The split whose classes are listed: test, or validation where there is no test."""
         return self.test or self.validation
-
-
-@dataclass(frozen=True)
-class SplitPairs:
-    """The pairs of a split, and the same by group where groups were given."""
-
-    pairs: Pairs
-    grouped: GroupedPairs | None
-
-    def measure(self, threshold: Threshold) -> SplitRates:
-        """Apply a threshold to all pairs, and to those of each group."""
-        rates = measure_rates(self.pairs, threshold.similarity)
-        if self.grouped is None:
-            return rates
-        return replace(rates, groups=tuple(rates_by_group(self.grouped, threshold.similarity)))
 
 
 def calibrate(
@@ -159,57 +72,92 @@ def calibrate(
         ValueError: embeddings of different widths, NaN, collapse, fewer than 2 classes, no positive pair, a target
             finer than one pair, a promise that so few classes cannot keep, a target over groups without groups.
     """
+    return calibrate_targets(
+        validation, test, [target], is_query=is_query, groups=groups, device=device, memory_bytes=memory_bytes
+    )[0]
+
+
+def calibrate_targets(
+    validation: tuple[Array, Array],
+    test: tuple[Array, Array] | None,
+    targets: Sequence[Target],
+    *,
+    is_query: tuple[Array | None, Array | None] = (None, None),
+    groups: tuple[Array | None, Array | None] = (None, None),
+    device: str | None = None,
+    memory_bytes: int = 2**30,
+    curves: bool = False,
+) -> list[Calibration]:
+    """Set a threshold for each of several targets; see `calibrate`.
+
+    Args:
+        validation, test, is_query, groups, device, memory_bytes: as of `calibrate`.
+        targets: one or more.
+        curves: whether the rates of other thresholds are wanted, too, as for a plot.
+    """
     place = torch.device(device or "cpu")
-    held_out = _pairs("validation", validation, is_query[0], groups[0], place)
-    final = None if test is None else _pairs("test", test, is_query[1], groups[1], place)
-    if final and held_out.pairs.rows.shape[1] != final.pairs.rows.shape[1]:
-        raise ValueError(
-            "validation and test embeddings must have the same width, got "
-            f"{held_out.pairs.rows.shape[1]} and {final.pairs.rows.shape[1]}; embed both with one model"
-        )
+    search = 1.0 if curves else deepest(targets), memory_bytes
+    held_out = matrix_split("validation", validation, is_query[0], groups[0], place, search)
+    final = None if test is None else matrix_split("test", test, is_query[1], groups[1], place, search)
     with torch.inference_mode():
-        return _calibrate(held_out, final, target, memory_bytes)
+        held_out.scores.check_collapse()
+        return _calibrate(held_out, final, targets, curves)
 
 
-def _calibrate(held_out: SplitPairs, final: SplitPairs | None, target: Target, memory: int) -> Calibration:
-    thresholds: dict[int | str, Threshold] = {}
-    if target.over == "all":
-        threshold = find_threshold(held_out.pairs, target, memory_bytes=memory)
-    elif held_out.grouped is None:
-        raise ValueError("a target over groups needs --validation-groups; give them")
-    else:
-        thresholds = group_thresholds(held_out.grouped, target, memory)
-        threshold = stricter(target, list(thresholds.values()))
+def calibrate_pairs(
+    validation: Listed, test: Listed | None, targets: Sequence[Target], *, curves: bool = False
+) -> list[Calibration]:
+    """Set a threshold on pairs that come listed, for each target.
+
+    Args:
+        validation: embeddings [P, D] and [P, D], whose rows k are a pair, and labels [P], 1 same and 0 different.
+        test: the same of other pairs; None: validation alone.
+        targets: one or more, over all pairs.
+        curves: as of `calibrate_targets`.
+
+    Raises:
+        ValueError: as of `calibrate`.
+    """
+    final = None if test is None else listed_split("test", test)
+    return _calibrate(listed_split("validation", validation), final, targets, curves)
+
+
+def _calibrate(
+    held_out: Split, final: Split | None, targets: Sequence[Target], curves: bool
+) -> list[Calibration]:
+    if final and held_out.width != final.width:
+        raise ValueError(
+            f"validation and test embeddings must have the same width, got {held_out.width} and {final.width}; embed "
+            "both with one model"
+        )
+    shared = int(np.isin(final.image_keys, held_out.image_keys).sum()) if final else 0
     splits = {"validation": held_out} | ({"test": final} if final else {})
-    own = (
-        [_group_threshold(name, found, splits) for name, found in thresholds.items()]
-        if target.over == "per_group"
-        else []
-    )
-    rates = [split.measure(threshold) for split in splits.values()]
-    shared = int(np.isin(final.pairs.image_keys, held_out.pairs.image_keys).sum()) if final else 0
-    return Calibration(target, threshold, rates[0], rates[1] if final else None, shared, tuple(own))
+    found = []
+    for target in targets:
+        threshold, own = _thresholds(held_out, target)
+        rates = [split.measure(threshold.similarity, curve=curves) for split in splits.values()]
+        groups = [_group_threshold(name, one, splits) for name, one in own.items()]
+        found.append(
+            Calibration(target, threshold, rates[0], rates[1] if final else None, shared, tuple(groups))
+        )
+    return found
 
 
-def _group_threshold(name: int | str, found: Threshold, splits: dict[str, SplitPairs]) -> GroupThreshold:
+def _thresholds(held_out: Split, target: Target) -> tuple[Threshold, dict[int | str, Threshold]]:
+    """Return the one threshold, and those of the groups where each has its own."""
+    if target.over == "all":
+        return threshold_of(held_out.scores, target), {}
+    if not isinstance(held_out, MatrixSplit) or held_out.grouped is None:
+        raise ValueError("a target over groups needs --validation-groups; give them")
+    own = group_thresholds(held_out.grouped, target, held_out.memory_bytes)
+    return stricter(target, list(own.values())), own if target.over == "per_group" else {}
+
+
+def _group_threshold(name: int | str, found: Threshold, splits: dict[str, Split]) -> GroupThreshold:
     rates = {
         split: rates_by_group(part.grouped, found.similarity, int(group))[0]
         for split, part in splits.items()
-        if part.grouped
+        if isinstance(part, MatrixSplit) and part.grouped
         for group in np.flatnonzero(part.grouped.names == name)
     }
     return GroupThreshold(name, found, rates)
-
-
-def _pairs(
-    name: str,
-    labelled: tuple[Array, Array],
-    is_query: Array | None,
-    groups: Array | None,
-    device: torch.device,
-) -> SplitPairs:
-    try:
-        grouped = None if groups is None else group_pairs(labelled, groups, is_query, device)
-        return SplitPairs(build_pairs(*labelled, is_query, device), grouped)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None

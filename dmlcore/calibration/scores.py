@@ -5,15 +5,15 @@ Shapes: N images, D width, M negative pairs, P positive pairs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dmlcore.calibration.counts import Ints, count_accepted
+from dmlcore.calibration.counts import Floats, Ints, count_accepted
 from dmlcore.calibration.intervals import Rate, accept_rate, reject_rate
 from dmlcore.metrics.class_scores import check_collapse
 from dmlcore.metrics.evaluation import choose_sweep
@@ -28,6 +28,19 @@ from dmlcore.metrics.pairwise.order_statistics import (
 )
 from dmlcore.metrics.pairwise.tiles import one_thread
 from dmlcore.metrics.verification import OperatingPoints
+
+Value = Callable[[Floats, Floats], Floats]
+"""Scores thresholds by their accepted positive and negative pairs; rises with the one, falls with the other."""
+POINTS = 400
+REFINED = 64  # upper keys whose lower bits are read in one pass
+
+
+class Curve(NamedTuple):
+    """Thresholds from near to far: `similarity [K]`, `far [K]`, `frr [K]`."""
+
+    similarity: Floats
+    far: Floats
+    frr: Floats
 
 
 class Scores(Protocol):
@@ -48,6 +61,14 @@ class Scores(Protocol):
 
     def rates(self, similarity: float) -> dict[str, Rate]:
         """Return `far` and `frr` of the threshold."""
+        ...
+
+    def best(self, value: Value) -> float | None:
+        """Return the similarity of the best value, of the highest of several; None: every value is -inf."""
+        ...
+
+    def curve(self) -> Curve:
+        """Return a few hundred thresholds with their rates."""
         ...
 
 
@@ -115,6 +136,60 @@ class MatrixScores:
     def rates(self, similarity: float) -> dict[str, Rate]:
         found = count_accepted(self.pairs, similarity)
         return {"far": accept_rate(self.pairs, found), "frr": reject_rate(self.pairs, found)}
+
+    def best(self, value: Value) -> float | None:
+        """Find it exactly: an upper key is looked into where its best case beats what was found."""
+        places, accepted, false = self._by_place()
+        before = [np.concatenate([[0], counts[:-1]]) for counts in (accepted, false)]
+        hoped = value(accepted.astype(np.float64), before[1].astype(np.float64))
+        order = np.argsort(-hoped, kind="stable")
+        found: tuple[float, int] | None = None
+        for start in range(0, len(order), REFINED):
+            taken = order[start : start + REFINED]
+            taken = taken[np.isfinite(hoped[taken]) & (hoped[taken] >= (found[0] if found else -np.inf))]
+            if not len(taken):
+                break
+            above = before[0][taken], before[1][taken]
+            found = max(
+                [*([found] if found else []), *self._refined(places[taken], above, value)], default=None
+            )
+        return key_to_float(found[1]) if found else None
+
+    def _refined(self, places: Ints, above: tuple[Ints, Ints], value: Value) -> Iterator[tuple[float, int]]:
+        """Yield the best value of each upper key with its key."""
+        with one_thread():
+            negatives = self._sweep.count_low_keys([int(place) for place in places])
+            positives = [self._sweep.positive_keys(0, int(place) << LOW_BITS, LOW_BINS) for place in places]
+        for number, place in enumerate(places):
+            inside = positives[number], negatives[number]
+            accepted, false = (
+                above[kind][number] + np.cumsum(inside[kind][::-1])[::-1].astype(np.float64)
+                for kind in (0, 1)
+            )
+            values = np.where(inside[0] + inside[1] > 0, value(accepted, false), -np.inf)
+            low = len(values) - 1 - int(np.argmax(values[::-1]))
+            if np.isfinite(values[low]):
+                yield float(values[low]), (int(place) << LOW_BITS) + low
+
+    def _by_place(self) -> tuple[Ints, Ints, Ints]:
+        """Return the upper keys that have a pair, from near to far, and the pairs accepted down to each."""
+        places = np.flatnonzero(self._positives + self._negatives)[::-1]
+        return places, np.cumsum(self._positives[places]), np.cumsum(self._negatives[places])
+
+    def curve(self) -> Curve:
+        places, accepted, false = self._by_place()
+        keep = spread_points(false, accepted)
+        similarity = np.array([key_to_float(int(place) << LOW_BITS) for place in places[keep]])
+        return Curve(similarity, false[keep] / self.totals[1], 1.0 - accepted[keep] / self.totals[0])
+
+
+def spread_points(false: Floats | Ints, accepted: Floats | Ints) -> Ints:
+    """Choose about POINTS of the thresholds, evenly in the accepted pairs of both kinds and in their logarithms."""
+    scales = [scale for counts in (false, accepted) for scale in (counts, np.log1p(counts))]
+    steps = [scale / max(float(scale[-1]), 1e-9) for scale in scales]
+    marks = (np.sum(steps, axis=0) * POINTS / len(steps)).astype(np.int64)
+    chosen: Ints = np.unique(marks, return_index=True)[1]
+    return chosen
 
 
 def above_all(nearest: float) -> float | None:

@@ -12,13 +12,22 @@ import numpy as np
 
 from dmlcore.calibration.counts import Floats
 from dmlcore.calibration.groups import GroupRates
+from dmlcore.calibration.identification import Identification
 from dmlcore.calibration.intervals import LEVEL, Rate
-from dmlcore.calibration.run import SplitRates
+from dmlcore.calibration.splits import SplitRates
 
+SEARCHED = {
+    True: "the queries whose class has no gallery image",
+    False: "none were given: each query was also searched in the gallery without its own class",
+}
 KINDS = ("far", "frr")
 ERRORS = {"far": "accepted", "frr": "rejected"}
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-COMPARED = {False: "each image with every other of the split", True: "each query with each gallery image"}
+COMPARED = {
+    "all": "each image with every other of the split",
+    "query_gallery": "each query with each gallery image",
+    "listed": "the pairs that were listed",
+}
 
 
 def class_rows(rates: SplitRates, class_names: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -52,14 +61,28 @@ def class_rows(rates: SplitRates, class_names: Sequence[str] | None = None) -> l
 
 def split_summary(rates: SplitRates) -> dict[str, Any]:
     """Return the sizes, which pairs the rates are over, and the pooled rates of a split."""
-    return {
-        "compared": COMPARED[rates.query_gallery],
+    content = {
+        "compared": COMPARED[rates.compared],
         "images": int(rates.images.sum()),
         "classes": len(rates.labels),
         "classes_without_positive_pair": int((rates.positive_pairs == 0).sum()),
         "far": _pooled(rates.far, ERRORS["far"]),
         "frr": _pooled(rates.frr, ERRORS["frr"]),
-    } | ({"groups": [group_summary(group) for group in rates.groups]} if rates.groups else {})
+    }
+    if rates.compared == "listed":
+        del content["classes"], content["classes_without_positive_pair"]
+    if rates.groups:
+        content["groups"] = [group_summary(group) for group in rates.groups]
+    return content | ({"identification": _searches(rates.identification)} if rates.identification else {})
+
+
+def _searches(found: Identification) -> dict[str, Any]:
+    return {
+        "gallery_images": found.gallery,
+        "unknown_queries": SEARCHED[found.unknown],
+        "fpir": _pooled(found.false_positive, "returned"),
+        "fnir": _pooled(found.false_negative, "missed"),
+    }
 
 
 def group_summary(group: GroupRates) -> dict[str, Any]:

@@ -8,39 +8,105 @@ Shapes: M negative pairs, P positive pairs.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
+import numpy as np
+
+from dmlcore.calibration.counts import Floats
 from dmlcore.calibration.scores import MatrixScores, Scores, largest_kept
 from dmlcore.metrics.inputs import Pairs
 from dmlcore.metrics.pairwise.order_statistics import distance
 
-Kind = Literal["far", "frr"]
+Kind = Literal["far", "frr", "precision", "cost", "f1"]
 Over = Literal["all", "worst_group", "per_group"]
+NEEDED: dict[str, tuple[str, ...]] = {
+    "far": ("rate",),
+    "frr": ("rate",),
+    "precision": ("rate", "prior"),
+    "cost": ("prior", "cost_false_accept", "cost_false_reject"),
+    "f1": (),
+}
 PAIRS_OF = {"far": "negative", "frr": "positive"}
 
 
 @dataclass(frozen=True)
 class Target:
-    """A pooled rate to keep: `far` = negative pairs accepted, `frr` = positive pairs rejected, share in (0, 1).
+    """What the threshold is to keep or to reach, over the pairs of validation.
 
+    `far`, `frr`: a rate to keep: negative pairs accepted, positive pairs rejected, share in (0, 1).
+    `precision`: the share of true matches among accepted pairs, where a share `prior` of the pairs compared in use are
+        matches: as many matches as can be accepted at that precision.
+    `cost`: the least cost a pair, prior x frr x cost_false_reject + (1 - prior) x far x cost_false_accept.
+    `f1`: the best F1 over the pairs as they are, 2 TP / (2 TP + FP + FN).
     `confidence` in [0.5, 1): the rate of classes not seen is to keep it with that confidence; None: that of validation.
     `over`: the pooled rate, that of the worst group (one threshold), or that of each group (a threshold for each).
     """
 
     kind: Kind
-    rate: float
+    rate: float | None = None
     confidence: float | None = None
     over: Over = "all"
+    prior: float | None = None
+    cost_false_accept: float | None = None
+    cost_false_reject: float | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in PAIRS_OF:
-            raise ValueError(f"the target must be `far` or `frr`, got {self.kind!r}")
-        if not 0.0 < self.rate < 1.0:
-            raise ValueError(f"--{self.kind} must be a share of the pairs in (0, 1), got {self.rate}")
+        needs = NEEDED.get(self.kind)
+        if needs is None:
+            raise ValueError(f"the target must be one of {', '.join(NEEDED)}, got {self.kind!r}")
+        for name in ("rate", "prior", "cost_false_accept", "cost_false_reject"):
+            value, share = getattr(self, name), name in ("rate", "prior")
+            if (value is not None) != (name in needs):
+                rule = "needs" if name in needs else "takes no"
+                raise ValueError(f"target {self.kind} {rule} --{name.replace('_', '-')}, got {value}")
+            if value is not None and not 0.0 < value < (1.0 if share else math.inf):
+                option = self.kind if name == "rate" else name.replace("_", "-")
+                what = "a share of the pairs in (0, 1)" if share else "a finite cost above 0"
+                raise ValueError(f"--{option} must be {what}, got {value}")
+        self._check_promise()
+
+    def _check_promise(self) -> None:
         if self.confidence is not None and not 0.5 <= self.confidence < 1.0:
             raise ValueError(f"--confidence must be in [0.5, 1), as 0.95, got {self.confidence}")
+        if self.kind not in PAIRS_OF and (self.confidence is not None or self.over != "all"):
+            raise ValueError(
+                f"--confidence, --worst-group and --per-group go with --far and --frr, not with {self.kind}: leave "
+                "them out"
+            )
+
+    @property
+    def limit(self) -> float:
+        """The rate of a target that has one."""
+        return self.rate or 0.0
+
+    def reached(self, accepted: int, false: int, totals: tuple[int, int]) -> float | None:
+        """Return the precision (None if nothing is accepted), cost or F1 of a threshold; of a rate target its rate."""
+        far, frr, prior = false / totals[1], 1.0 - accepted / totals[0], self.prior or 0.0
+        if self.kind in PAIRS_OF:
+            return far if self.kind == "far" else frr
+        if self.kind == "precision":
+            every = prior * (1.0 - frr) + (1.0 - prior) * far
+            return prior * (1.0 - frr) / every if every else None
+        return abs(float(self.value(np.array([accepted * 1.0]), np.array([false * 1.0]), totals)[0]))
+
+    def value(self, accepted: Floats, false: Floats, totals: tuple[int, int]) -> Floats:
+        """Score thresholds that accept so many positive and negative pairs: higher is better, -inf is not allowed.
+
+        It never falls with `accepted` and never rises with `false`.
+        """
+        far, frr, prior = false / totals[1], 1.0 - accepted / totals[0], self.prior or 0.0
+        if self.kind == "f1":
+            score: Floats = 2.0 * accepted / (accepted + false + totals[0])
+            return score
+        if self.kind == "cost":
+            wrong = prior * (self.cost_false_reject or 0.0) * frr
+            return -(wrong + (1.0 - prior) * (self.cost_false_accept or 0.0) * far)
+        matches, others = prior * (1.0 - frr), (1.0 - prior) * far
+        precise = (matches > 0) & (matches >= self.limit * (matches + others))
+        return np.where(precise, accepted, -np.inf)
 
 
 @dataclass(frozen=True)
@@ -72,20 +138,34 @@ def find_threshold(pairs: Pairs, target: Target, *, memory_bytes: int = 2**30) -
         ValueError: collapsed embeddings, a rate finer than one pair, more identical negative pairs than the FAR
             allows, or too few classes for the confidence.
     """
-    scores = MatrixScores(pairs, target.rate if target.kind == "far" else 0.0, memory_bytes)
-    _check_fine_enough(scores, target)
+    scores = MatrixScores(pairs, deepest([target]), memory_bytes)
+    if target.kind in PAIRS_OF:
+        _check_fine_enough(scores, target)
     scores.check_collapse()
     return threshold_of(scores, target)
 
 
+def deepest(targets: Sequence[Target]) -> float:
+    """Return the largest share of the negative pairs that the search for these targets looks at."""
+    return max({"far": target.limit, "frr": 0.0}.get(target.kind, 1.0) for target in targets)
+
+
 def threshold_of(scores: Scores, target: Target) -> Threshold:
     """Find the threshold among any scores; see `find_threshold`."""
+    if target.kind not in PAIRS_OF:
+        best = scores.best(lambda accepted, false: target.value(accepted, false, scores.totals))
+        if best is None:
+            raise ValueError(
+                f"--precision {target.limit:g} is not reached by any threshold at a prior of {target.prior:g}; ask for "
+                "less, or train a better model"
+            )
+        return Threshold(best)
     _check_fine_enough(scores, target)
-    most = errors_allowed(target.rate, _total(scores, target))
+    most = errors_allowed(target.limit, _total(scores, target))
     errors = most if target.confidence is None else _promised(scores, target, most)
     similarity = _with_errors(scores, target.kind, errors)
     if similarity is None:
-        raise ValueError(_unkept(target.rate, scores))
+        raise ValueError(_unkept(target.limit, scores))
     return Threshold(similarity)
 
 
@@ -107,13 +187,13 @@ def _promised(scores: Scores, target: Target, most: int) -> int:
         similarity = _with_errors(scores, target.kind, errors)
         return 1.0 if similarity is None else scores.rates(similarity)[target.kind].upper(confidence)
 
-    if found := largest_kept(bound, most, target.rate):
+    if found := largest_kept(bound, most, target.limit):
         return found
     total = _total(scores, target)
     ladder = {min(2**step, total // 2) for step in range(total.bit_length())}
     smallest = min(bound(errors) for errors in sorted(ladder)[:20] if errors)
     raise ValueError(
-        f"--{target.kind} {target.rate:g} cannot be promised with {100 * confidence:g} % confidence by so few classes "
+        f"--{target.kind} {target.limit:g} cannot be promised with {100 * confidence:g} % confidence by so few classes "
         f"of validation; the smallest target that can be is {_up(smallest):.3g}: ask for that, or give more classes"
     )
 
@@ -140,8 +220,8 @@ def _total(scores: Scores, target: Target) -> int:
 
 def _check_fine_enough(scores: Scores, target: Target) -> None:
     total = _total(scores, target)
-    if target.rate * total < 1.0:
+    if target.limit * total < 1.0:
         raise ValueError(
             f"--{target.kind} must be at least one of the {total} {PAIRS_OF[target.kind]} pairs of validation "
-            f"({1.0 / total:.2g}), got {target.rate:g}; ask for a higher rate or give more validation images"
+            f"({1.0 / total:.2g}), got {target.limit:g}; ask for a higher rate or give more validation images"
         )

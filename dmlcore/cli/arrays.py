@@ -19,8 +19,15 @@ if TYPE_CHECKING:
 EMBEDDINGS = "[N, D] floats, one row per image: .npy, or .npz or .pt of one array."
 LABELS = "[N] integers or names, the class of each row: the same files, or .csv or .txt."
 TORCH, TEXT = (".pt", ".pth"), (".csv", ".tsv", ".txt")
-LABEL_COLUMNS = ("label", "labels", "class", "class_name")
+GROUPS = "[N] integers or names: the same files as labels."
+QUERIES = "[N] true or false, 1 or 0, query or gallery: the same files as labels."
+COLUMNS = {
+    "label": ("label", "labels", "class", "class_name"),
+    "group": ("group", "groups", "camera", "sequence", "encounter"),
+    "is_query": ("is_query", "query", "role"),
+}
 """Of a CSV with several columns, and the header of one with a single column of names."""
+QUERY_WORDS = {"1": True, "true": True, "query": True, "0": False, "false": False, "gallery": False}
 ARRAY_FILES = "a .npy file, an .npz or .pt file of one array"
 WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,18})")
 """007 is a text: it may be another class than 7."""
@@ -40,7 +47,7 @@ def read_embeddings(path: Path) -> Array:
     return found
 
 
-def read_labels(path: Path) -> Array:
+def read_labels(path: Path, what: str = "label") -> Array:
     """Read labels from the same files, or from text: one label a line, or the column `label` of a CSV.
 
     Raises:
@@ -50,8 +57,36 @@ def read_labels(path: Path) -> Array:
     if found is not None:
         return found
     if path.suffix.lower() not in TEXT:
-        raise ValueError(f"{path} must be {ARRAY_FILES}, or a .csv or .txt file with one label a line")
-    return _text_labels(path)
+        raise ValueError(f"{path} must be {ARRAY_FILES}, or a .csv or .txt file with one {what} a line")
+    return _text_labels(path, what)
+
+
+def read_groups(path: Path) -> Array:
+    """Read groups, as labels are read; of a CSV the column `group`.
+
+    Raises:
+        ValueError: as `read_labels`.
+    """
+    return read_labels(path, "group")
+
+
+def read_is_query(path: Path) -> NDArray[np.bool_]:
+    """Read which images are queries, [N]: booleans, 1 and 0, or the words `true`, `false`, `query`, `gallery`.
+
+    Raises:
+        ValueError: as `read_labels`; another value.
+    """
+    import numpy as np
+
+    values = np.asarray(read_labels(path, "is_query")).ravel()
+    words = [str(value).strip().lower() for value in values.tolist()]
+    other = next((row for row, word in enumerate(words) if word not in QUERY_WORDS), None)
+    if other is not None:
+        raise ValueError(
+            f"{path} must say query or gallery (or true or false, 1 or 0) for each image, row {other} is "
+            f"{words[other]!r:.40}; write one of them"
+        )
+    return np.array([QUERY_WORDS[word] for word in words], dtype=np.bool_)
 
 
 def _read_array(path: Path) -> Array | None:
@@ -151,19 +186,21 @@ def _read_torch(path: Path) -> Array:
     return tensors[0]
 
 
-def _text_labels(path: Path) -> NDArray[np.generic]:
+def _text_labels(path: Path, what: str) -> NDArray[np.generic]:
     """Return int64 labels if every line is a whole number, else the texts."""
     import numpy as np
 
     data, name = path.read_bytes(), str(path)
     labels = (
-        text_lines(data, name) if path.suffix.lower() == ".txt" else _column(decode_text(data, name), path)
+        text_lines(data, name)
+        if path.suffix.lower() == ".txt"
+        else _column(decode_text(data, name), path, what)
     )
     empty = next((number for number, label in enumerate(labels) if not label.strip()), None)
     if empty is not None or not labels:
         where = "nothing in it" if empty is None else f"none in row {empty}"
         raise ValueError(
-            f"{path} must have a label for each row, there is {where}; remove the line or fill it"
+            f"{path} must have a {what} for each row, there is {where}; remove the line or fill it"
         )
     header = not any(map(str.isdigit, labels[0])) and labels[1:] and all(map(WHOLE.fullmatch, labels[1:]))
     if header:
@@ -176,7 +213,7 @@ def _text_labels(path: Path) -> NDArray[np.generic]:
         return np.array(labels)
 
 
-def _column(text: str, path: Path) -> list[str]:
+def _column(text: str, path: Path, what: str) -> list[str]:
     import csv
 
     try:
@@ -192,11 +229,11 @@ def _column(text: str, path: Path) -> list[str]:
             f"{path} must have the same number of fields in each row, got {widths[:5]}; mend the rows"
         )
     header = [field.strip().lower() for field in rows[0]]
-    named = [index for index, field in enumerate(header) if field in LABEL_COLUMNS]
+    named = [index for index, field in enumerate(header) if field in COLUMNS[what]]
     if len(named) == 1:
         return [row[named[0]] for row in rows[1:]]
     if len(header) > 1:
         raise ValueError(
-            f"{path} must have one column, or one that is named label; its first row is {', '.join(rows[0])[:120]!r}"
+            f"{path} must have one column, or one that is named {what}; its first row is {', '.join(rows[0])[:120]!r}"
         )
     return [row[0] for row in rows]

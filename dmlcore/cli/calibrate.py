@@ -4,43 +4,32 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from dmlcore.cli import calibration_input as given
-from dmlcore.cli.calibration_input import CalibrationData, SplitFiles
+from dmlcore.cli import calibration_input as source
+from dmlcore.cli import calibration_options as given
+from dmlcore.cli.calibration_input import CalibrationData, Split, SplitFiles
+from dmlcore.cli.calibration_output import class_csv, print_card
 from dmlcore.cli.options import Study, check_plot
 from dmlcore.core.io import write_atomically
 
 if TYPE_CHECKING:
-    from dmlcore.calibration import Calibration
-
-FarTarget = Annotated[
-    float | None, typer.Option(help="Target: share of the negative pairs accepted, 0 to 1.")
-]
-FrrTarget = Annotated[
-    float | None, typer.Option(help="Target: share of the positive pairs rejected, 0 to 1.")
-]
-Confidence = Annotated[
-    float | None,
-    typer.Option(help="Promise the target for classes not seen, with this confidence, such as 0.95."),
-]
-WorstGroup = Annotated[bool, typer.Option(help="Keep the target for the worst group, by one threshold.")]
-PerGroup = Annotated[bool, typer.Option(help="Keep the target for each group, by a threshold a group.")]
-FarLimit = Annotated[float | None, typer.Option(help="List the test classes with a FAR above it.")]
-FrrLimit = Annotated[float | None, typer.Option(help="List the test classes with an FRR above it.")]
-Card = Annotated[Path, typer.Option(help="Write the card here as JSON.")]
-Plot = Annotated[Path | None, typer.Option(help="Write the spread over the classes here as PNG.")]
-Classes = Annotated[Path | None, typer.Option(help="Write one row per test class here as CSV.")]
+    from dmlcore.calibration import Calibration, Target
 
 
 def calibrate(
-    far: FarTarget = None,
-    frr: FrrTarget = None,
-    confidence: Confidence = None,
-    worst_group: WorstGroup = False,
-    per_group: PerGroup = False,
+    far: given.FarTargets = None,
+    frr: given.FrrTargets = None,
+    precision: given.Precisions = None,
+    cost_false_accept: given.CostFalseAccept = None,
+    cost_false_reject: given.CostFalseReject = None,
+    best_f1: given.BestF1 = False,
+    prior: given.Prior = None,
+    confidence: given.Confidence = None,
+    worst_group: given.WorstGroup = False,
+    per_group: given.PerGroup = False,
     validation: given.Validation = None,
     validation_labels: given.ValidationLabels = None,
     validation_is_query: given.ValidationIsQuery = None,
@@ -53,15 +42,19 @@ def calibrate(
     test_gallery: given.TestGallery = None,
     test_gallery_labels: given.TestGalleryLabels = None,
     test_groups: given.TestGroups = None,
+    validation_pairs: given.ValidationPairs = None,
+    test_pairs: given.TestPairs = None,
     ignore_label: given.IgnoreLabel = None,
     class_names: given.ClassNames = None,
     trial: given.Trial = None,
     study: Study = Path(),
-    far_limit: FarLimit = None,
-    frr_limit: FrrLimit = None,
-    card: Card = Path("calibration.json"),
-    plot: Plot = None,
-    classes: Classes = None,
+    far_limit: given.FarLimit = None,
+    frr_limit: given.FrrLimit = None,
+    model: given.ModelId = None,
+    data_date: given.DataDate = None,
+    card: given.Card = Path("calibration.json"),
+    plot: given.Plot = None,
+    classes: given.Classes = None,
     device: given.Device = None,
     memory_bytes: given.MemoryBytes = 2**30,
 ) -> None:
@@ -73,43 +66,101 @@ def calibrate(
     Example: dmlcore calibrate --far 0.01 --validation v.npy --validation-labels vl.npy --test t.npy
     --test-labels tl.npy --frr-limit 0.2 --card card.json --plot card.png
     """
-    from dmlcore.calibration import Target
-    from dmlcore.calibration import calibrate as set_threshold
-    from dmlcore.calibration.card import calibration_card
+    from dmlcore.calibration import calibration_card
 
     check_plot(plot)
-    target = Target(*_target(far, frr), confidence, _over(worst_group, per_group))
+    costs = cost_false_accept, cost_false_reject
+    promise = confidence, _over(worst_group, per_group)
+    targets = _targets({"far": far, "frr": frr, "precision": precision}, prior, costs, best_f1, promise)
     splits = (
         SplitFiles(
             *("validation", validation, validation_labels, validation_is_query),
-            *(validation_gallery, validation_gallery_labels, validation_groups),
+            *(validation_gallery, validation_gallery_labels, validation_groups, validation_pairs),
         ),
-        SplitFiles("test", test, test_labels, test_is_query, test_gallery, test_gallery_labels, test_groups),
-    )
-    data = _read(splits, class_names, ignore_label, trial, study)
-    found = set_threshold(
-        (data.validation.embeddings, data.validation.labels),
-        (data.test.embeddings, data.test.labels) if data.test else None,
-        target,
-        is_query=(data.validation.is_query, data.test.is_query if data.test else None),
-        groups=(data.validation.groups, data.test.groups if data.test else None),
-        device=device,
-        memory_bytes=memory_bytes,
+        SplitFiles(
+            *(
+                "test",
+                test,
+                test_labels,
+                test_is_query,
+                test_gallery,
+                test_gallery_labels,
+                test_groups,
+                test_pairs,
+            )
+        ),
     )
     limits = {k: v for k, v in (("far", far_limit), ("frr", frr_limit)) if v is not None}
-    content = calibration_card(found, class_names=data.names, limits=limits)
+    data = _read(splits, class_names, ignore_label, trial, study)
+    found = _calibrate(data, targets, device, memory_bytes, curves=plot is not None)
+    known = {"model": model, "data_date": data_date, "trial_key": data.trial_key, "inputs": data.inputs}
+    content = calibration_card(
+        found,
+        class_names=data.names,
+        limits=limits,
+        source={name: value for name, value in known.items() if value},
+    )
     content["notes"] += [data.note] if data.note else []
-    if data.trial_key:
-        content = {"trial_key": data.trial_key, **content}
     write_atomically(card, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     if plot is not None:
         from dmlcore.calibration.plot import calibration_png
 
-        write_atomically(plot, calibration_png(found, limits))
+        write_atomically(plot, calibration_png(found[0], limits))
     if classes is not None:
-        write_atomically(classes, _class_csv(found, data.names))
-    _print_card(content)
+        write_atomically(classes, class_csv(found[0], data.names))
+    print_card(content)
     typer.echo("written: " + ", ".join(str(path) for path in (card, plot, classes) if path))
+
+
+def _calibrate(
+    data: CalibrationData, targets: list[Target], device: str | None, memory: int, *, curves: bool
+) -> list[Calibration]:
+    from dmlcore.calibration import calibrate_pairs, calibrate_targets
+
+    v, t = data.validation, data.test
+    if not isinstance(v, Split):
+        return calibrate_pairs(v, None if isinstance(t, Split) else t, targets, curves=curves)
+    t = t if isinstance(t, Split) else None
+    return calibrate_targets(
+        (v.embeddings, v.labels),
+        (t.embeddings, t.labels) if t else None,
+        targets,
+        is_query=(v.is_query, t.is_query if t else None),
+        groups=(v.groups, t.groups if t else None),
+        device=device,
+        memory_bytes=memory,
+        curves=curves,
+    )
+
+
+def _targets(
+    rates: dict[Any, list[float] | None],
+    prior: float | None,
+    costs: tuple[float | None, float | None],
+    best_f1: bool,
+    promise: tuple[float | None, Any],
+) -> list[Target]:
+    """Build all targets that were asked for; those of FAR and FRR come first and take the promise."""
+    from dmlcore.calibration import Target
+
+    found = [
+        Target(kind, rate, prior=prior) if kind == "precision" else Target(kind, rate, *promise)
+        for kind, given_rates in rates.items()
+        for rate in given_rates or []
+    ]
+    if costs != (None, None):
+        found.append(Target("cost", prior=prior, cost_false_accept=costs[0], cost_false_reject=costs[1]))
+    found += [Target("f1")] if best_f1 else []
+    if not found:
+        raise ValueError(
+            "give at least one target: --far, --frr, --precision, --cost-false-accept with --cost-false-reject, or "
+            "--best-f1"
+        )
+    if promise != (None, "all") and not (rates["far"] or rates["frr"]):
+        raise ValueError(
+            "--confidence, --worst-group and --per-group go with --far or --frr; give one of them"
+        )
+    return found
 
 
 def _over(worst_group: bool, per_group: bool) -> Any:
@@ -126,8 +177,8 @@ def _read(
     study: Path,
 ) -> CalibrationData:
     if trial is None:
-        return given.read_splits(*splits, names, ignore_label)
-    return given.trial_splits(
+        return source.read_splits(*splits, names, ignore_label)
+    return source.trial_splits(
         trial, study, bool(names or ignore_label or any(split.given for split in splits))
     )
 
@@ -137,57 +188,3 @@ def _target(far: float | None, frr: float | None) -> tuple[Any, float]:
     if len(given) != 1:
         raise ValueError(f"give one target, --far or --frr, got {len(given)} of them")
     return given[0]
-
-
-def _class_csv(found: Calibration, names: tuple[str, ...] | None) -> str:
-    from dmlcore.calibration import class_rows
-    from dmlcore.core.spreadsheet import rows_csv
-
-    return rows_csv(class_rows(found.final, names))
-
-
-def _print_card(card: dict[str, Any]) -> None:
-    threshold = card["threshold"]
-    typer.echo(
-        f"threshold: distance {threshold['distance']:.6f}, cosine {threshold['cosine_similarity']:.6f}"
-    )
-    if card["promise"]:
-        typer.echo(f"promise: {card['promise']['statement']}")
-    splits = [split for split in ("validation", "test") if split in card]
-    for split in splits:
-        typer.echo(f"{split}: {card[split]['compared']}")
-        for kind in ("far", "frr"):
-            rate = card[split][kind]
-            interval = f"95 % interval {rate['low']:.6f} to {rate['high']:.6f}"
-            typer.echo(f"{split:10} {kind.upper()} {rate['rate']:.6f}  {interval}  ({rate['pairs']} pairs)")
-    for own in card.get("group_thresholds", []):
-        typer.echo(f"threshold of group {own['group']}: distance {own['distance']:.6f}")
-    for group in card[splits[-1]].get("groups", []):
-        _print_group(splits[-1], group)
-    for kind in ("far", "frr"):
-        _print_classes(kind, splits[-1], card[splits[-1]][f"class_{kind}"])
-    for note in card["notes"]:
-        typer.echo(f"note: {note}")
-
-
-def _print_group(split: str, group: dict[str, Any]) -> None:
-    rates = [
-        f"{kind.upper()} {part} {group[part][kind]['rate']:.6f}"
-        for kind in ("far", "frr")
-        for part in ("within", "across")
-        if group[part][kind]
-    ]
-    typer.echo(f"{split} group {group['group']}: {', '.join(rates)}")
-
-
-def _print_classes(kind: str, split: str, found: dict[str, Any]) -> None:
-    median, high, worst = (found["quantiles"][level] for level in ("0.5", "0.95", "1"))
-    typer.echo(
-        f"{split} classes {kind.upper()}: median {median:.6f}, 95 % of them up to {high:.6f}, worst {worst:.6f}"
-    )
-    if "limit" in found:
-        beyond, unsure = found["beyond_limit"], len(found["too_few_images_to_say"])
-        named = ", ".join(str(row["name"] or row["label"]) for row in beyond[:5])
-        line = f"  beyond {found['limit']:g}: {len(beyond)} of {found['classes']}"
-        typer.echo(line + (f": {named}" if named else ""))
-        typer.echo(f"  above it, too few images to say: {unsure}")

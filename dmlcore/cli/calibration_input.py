@@ -2,49 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from dmlcore.cli.arrays import EMBEDDINGS, LABELS, read_embeddings, read_labels
+from dmlcore.cli.arrays import read_embeddings, read_labels
 from dmlcore.cli.options import finished_trial, split_class_names
+from dmlcore.core.hashing import file_sha256
 
 if TYPE_CHECKING:
     from dmlcore.metrics.inputs import Array
+
+    Listed = tuple[Array, Array, Array]
 
 TWO_MODELS = (
     "the trial was trained again on validation classes too (`train.final`): validation was embedded by the model "
     "chosen on it, test by the final one, so part of the drift is between two models"
 )
-IS_QUERY = "[N] 0 or 1, which rows are queries; they are compared with the others, the gallery."
-GALLERY = f"Gallery embeddings in a file of their own, {EMBEDDINGS} The other file then holds the queries."
-GROUPS = "[N] integers or names: camera, demographic, source; with a gallery file, queries first."
-Validation = Annotated[Path | None, typer.Option(help=f"Validation embeddings, {EMBEDDINGS}")]
-ValidationLabels = Annotated[Path | None, typer.Option(help=f"Validation labels, {LABELS}")]
-ValidationIsQuery = Annotated[Path | None, typer.Option(help=f"Of validation: {IS_QUERY}")]
-ValidationGallery = Annotated[Path | None, typer.Option(help=f"Of validation: {GALLERY}")]
-ValidationGalleryLabels = Annotated[Path | None, typer.Option(help="Labels of that gallery.")]
-Test = Annotated[Path | None, typer.Option(help=f"Test embeddings, {EMBEDDINGS} Without: validation alone.")]
-TestLabels = Annotated[Path | None, typer.Option(help=f"Test labels, {LABELS}")]
-TestIsQuery = Annotated[Path | None, typer.Option(help=f"Of test: {IS_QUERY}")]
-TestGallery = Annotated[Path | None, typer.Option(help=f"Of test: {GALLERY}")]
-TestGalleryLabels = Annotated[Path | None, typer.Option(help="Labels of that gallery.")]
-ValidationGroups = Annotated[Path | None, typer.Option(help=f"Of validation: {GROUPS}")]
-TestGroups = Annotated[Path | None, typer.Option(help=f"Of test: {GROUPS}")]
-ClassNames = Annotated[
-    Path | None,
-    typer.Option(help="Text file: line k + 1 is the name of label k of test (without one, validation)."),
-]
-IgnoreLabel = Annotated[
-    str | None, typer.Option(help="Leave out rows with this label (junk), of all splits.")
-]
-Trial = Annotated[
-    str | None, typer.Option(help="Key of a finished trial of the study, instead of the files.")
-]
-Device = Annotated[str | None, typer.Option(help="Where the products run: cpu (default), cuda.")]
-MemoryBytes = Annotated[int, typer.Option(min=1 << 24, help="Bound on the working memory of the search.")]
 
 
 @dataclass(frozen=True)
@@ -58,12 +34,17 @@ class SplitFiles:
     gallery: Path | None = None
     gallery_labels: Path | None = None
     groups: Path | None = None
+    pairs: tuple[Path, Path, Path] | None = None
 
     @property
     def given(self) -> bool:
-        return any(
-            (self.embeddings, self.labels, self.is_query, self.gallery, self.gallery_labels, self.groups)
-        )
+        return bool(self.files)
+
+    @property
+    def files(self) -> list[Path]:
+        """All that were given."""
+        single = self.embeddings, self.labels, self.is_query, self.gallery, self.gallery_labels, self.groups
+        return [path for path in (*single, *(self.pairs or ())) if path]
 
 
 @dataclass(frozen=True)
@@ -81,15 +62,18 @@ class Split:
 class CalibrationData:
     """Both splits, and what is known of the trial that they come from."""
 
-    validation: Split
-    test: Split | None
+    validation: Split | Listed
+    test: Split | Listed | None
+    inputs: dict[str, str] = field(default_factory=dict)
+    """The sha256 of each file."""
     trial_key: str | None = None
     note: str | None = None
 
     @property
     def names(self) -> tuple[str, ...] | None:
         """The class names of the split whose classes are listed."""
-        return (self.test or self.validation).names
+        listed = self.test or self.validation
+        return listed.names if isinstance(listed, Split) else None
 
 
 def read_splits(
@@ -100,16 +84,32 @@ def read_splits(
     Raises:
         ValueError: files that do not belong together, or names given twice.
     """
-    held_out = read_split(validation, ignore_label)
-    final = read_split(test, ignore_label) if test.given else None
+    held_out = _read_either(validation, ignore_label)
+    final = _read_either(test, ignore_label) if test.given else None
+    if final and isinstance(final, Split) != isinstance(held_out, Split):
+        raise ValueError("give both splits as listed pairs, or both as images with labels")
+    inputs = {str(path): file_sha256(path) for path in (*validation.files, *test.files)}
     if names is None:
-        return CalibrationData(held_out, final)
+        return CalibrationData(held_out, final, inputs)
     listed = final or held_out
-    if listed.names:
+    if not isinstance(listed, Split) or listed.names:
         files = test if final else validation
-        raise ValueError(f"{files.labels} has the names of the classes; leave out --class-names")
+        raise ValueError(
+            f"{files.labels or files.name} has names of its own or no classes; leave out --class-names"
+        )
     named = replace(listed, names=_read_names(names))
-    return CalibrationData(held_out, named) if final else CalibrationData(named, None)
+    return CalibrationData(held_out, named, inputs) if final else CalibrationData(named, None, inputs)
+
+
+def _read_either(files: SplitFiles, ignore_label: str | None) -> Split | Listed:
+    if files.pairs is None:
+        return read_split(files, ignore_label)
+    if len(files.files) > len(files.pairs) or ignore_label is not None:
+        raise ValueError(
+            f"--{files.name}-pairs has all of the split; leave out its other files and --ignore-label"
+        )
+    first, second, same = files.pairs
+    return read_embeddings(first), read_embeddings(second), read_labels(same)
 
 
 def read_split(files: SplitFiles, ignore_label: str | None = None) -> Split:
@@ -154,7 +154,7 @@ def _join(paths: tuple[Path, Path, Path], x: Array, labels: Array) -> tuple[Arra
     """Put the gallery's rows below the queries'."""
     import numpy as np
 
-    from dmlcore.metrics.arrays import check_embeddings, check_labels
+    from dmlcore.metrics.arrays import as_embeddings, check_labels
 
     gallery, theirs = read_embeddings(paths[1]), read_labels(paths[2])
     _check_length(paths[2], theirs, paths[1], gallery)
@@ -166,7 +166,7 @@ def _join(paths: tuple[Path, Path, Path], x: Array, labels: Array) -> tuple[Arra
     ours, others = check_labels(labels), check_labels(theirs)
     if (ours.dtype.kind in "SU") != (others.dtype.kind in "SU"):
         raise ValueError(f"{paths[0]} and {paths[2]} must both have integers or both have names")
-    rows = [check_embeddings(part).numpy() for part in (x, gallery)]
+    rows = [as_embeddings(part).numpy() for part in (x, gallery)]
     mask = np.arange(len(x) + len(gallery)) < len(x)
     return np.concatenate(rows), np.concatenate([ours, others]), mask
 
@@ -229,4 +229,5 @@ def trial_splits(key: str, study: Path, files_given: bool) -> CalibrationData:
     )
     note = TWO_MODELS if record.config["train"].get("final") else None
     named = replace(test, names=split_class_names(study, record, "test"))
-    return CalibrationData(validation, named, record.trial_key, note)
+    inputs = {split: record.files[split] for split in ("validation", "test")}
+    return CalibrationData(validation, named, inputs, record.trial_key, note)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dmlcore.extras import require
+
 if TYPE_CHECKING:
     from dmlcore.records import TrialRecord
     from dmlcore.training.store import TrialStore
@@ -19,13 +21,17 @@ Study = Annotated[Path, typer.Option(help="Folder of the study, with params.yaml
 
 
 def check_plot(path: Path | None) -> None:
-    """Refuse a file of another format than PNG before anything is computed.
+    """Refuse a plot that could not be written before anything is computed.
 
     Raises:
-        ValueError: its name ends in something else.
+        ValueError: its name ends in something else than .png.
+        MissingExtraError: matplotlib is not installed.
     """
-    if path is not None and path.suffix.lower() != ".png":
+    if path is None:
+        return
+    if path.suffix.lower() != ".png":
         raise ValueError(f"--plot must end in .png, the one format that is written, got {path}")
+    require("plot", "--plot")
 
 
 def prepared_folder(study: Path) -> Path:
@@ -45,7 +51,9 @@ def finished_trial(study: Path, key: str) -> tuple[TrialRecord, TrialStore]:
 
     Raises:
         ValueError: no such trial, several, an unfinished one, or its files are gone.
+        MissingExtraError: the libraries that read a study are not installed.
     """
+    require("train", "--trial")
     from dmlcore.records import RecordFolder
     from dmlcore.training.load import store_of
 

@@ -96,7 +96,7 @@ def _finished_records(study: Path) -> tuple[list[TrialRecord], list[str]]:
 def _metrics_row(study: Path, record: TrialRecord, changes: dict[str, Any]) -> dict[str, Any]:
     from dmlcore.config.base import parse
     from dmlcore.config.trial import TrialConfig
-    from dmlcore.records import finite
+    from dmlcore.core.sealed_json import finite
     from dmlcore.training.evaluation import evaluate_stored
     from dmlcore.training.load import store_of
 

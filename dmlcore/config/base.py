@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dmlcore.core.errors import without_passwords
+from dmlcore.core.errors import DataError, without_passwords
 from dmlcore.core.yaml_file import load_yaml, with_exponent
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$"
@@ -82,6 +82,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: no such params file; give the path of a params.yaml") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except DataError as error:  # of the text, and it names the file
+        raise ConfigError(f"{error}") from None
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
     if not isinstance(values, dict):

@@ -75,6 +75,9 @@ class PreprocessConfig(Strict):
     super_classes: str | None = None
     """image_folder: name of a CSV at the top of the source folder, with the columns class_name and
     super_class. DVC tracks that folder and sees when a row changes."""
+    groups: str | None = None
+    """image_folder: name of a CSV at the top of the source folder, with the columns file (`apple/1.jpg`) and group: its
+    camera, sequence or encounter. In evaluation two images of one class and one group are no pair."""
     nested_folders: Literal["refuse", "join", "classes"] = "refuse"
     """image_folder: images in deeper folders. `join`: they belong to the class of the folder at the top. `classes`:
     each folder with images is a class by its path (`dogs/poodle`), and its super-class is the folder at the top."""
@@ -114,7 +117,7 @@ class DatasetConfig(Strict):
     def _suits_kind(self) -> DatasetConfig:
         if self.kind != "glyphs" and self.preprocess.split.rule == "scripts":
             raise ValueError(f"split rule `scripts` works for kind `glyphs` only, got kind `{self.kind}`")
-        for name in ("super_classes", "nested_folders", "merge_names"):
+        for name in ("super_classes", "groups", "nested_folders", "merge_names"):
             default = PreprocessConfig.model_fields[name].default
             if self.kind != "image_folder" and getattr(self.preprocess, name) != default:
                 raise ValueError(f"`{name}` works for kind `image_folder` only, got kind `{self.kind}`")

@@ -26,6 +26,9 @@ class AggregateConfig(Strict):
     parts: tuple[Literal["pareto", "margins", "embedding"], ...] = ()
     """Analyses besides the comparisons: accuracy against inconsistency over many losses, the grid of margins,
     a plot of a 2-D embedding."""
+    longer_run: str | None = None
+    """Folder of a study, relative to this one's, that trains one of its configurations longer: what shows whether the
+    curves are flat because learning has ended or because the learning rate has fallen."""
     figure: FigureConfig = FigureConfig()
     run_link: Annotated[str, Field(pattern=r"^https?://[^/?#@]*([/?#].*)?$")] | None = None
     """Address of a trial's MLflow run for report.html, `{trial_key}` standing for the trial's key. Without user and

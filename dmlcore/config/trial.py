@@ -157,6 +157,6 @@ class TrialConfig(Strict):
         if self.train.decoder and (self.input is None or self.model.trunk):
             reason = "no `input`" if self.input is None else "model.trunk frozen"
             raise ValueError(
-                f"train.decoder gpu is for crops that are decoded anew in each epoch, got {reason}: remove train.decoder"
+                f"train.decoder gpu is for crops decoded anew in each epoch, got {reason}: remove train.decoder"
             )
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,11 @@ def sealed(values: Mapping[str, Any]) -> str:
         ValueError: a number that is not finite, which JSON cannot hold.
     """
     return json.dumps({**values, CHECKSUM: _checksum(values)}, indent=1, allow_nan=False) + "\n"
+
+
+def finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Replace values that JSON cannot hold by null."""
+    return {key: float(value) if math.isfinite(value) else None for key, value in metrics.items()}
 
 
 def json_object(content: bytes) -> dict[str, Any]:

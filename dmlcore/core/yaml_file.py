@@ -8,9 +8,11 @@ from typing import Any
 
 import yaml
 
+from dmlcore.core.text import decode_text
+
 MOST_BYTES = 1 << 19
 MOST_VALUES = 100_000
-"""With every `*alias` written out: nine lines of aliases of aliases can stand for a billion values."""
+"""With every `*alias` written out: nine lines of aliases of aliases can expand to a billion values."""
 DEEPEST = 64
 """Levels. PyYAML composes by recursion, and a few thousand levels end the process."""
 
@@ -38,6 +40,7 @@ def load_yaml(path: Path) -> Any:
     Raises:
         YamlError: the file is not YAML, gives a key twice, has a key that is no text, a value of another type
             (date, set, bytes), or more levels or values than any params file.
+        DataError: it is not UTF-8 text.
         OSError: it cannot be read.
     """
     text = _text(path)
@@ -62,14 +65,11 @@ def load_yaml(path: Path) -> Any:
 
 
 def _text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise YamlError(f"must be at most {MOST_BYTES:,} bytes; is it a params file?")
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise YamlError(f"must be text in UTF-8, byte {error.start} is not; save it as UTF-8") from None
+    with path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise YamlError(f"must be at most {MOST_BYTES:,} bytes; is it a params file?")
+    return decode_text(content, f"{path}")
 
 
 def _check_depth(text: str) -> None:
@@ -89,11 +89,11 @@ class _Check:
         """Node -> values below it, aliases written out. 0 while it is counted: then it holds itself."""
 
     def size(self, node: Any, path: str) -> int:
-        """Check a node and return how many values it stands for."""
+        """Check a node and return how many values it expands to."""
         if id(node) in self._sizes:
             if not self._sizes[id(node)]:
                 raise YamlError(
-                    f"{_named(node, path)}an alias must not stand for what holds it; write it out"
+                    f"{_named(node, path)}an alias must not be inside what it repeats; write it out"
                 )
             return self._sizes[id(node)]
         self._sizes[id(node)] = 0
@@ -112,7 +112,7 @@ class _Check:
             size += self.size(value, f"{path}.{key}" if path else key)
             if size > MOST_VALUES:
                 raise YamlError(
-                    f"{_named(node, path)}must stand for at most {MOST_VALUES:,} values, every alias written out; "
+                    f"{_named(node, path)}must have at most {MOST_VALUES:,} values, every alias written out; "
                     "use fewer aliases"
                 )
         return size

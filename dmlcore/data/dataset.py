@@ -6,7 +6,7 @@ Shapes: N images of a split.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,10 @@ class Split:
     """Name of each label."""
     roles: npt.NDArray[np.str_]
     """[N], `query`, `gallery` or `both`: the role of each image in evaluation."""
+    groups: Integers | None = None
+    """[N], number of the group of each image, in evaluation no pair within a class; None: the data set has none."""
+    group_names: tuple[str, ...] = ()
+    """Name of each group of the split."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,11 @@ class PreparedDataset:
         known = rows.select("label", "class_name").unique().sort("label")
         labels = np.searchsorted(known["label"].to_numpy(), rows["label"].to_numpy()).astype(np.int64)
         roles = rows["role"].to_numpy().astype(np.str_)
-        return Split(self._images(rows), labels, index, tuple(known["class_name"]), roles)
+        found = Split(self._images(rows), labels, index, tuple(known["class_name"]), roles)
+        if "group" not in rows.columns:
+            return found
+        names, groups = np.unique(rows["group"].to_numpy().astype(np.str_), return_inverse=True)
+        return replace(found, groups=groups.astype(np.int64), group_names=tuple(names.tolist()))
 
     def _images(self, rows: pl.DataFrame) -> Images:
         if self.summary["encoding"] == "jpeg":

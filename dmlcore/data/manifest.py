@@ -26,6 +26,8 @@ SCHEMA: dict[str, pl.DataType] = {
     "offset": pl.Int64(),
     "length": pl.Int64(),
 }
+OPTIONAL: dict[str, pl.DataType] = {"group": pl.String()}
+"""Of data sets that have it, after the columns of SCHEMA: camera, sequence or encounter of the image."""
 ROLES = ("gallery", "query", "both")
 
 
@@ -50,17 +52,21 @@ def validate(manifest: pl.DataFrame, config: PreprocessConfig, *, channels: int,
         _refuse(
             alone, "a test or validation class must have at least 2 images, else its query has no positive"
         )
+    if "group" in manifest.columns:
+        _check_groups(manifest)
     if config.on_duplicates == "error":
         _check_duplicates(manifest)
 
 
 def check_columns(manifest: pl.DataFrame) -> None:
     """Check columns, types, nulls, row numbers, and the names of splits and roles."""
-    if dict(manifest.schema) != SCHEMA:
-        raise DataError(f"manifest: columns must be {SCHEMA}, got {dict(manifest.schema)}")
+    if dict(manifest.schema) not in (SCHEMA, SCHEMA | OPTIONAL):
+        raise DataError(
+            f"manifest: columns must be {SCHEMA}, or {OPTIONAL} besides, got {dict(manifest.schema)}"
+        )
     if manifest.is_empty():
         raise DataError("manifest: must hold images, got none")
-    for column in SCHEMA:
+    for column in manifest.columns:
         _refuse(manifest.filter(pl.col(column).is_null()), f"`{column}` must be filled in")
     numbered = manifest.filter(pl.col("index") != pl.int_range(pl.len()))
     _refuse(numbered, "`index` must number the rows from 0")
@@ -115,6 +121,17 @@ def _check_splits(manifest: pl.DataFrame, config: PreprocessConfig) -> None:
     for column in columns:
         first = pl.col("split").first().over(column)
         _refuse(manifest.filter(pl.col("split") != first), f"one `{column}` must be in one split only")
+
+
+def _check_groups(manifest: pl.DataFrame) -> None:
+    _refuse(manifest.filter(pl.col("group") == ""), "`group` must be filled in for all images or for none")
+    for split in ("validation", "test"):
+        rows = manifest.filter(split=split)
+        if rows.filter(pl.col("group").n_unique().over("label") > 1).is_empty():
+            raise DataError(
+                f"manifest: a class of split `{split}` must have images of two groups, got none: two images of one "
+                "class and one group are no pair, so nothing could be evaluated; change the split or the groups"
+            )
 
 
 def _check_duplicates(manifest: pl.DataFrame) -> None:

@@ -12,6 +12,7 @@ from dmlcore.losses.arcface import ArcFace
 from dmlcore.losses.circle import Circle
 from dmlcore.losses.contrastive import Contrastive
 from dmlcore.losses.cosface import CosFace
+from dmlcore.losses.gather import gather_across_ranks
 from dmlcore.losses.language_guidance import LanguageGuidance
 from dmlcore.losses.lifted_structure import LiftedStructure
 from dmlcore.losses.multi_similarity import MultiSimilarity
@@ -28,7 +29,14 @@ from dmlcore.losses.threshold_consistent_margin import ThresholdConsistentMargin
 from dmlcore.losses.triplet import Triplet
 from dmlcore.losses.unified_threshold import UnifiedThreshold
 
-__all__ = ["LOSSES", "REGULARIZERS", "ThresholdConsistentMargin", "build_loss", "build_regularizer"]
+__all__ = [
+    "LOSSES",
+    "REGULARIZERS",
+    "ThresholdConsistentMargin",
+    "build_loss",
+    "build_regularizer",
+    "gather_across_ranks",
+]
 
 LOSSES: dict[str, type[nn.Module]] = {
     "arcface": ArcFace,

@@ -11,6 +11,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from dmlcore.losses.chosen_pairs import ChosenPairs, IndicesTuple, all_pairs, listed_pairs
+
 HALF_TYPES = (torch.float16, torch.bfloat16)
 SMALLEST_LENGTH = 1.0e-12
 SCALES = {torch.float32: (2.0**-80, 2.0**100, 1.0e-32), torch.float64: (2.0**-640, 2.0**540, 1.0e-302)}
@@ -22,26 +24,78 @@ Choice = TypeVar("Choice")
 class MetricLoss(nn.Module):
     """A loss called as `loss(embeddings, labels)`; subclasses write `compute`.
 
+    Called as pytorch-metric-learning calls its losses, with pairs of a miner or with references, it uses those pairs:
+    subclasses that can write `compute_pairs`.
+
     The sums of a loss span 30 orders of magnitude (exponentials, counts of pairs), so half precision is raised to
     float32 and autocast is off inside, whatever the caller runs under.
     """
 
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+    cosine = True
+    """`compute_pairs` gets normalised vectors."""
+    takes_host_labels = False
+    """`compute` takes labels that are on the CPU while the embeddings are not, so that no step waits for a GPU."""
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor | None,
+        indices_tuple: IndicesTuple | None = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Tensor | None = None,
+    ) -> Tensor:
         """Compute the loss of a batch.
 
         Args:
             embeddings: [B, D], float, not normalised.
-            labels: [B], integer.
+            labels: [B], integer; on the CPU a step on a GPU need not wait for them. None with an `indices_tuple`.
+            indices_tuple: triplets or pairs of a miner: (anchors, positives, negatives) or (anchors, positives,
+                anchors, negatives). The loss uses these pairs, each as often as it is there, and mines none itself.
+            ref_emb: [R, D], what the anchors are compared with (positives and negatives count from 0 to R - 1);
+                without an `indices_tuple` each anchor with all of them, so that an anchor that is among them is its
+                own positive. None, or `embeddings` itself: the rest of the batch.
+            ref_labels: [R], of `ref_emb`.
 
         Returns:
             Scalar tensor of float32 (float64 for float64 embeddings).
 
         Raises:
-            ValueError: shapes or types are not as above, or B is 0.
+            ValueError: shapes, types or indices are not as above, B is 0, or the loss cannot take chosen pairs.
         """
-        check_batch(embeddings, labels)
+        if ref_emb is embeddings and ref_labels is labels:
+            ref_emb = ref_labels = None
+        check_batch(embeddings, labels, without_labels=indices_tuple is not None)
         with torch.autocast(embeddings.device.type, enabled=False):
-            return self.compute(full_precision(embeddings), labels)
+            if indices_tuple is None and ref_emb is None:
+                assert labels is not None
+                if not self.takes_host_labels:
+                    labels = labels.to(embeddings.device, non_blocking=True)
+                return self.compute(full_precision(embeddings), labels)
+            return self._compute_chosen(embeddings, labels, indices_tuple, ref_emb, ref_labels)
+
+    def _compute_chosen(
+        self,
+        embeddings: Tensor,
+        labels: Tensor | None,
+        indices: IndicesTuple | None,
+        ref_emb: Tensor | None,
+        ref_labels: Tensor | None,
+    ) -> Tensor:
+        vectors = references = full_precision(embeddings)
+        if ref_emb is not None:
+            check_references(ref_emb, ref_labels, embeddings, without_labels=indices is not None)
+            references = full_precision(ref_emb).to(vectors)
+        if indices is not None:
+            pairs = listed_pairs(vectors, indices, len(references), within=ref_emb is None)
+        else:
+            assert labels is not None
+            assert ref_labels is not None
+            pairs = all_pairs(vectors, labels, ref_labels)
+        if self.cosine:
+            vectors, references = normalize(vectors), normalize(references)
+        value = self.compute_pairs(vectors, references, pairs)
+        # Comparisons are False for NaN and would hide it.
+        return value + 0 * (vectors / vectors.detach().abs().clamp(min=1)).sum()
 
     def check_batch_size(self, batch_size: int) -> None:
         """Refuse batches that the loss cannot take, before there is one; most take any.
@@ -54,14 +108,25 @@ class MetricLoss(nn.Module):
         """Compute the loss in full precision: [B, D] and [B] -> scalar."""
         raise NotImplementedError
 
+    def compute_pairs(self, vectors: Tensor, references: Tensor, pairs: ChosenPairs) -> Tensor:
+        """Compute the loss of chosen pairs in full precision: [B, D] and [R, D] -> scalar."""
+        raise ValueError(
+            f"{type(self).__name__} takes neither indices_tuple nor ref_emb: it is no sum over pairs that "
+            "can be chosen; call it with embeddings and labels only"
+        )
 
-def check_batch(embeddings: Tensor, labels: Tensor) -> None:
-    """Refuse a batch that no loss can take."""
+
+def check_batch(embeddings: Tensor, labels: Tensor | None, without_labels: bool = False) -> None:
+    """Refuse a batch that no loss can take; it may lack labels with `without_labels`."""
     if embeddings.dim() != 2 or len(embeddings) == 0 or not embeddings.is_floating_point():
         raise ValueError(
             "embeddings must be a non-empty float tensor [B, D], "
             f"got {embeddings.dtype} {list(embeddings.shape)}; flatten all but the batch"
         )
+    if labels is None:
+        if without_labels:
+            return
+        raise ValueError("labels must be given where no indices_tuple is; pass one class index an embedding")
     if labels.shape != embeddings.shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
         raise ValueError(
             f"labels must be an integer tensor [B] = [{len(embeddings)}], "
@@ -69,14 +134,31 @@ def check_batch(embeddings: Tensor, labels: Tensor) -> None:
         )
 
 
-def check_class_indices(labels: Tensor, num_classes: int) -> None:
-    """Refuse labels that have no proxy: each must be in 0..num_classes - 1."""
-    low, high = torch.stack(labels.aminmax()).tolist()
-    if low < 0 or high >= num_classes:
+def check_references(
+    ref_emb: Tensor, ref_labels: Tensor | None, embeddings: Tensor, without_labels: bool
+) -> None:
+    """Refuse references that do not fit the embeddings."""
+    try:
+        check_batch(ref_emb, ref_labels, without_labels)
+    except ValueError as error:
+        raise ValueError(f"ref_emb and ref_labels: {error}") from error
+    if ref_emb.shape[1] != embeddings.shape[1]:
         raise ValueError(
-            f"labels must be in 0..{num_classes - 1} (num_classes {num_classes}), "
-            f"got {low}..{high}; re-index the training classes from 0"
+            f"ref_emb must have the width of the embeddings ({embeddings.shape[1]}), got {ref_emb.shape[1]}; "
+            "pass references of the same embedder"
         )
+
+
+def class_indices(labels: Tensor, num_classes: int, device: torch.device) -> Tensor:
+    """Return labels as int64 on `device`; refuse those that have no proxy, which must be in 0..num_classes - 1."""
+    rule = f"labels must be in 0..{num_classes - 1} (num_classes {num_classes})"
+    if labels.device.type == "cpu" and not torch.compiler.is_compiling():
+        low, high = (int(end) for end in labels.aminmax())
+        if low < 0 or high >= num_classes:
+            raise ValueError(f"{rule}, got {low}..{high}; re-index the training classes from 0")
+    else:  # without waiting for a GPU, which reports it later
+        torch._assert_async(((labels >= 0) & (labels < num_classes)).all(), rule)
+    return labels.to(device, torch.long, non_blocking=True)
 
 
 def full_precision(values: Tensor) -> Tensor:
@@ -108,7 +190,7 @@ def row_lengths(vectors: Tensor) -> Tensor:
 
 def any_extreme(lengths: Tensor) -> bool:
     """Tell whether a row of these `row_lengths` needs `normalize_extremes`; true where a value cannot be asked for."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or lengths.device.type != "cpu":  # to ask a GPU is to wait for it
         return True
     try:
         return bool(lengths.isinf().any())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from dmlcore.losses.base import MetricLoss, check_number
-from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, off_diagonal_mask
+from dmlcore.losses.chosen_pairs import ChosenPairs, log_sum_exp, mean_where
+from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, off_diagonal_mask, pair_kernel
 from dmlcore.losses.pairwise import pairwise_loss
 
 
@@ -33,16 +32,28 @@ class Circle(MetricLoss):
     none left -> 0 with zero gradient.
     """
 
+    takes_host_labels = True
+
     def __init__(self, margin: float = 0.4, gamma: float = 80.0) -> None:
         super().__init__()
         self.margin = check_number("circle.margin", margin, low=0, high=1)
         self.gamma = check_number("circle.gamma", gamma, low=0, open_low=True)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        kernel = partial(circle, margin=self.margin, gamma=self.gamma)
-        return pairwise_loss(embeddings, labels, kernel, twice=False)
+        return pairwise_loss(embeddings, labels, circle, self.margin, self.gamma, twice=False)
+
+    def compute_pairs(self, vectors: Tensor, references: Tensor, pairs: ChosenPairs) -> Tensor:
+        similarities = vectors @ references.T
+        fixed = similarities.detach()
+        pull = -self.gamma * (1 + self.margin - fixed).clamp(min=0) * (similarities - 1 + self.margin)
+        push = self.gamma * (fixed + self.margin).clamp(min=0) * (similarities - self.margin)
+        positives, negatives = pairs.positives > 0, pairs.negatives > 0
+        used = positives.any(dim=1) & negatives.any(dim=1)
+        exponents = log_sum_exp(pull, positives, used) + log_sum_exp(push, negatives, used)
+        return mean_where(functional.softplus(exponents), used.to(exponents.dtype))
 
 
+@pair_kernel
 def circle(matrix: Tensor, groups: list[ClassGroup], margin: float, gamma: float) -> Tensor:
     """Compute the circle loss of [B, B] cosine similarities sorted by class, overwritten with the gradient."""
     num_anchors = sum(group.num_classes * group.size for group in groups if group.size > 1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dmlcore.losses.base import MetricLoss, check_class_indices, check_number, full_precision, normalize
+from dmlcore.losses.base import MetricLoss, check_number, class_indices, full_precision, normalize
 
 
 class LanguageGuidance(MetricLoss):
@@ -33,6 +33,8 @@ class LanguageGuidance(MetricLoss):
 
     text_embeddings: Tensor
 
+    takes_host_labels = True
+
     def __init__(
         self, num_classes: int, text_embeddings: Tensor, gamma: float = 1.0, omega: float = 7.5
     ) -> None:
@@ -49,9 +51,9 @@ class LanguageGuidance(MetricLoss):
         self.register_buffer("text_embeddings", normalize(texts), persistent=False)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        check_class_indices(labels, len(self.text_embeddings))
+        labels = class_indices(labels, len(self.text_embeddings), embeddings.device)
         images = normalize(embeddings)
-        texts = self.text_embeddings[labels.long()].to(images.dtype)
+        texts = self.text_embeddings[labels].to(images.dtype)
         return self.omega * language_guidance(images @ images.T, texts @ texts.T, labels, self.gamma)
 
 

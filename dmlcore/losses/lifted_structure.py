@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
 from dmlcore.losses.base import MetricLoss, check_number
-from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks
+from dmlcore.losses.chosen_pairs import ChosenPairs, mean_where
+from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, pair_kernel
 from dmlcore.losses.pairwise import pairwise_loss
 
 
@@ -30,6 +29,9 @@ class LiftedStructure(MetricLoss):
     Edge cases: no positive pair or no negative pair -> 0; the gradient of a distance of 0 is 0.
     """
 
+    cosine = False
+    takes_host_labels = True
+
     def __init__(self, margin: float = 1.0) -> None:
         super().__init__()
         self.margin = check_number("lifted_structure.margin", margin, low=0)
@@ -37,9 +39,20 @@ class LiftedStructure(MetricLoss):
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         # Distances do not see a common offset, but |x|^2 + |y|^2 - 2xy loses its digits to one.
         centred = embeddings - embeddings.detach().mean(dim=0)
-        return pairwise_loss(centred, labels, partial(lifted_structure, margin=self.margin), cosine=False)
+        return pairwise_loss(centred, labels, lifted_structure, self.margin, cosine=False)
+
+    def compute_pairs(self, vectors: Tensor, references: Tensor, pairs: ChosenPairs) -> Tensor:
+        """A reference's negatives are the anchors paired with it; within a batch those that it is the anchor of."""
+        distances = _distances_between(vectors, references)
+        none = torch.finfo(distances.dtype).min / 4  # not -inf: the logarithm of an empty sum has no gradient
+        terms = torch.where(pairs.negatives > 0, self.margin - distances + pairs.negatives.log(), none)
+        pushes = torch.logsumexp(terms, dim=1)
+        others = pushes if pairs.within else torch.logsumexp(terms, dim=0)
+        hinges = (torch.logaddexp(pushes.unsqueeze(1), others) + distances).clamp(min=0)
+        return mean_where(hinges.square(), pairs.positives) / 2
 
 
+@pair_kernel
 def lifted_structure(matrix: Tensor, groups: list[ClassGroup], margin: float) -> Tensor:
     """Compute the lifted structured loss of [B, B] dot products sorted by class, overwritten with the gradient."""
     num_pairs = sum(group.num_classes * group.size * (group.size - 1) // 2 for group in groups)
@@ -82,3 +95,13 @@ def _distances(products: Tensor, squares: Tensor, other_squares: Tensor) -> Tens
 def _divide(weights: Tensor, distances: Tensor) -> Tensor:
     """weights / distances, 0 at a distance of 0."""
     return weights.masked_fill(distances == 0, 0) / distances.masked_fill(distances == 0, 1)
+
+
+def _distances_between(vectors: Tensor, references: Tensor) -> Tensor:
+    """Return [B, R] distances, exactly 0 where the square is within rounding of it."""
+    offset = vectors.detach().mean(dim=0)
+    vectors, references = vectors - offset, references - offset
+    scale = vectors.square().sum(dim=1, keepdim=True) + references.square().sum(dim=1)
+    squares = scale - 2 * (vectors @ references.T)
+    equal = squares < 4 * torch.finfo(squares.dtype).eps * scale
+    return squares.masked_fill(equal, 1).sqrt().masked_fill(equal, 0)  # a root has no slope at 0

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from dmlcore.losses.base import MetricLoss, check_number
-from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, off_diagonal_mask
+from dmlcore.losses.chosen_pairs import ChosenPairs
+from dmlcore.losses.pairs import ClassGroup, class_blocks, class_chunks, off_diagonal_mask, pair_kernel
 from dmlcore.losses.pairwise import pairwise_loss
 
 
@@ -34,6 +34,8 @@ class MultiSimilarity(MetricLoss):
     Edge case: an anchor without positives or without negatives has no mined pair: it counts with 0.
     """
 
+    takes_host_labels = True
+
     def __init__(
         self, alpha: float = 2.0, beta: float = 50.0, base: float = 0.5, epsilon: float = 0.1
     ) -> None:
@@ -44,12 +46,22 @@ class MultiSimilarity(MetricLoss):
         self.epsilon = check_number("multi_similarity.epsilon", epsilon, low=0)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        kernel = partial(
-            multi_similarity, alpha=self.alpha, beta=self.beta, base=self.base, epsilon=self.epsilon
-        )
-        return pairwise_loss(embeddings, labels, kernel)
+        numbers = (self.alpha, self.beta, self.base, self.epsilon)
+        return pairwise_loss(embeddings, labels, multi_similarity, *numbers)
+
+    def compute_pairs(self, vectors: Tensor, references: Tensor, pairs: ChosenPairs) -> Tensor:
+        similarities = vectors @ references.T
+        positives, negatives = pairs.positives > 0, pairs.negatives > 0
+        if not pairs.mined:
+            hardest = similarities.masked_fill(~negatives, -torch.inf).amax(dim=1, keepdim=True)
+            threshold = similarities.masked_fill(~positives, torch.inf).amin(dim=1, keepdim=True)
+            positives = positives & (similarities < hardest + self.epsilon)
+            negatives = negatives & (similarities > threshold - self.epsilon)
+        pull = _soft_hinges(similarities, positives, -self.alpha, self.base)
+        return (pull + _soft_hinges(similarities, negatives, self.beta, self.base)).mean()
 
 
+@pair_kernel
 def multi_similarity(
     matrix: Tensor, groups: list[ClassGroup], alpha: float, beta: float, base: float, epsilon: float
 ) -> Tensor:
@@ -78,3 +90,9 @@ def _soft_hinge(similarities: Tensor, scale: float, base: float) -> Tensor:
     sums = weights.sum(dim=-1, keepdim=True) + (-shift).exp()
     weights.div_(sums if scale > 0 else -sums)
     return (sums.log() + shift).sum() / abs(scale)
+
+
+def _soft_hinges(similarities: Tensor, mask: Tensor, scale: float, base: float) -> Tensor:
+    """Compute log(1 + sum e^{scale (s - base)}) / |scale| [B] over what each row's mask holds."""
+    logits = (scale * (similarities - base)).masked_fill(~mask, -torch.inf)
+    return torch.logsumexp(functional.pad(logits, (0, 1)), dim=1) / abs(scale)  # the column of zeros is the 1

@@ -35,8 +35,18 @@ class ClassGroup:
         return slice(self.start, self.start + self.num_classes * self.size)
 
 
-Kernel = Callable[[Tensor, list[ClassGroup]], Tensor]
-"""([B, B] similarities sorted by class, groups) -> scalar; overwrites the similarities with its gradient."""
+Kernel = Callable[..., Tensor]
+"""([B, B] similarities sorted by class, groups, *numbers) -> scalar; overwrites the similarities with its gradient."""
+
+
+KERNELS: dict[str, Kernel] = {}
+"""By the name of the function, which is how an operator of a compiled graph knows one."""
+
+
+def pair_kernel(kernel: Kernel) -> Kernel:
+    """Register a kernel for compiled graphs; its further arguments must be numbers."""
+    KERNELS[kernel.__name__] = kernel
+    return kernel
 
 
 def sort_by_class(labels: Tensor) -> tuple[Tensor, list[ClassGroup]]:
@@ -46,8 +56,11 @@ def sort_by_class(labels: Tensor) -> tuple[Tensor, list[ClassGroup]]:
         labels: [B], integer.
 
     Returns:
-        order [B] and the groups, which cover all B rows.
+        order [B] on the CPU and the groups, which cover all B rows.
     """
+    labels = (
+        labels.cpu()
+    )  # one transfer of labels on a GPU, none of those on the CPU; the groups are needed there
     classes, indices, counts = torch.unique(labels, return_inverse=True, return_counts=True)
     order = (counts[indices] * len(classes) + indices).argsort(stable=True)
     sizes, num_classes = (part.tolist() for part in counts.unique(return_counts=True))
@@ -80,6 +93,16 @@ def own_columns(values: Tensor, chunk: ClassGroup) -> Tensor:
 def off_diagonal_mask(size: int, device: torch.device) -> Tensor:
     """Return [n, n] bool: an image paired with the others of its class, not with itself."""
     return ~torch.eye(size, dtype=torch.bool, device=device)
+
+
+def other_columns(size: int, rows: slice, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the indices [q, 1] and [q, n - 1] of the others of its class for each of q rows of [n, n] blocks.
+
+    A mask would do the same, but an index by a mask waits for a GPU.
+    """
+    images = torch.arange(size, device=device)[rows].unsqueeze(1)
+    others = torch.arange(size - 1, device=device)
+    return images - (rows.start or 0), others + (others >= images)
 
 
 def clear_single_images(matrix: Tensor, groups: list[ClassGroup]) -> None:

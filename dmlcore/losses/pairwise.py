@@ -6,7 +6,8 @@ Shapes: B batch, D embedding width.
 from __future__ import annotations
 
 import warnings
-from functools import cache
+from collections.abc import Sequence
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from dmlcore.losses.base import any_extreme, normalize_extremes, row_lengths
-from dmlcore.losses.pairs import Kernel, sort_by_class
+from dmlcore.losses.pairs import KERNELS, ClassGroup, Kernel, sort_by_class
 
 NO_SECOND = (
     "this loss has no second derivative: it does not differentiate the weights of its pairs, so its gradient is not "
@@ -26,7 +27,7 @@ def pairwise_loss(
     vectors: Tensor,
     labels: Tensor,
     kernel: Kernel,
-    *,
+    *numbers: float,
     cosine: bool = True,
     symmetric: bool = False,
     twice: bool = True,
@@ -36,7 +37,8 @@ def pairwise_loss(
     Args:
         vectors: [B, D], not normalised.
         labels: [B], integer.
-        kernel: the loss of the [B, B] similarities.
+        kernel: the loss of the [B, B] similarities, a `pair_kernel`.
+        numbers: its parameters.
         cosine: the similarities are cosines, otherwise dot products.
         symmetric: the kernel's gradient is a symmetric matrix, which saves one product.
         twice: what the kernel leaves is the gradient of the value, so that it has second derivatives.
@@ -44,10 +46,18 @@ def pairwise_loss(
     Returns:
         Scalar tensor; NaN where a vector is NaN, whatever the kernel's comparisons make of it. It can be differentiated
         twice, by `create_graph` or by `torch.func.grad`; `torch.func.vmap` and `torch.func.jvp` refuse it, since a
-        kernel takes one batch.
+        kernel takes one batch. `torch.compile` takes it as one operator, to be differentiated once.
     """
-    result: Tensor = _PairwiseLoss.apply(vectors, labels, kernel, cosine, symmetric, twice)[0]
+    if torch.compiler.is_compiling():
+        compiled: Tensor = _loss_operator(vectors, labels, kernel.__name__, numbers, cosine, symmetric)[0]
+        return compiled
+    bound = partial(_call, kernel, numbers)
+    result: Tensor = _PairwiseLoss.apply(vectors, labels, bound, cosine, symmetric, twice)[0]
     return result
+
+
+def _call(kernel: Kernel, numbers: Sequence[float], matrix: Tensor, groups: list[ClassGroup]) -> Tensor:
+    return kernel(matrix, groups, *numbers)
 
 
 class _Slopes(NamedTuple):
@@ -67,6 +77,7 @@ def _value_and_slopes(
     vectors: Tensor, labels: Tensor, kernel: Kernel, cosine: bool
 ) -> tuple[Tensor, _Slopes]:
     order, groups = sort_by_class(labels)
+    order = order.to(vectors.device, non_blocking=True)
     ordered = vectors[order]
     lengths = row_lengths(ordered) if cosine else None
     if lengths is not None and any_extreme(lengths):
@@ -179,3 +190,59 @@ class _NoThird(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         raise NotImplementedError("a loss of all pairs of a batch has no third derivative here")
+
+
+# The operators of compiled graphs. Eager mode keeps the functions above: less overhead, and second derivatives.
+@torch.library.custom_op(
+    "dmlcore::pairwise_loss",
+    mutates_args=(),
+    schema="(Tensor vectors, Tensor labels, str kernel, float[] numbers, bool cosine, bool symmetric) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+def _loss_operator(
+    vectors: Tensor, labels: Tensor, kernel: str, numbers: Sequence[float], cosine: bool, symmetric: bool
+) -> tuple[Tensor, ...]:
+    bound = partial(_call, KERNELS[kernel], numbers)
+    value, (ordered, lengths, slopes, inverse) = _value_and_slopes(vectors, labels, bound, cosine)
+    return value, ordered, vectors.new_empty(0) if lengths is None else lengths, slopes, inverse
+
+
+@_loss_operator.register_fake
+def _(
+    vectors: Tensor, labels: Tensor, kernel: str, numbers: Sequence[float], cosine: bool, symmetric: bool
+) -> tuple[Tensor, ...]:
+    size = vectors.shape[0]
+    lengths = vectors.new_empty((size, 1) if cosine else (0,))
+    inverse = vectors.new_empty(size, dtype=torch.long)
+    return vectors.new_empty(()), torch.empty_like(vectors), lengths, vectors.new_empty(size, size), inverse
+
+
+@torch.library.custom_op(
+    "dmlcore::pairwise_gradient",
+    mutates_args=(),
+    schema="(Tensor ordered, Tensor lengths, Tensor slopes, Tensor inverse, Tensor upstream, bool symmetric) -> Tensor",
+)
+def _gradient_operator(
+    ordered: Tensor, lengths: Tensor, slopes: Tensor, inverse: Tensor, upstream: Tensor, symmetric: bool
+) -> Tensor:
+    parts = _Slopes(ordered, lengths if lengths.numel() else None, slopes, inverse)
+    return _gradient(parts, upstream, symmetric)
+
+
+@_gradient_operator.register_fake
+def _(ordered: Tensor, *rest: Any) -> Tensor:
+    return torch.empty_like(ordered)
+
+
+def _setup_operator(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.symmetric = inputs[-1]
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*output[1:])
+
+
+def _operator_backward(ctx: Any, upstream: Tensor, *_: None) -> tuple[Tensor | None, ...]:
+    gradient = _gradient_operator(*ctx.saved_tensors, upstream, ctx.symmetric)
+    return gradient, None, None, None, None, None
+
+
+_loss_operator.register_autograd(_operator_backward, setup_context=_setup_operator)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
+from dmlcore.extras import require
 from dmlcore.losses.base import MetricLoss
 
 PREFIX = "pml:"
@@ -26,6 +27,17 @@ PART_MODULES = {
     "weight_regularizer": "regularizers",
     "miner": "miners",
     "loss": "losses",
+}
+# CrossBatchMemory goes by the name of a class: those here that can take references have the name of a loss of its list.
+STANDS_FOR = {
+    "Circle": "CircleLoss",
+    "Contrastive": "ContrastiveLoss",
+    "LiftedStructure": "LiftedStructureLoss",
+    "MultiSimilarity": "MultiSimilarityLoss",
+    "SupCon": "SupConLoss",
+    "ThresholdConsistentMargin": "ContrastiveLoss",
+    "Triplet": "TripletMarginLoss",
+    "UnifiedThreshold": "ContrastiveLoss",
 }
 ABSTRACT = ("BaseLossWrapper", "BaseMetricLossFunction", "GenericPairLoss")
 LABEL_FREE = ("ManifoldLoss",)
@@ -82,14 +94,47 @@ class PMLLoss(MetricLoss):
         return loss
 
 
+def to_pml(loss: MetricLoss) -> nn.Module:
+    """Wrap a loss as a subclass of pytorch-metric-learning's BaseMetricLossFunction, with which its wrappers work.
+
+    `MultipleLosses` takes the losses here as they are; `CrossBatchMemory` and `DistributedLossWrapper` check the class.
+
+    Args:
+        loss: any of `dmlcore.losses`; with `CrossBatchMemory` one that can take references, as `Contrastive`.
+
+    Returns:
+        A module called as `loss(embeddings, labels, indices_tuple=None, ref_emb=None, ref_labels=None)`.
+
+    Raises:
+        ModuleNotFoundError: pytorch-metric-learning is not installed.
+    """
+    base = _import("losses").BaseMetricLossFunction
+
+    def compute_loss(
+        self: Any, embeddings: Tensor, labels: Tensor, indices: Any, ref_emb: Tensor, ref_labels: Tensor
+    ) -> dict[str, Any]:
+        value = self.wrapped(embeddings, labels, indices, ref_emb, ref_labels)
+        return {"loss": {"losses": value, "indices": None, "reduction_type": "already_reduced"}}
+
+    own = type(loss).__name__
+    adapter: Any = type(STANDS_FOR.get(own, own), (base,), {"compute_loss": compute_loss})()
+    adapter.wrapped = loss
+    return cast(nn.Module, adapter)
+
+
 def pml_losses() -> dict[str, type[nn.Module]]:
     """Return name -> class of the losses that can be called with embeddings and labels."""
     return {name: kind for name, kind in _classes("losses").items() if name not in (*ABSTRACT, *TWO_VIEWS)}
 
 
-def _classes(module: str) -> dict[str, type[nn.Module]]:
+def _import(module: str) -> Any:
+    require("train", f"`{PREFIX}NAME`", "pytorch_metric_learning")
     # Here and not above: it takes a second to import, and few trials need it.
-    members = vars(importlib.import_module(f"pytorch_metric_learning.{module}"))
+    return importlib.import_module(f"pytorch_metric_learning.{module}")
+
+
+def _classes(module: str) -> dict[str, type[nn.Module]]:
+    members = vars(_import(module))
     return {
         name: kind
         for name, kind in sorted(members.items())

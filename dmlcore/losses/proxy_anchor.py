@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dmlcore.losses.base import MetricLoss, check_class_indices, check_number, normalize
+from dmlcore.losses.base import MetricLoss, check_number, class_indices, normalize
 
 
 class ProxyAnchor(MetricLoss):
@@ -30,6 +30,8 @@ class ProxyAnchor(MetricLoss):
     Edge case: a proxy without positives (negatives) in the batch has 0 in the first (second) sum.
     """
 
+    takes_host_labels = True
+
     def __init__(
         self, num_classes: int, embedding_dim: int, alpha: float = 32.0, margin: float = 0.1
     ) -> None:
@@ -42,7 +44,7 @@ class ProxyAnchor(MetricLoss):
         nn.init.kaiming_normal_(self.proxies, mode="fan_out")  # as the authors do
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        check_class_indices(labels, len(self.proxies))
+        labels = class_indices(labels, len(self.proxies), embeddings.device)
         proxies = normalize(self.proxies.to(embeddings.dtype))
         return proxy_anchor(normalize(embeddings) @ proxies.T, labels, self.alpha, self.margin)
 

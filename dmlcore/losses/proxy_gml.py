@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dmlcore.losses.base import MetricLoss, check_choice, check_class_indices, check_number, normalize
+from dmlcore.losses.base import MetricLoss, check_choice, check_number, class_indices, normalize
 
 SMALLEST_SUM = 1.0e-8
 SMALLEST_PROBABILITY = 1.0e-20  # as in the authors' code
@@ -38,6 +38,8 @@ class ProxyGML(MetricLoss):
     Edge case: K is at least N, so that an own-class sub-proxy is never dropped.
     """
 
+    takes_host_labels = True
+
     def __init__(
         self,
         num_classes: int,
@@ -58,7 +60,7 @@ class ProxyGML(MetricLoss):
         nn.init.kaiming_uniform_(self.proxies.view(-1, embedding_dim).T, a=math.sqrt(5))  # as the authors do
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        check_class_indices(labels, self.num_classes)
+        labels = class_indices(labels, self.num_classes, embeddings.device)
         proxies = normalize(self.proxies.to(embeddings.dtype).flatten(0, 1)).view_as(self.proxies)
         similarities = torch.einsum("bd,cnd->bcn", normalize(embeddings), proxies)
         probabilities, kept = graph_probabilities(similarities, labels, self.ratio)
@@ -71,7 +73,7 @@ def graph_probabilities(similarities: Tensor, labels: Tensor, ratio: float) -> t
     """Compute the masked softmax of the kept similarities [B, C, N]: probabilities and mask, both [B, C]."""
     batch, num_classes, per_class = similarities.shape
     number = max(math.ceil(ratio * num_classes * per_class), per_class)
-    own = functional.one_hot(labels.long(), num_classes).unsqueeze(2)
+    own = functional.one_hot(labels, num_classes).unsqueeze(2)
     order = (similarities.detach() + 1000 * own).flatten(1).topk(number, dim=1).indices
     chosen = torch.zeros(batch, num_classes * per_class, dtype=torch.bool, device=labels.device)
     sums = similarities.mul(chosen.scatter_(1, order, True).view_as(similarities)).sum(dim=2)
@@ -81,12 +83,12 @@ def graph_probabilities(similarities: Tensor, labels: Tensor, ratio: float) -> t
 
 
 def _softmax_term(probabilities: Tensor, kept: Tensor, labels: Tensor) -> Tensor:
-    own = probabilities.gather(1, labels.long().unsqueeze(1))
+    own = probabilities.gather(1, labels.unsqueeze(1))
     return -(own + SMALLEST_PROBABILITY).log().mean()
 
 
 def _binary_term(probabilities: Tensor, kept: Tensor, labels: Tensor) -> Tensor:
-    own = functional.one_hot(labels.long(), probabilities.shape[1]).bool()
+    own = functional.one_hot(labels, probabilities.shape[1]).bool()
     likelihoods = torch.where(own, probabilities, 1 - probabilities)
     smallest = torch.finfo(probabilities.dtype).eps
     return -(likelihoods.clamp(min=smallest).log() * kept).sum(dim=1).mean()

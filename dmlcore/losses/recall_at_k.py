@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dmlcore.losses.base import MetricLoss, check_choice, check_number
+from dmlcore.losses.pairs import ClassGroup, pair_kernel
 from dmlcore.losses.pairwise import pairwise_loss
 from dmlcore.losses.smooth_ranks import smooth_rank_loss
 
@@ -34,6 +35,8 @@ class RecallAtK(MetricLoss):
     Edge case: a query without a positive is left out; none left -> 0 with zero gradient.
     """
 
+    takes_host_labels = True
+
     def __init__(
         self,
         ks: Sequence[int] = (1, 2, 4, 8, 16),
@@ -54,17 +57,32 @@ class RecallAtK(MetricLoss):
         self.ks = tuple(ks)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        kernel = partial(
-            smooth_rank_loss,
-            score=partial(smooth_recall, ks=self.ks, temperature=self.recall_temperature),
-            temperature=self.temperature,
-            exclude_query=self.exclude_query,
-        )
-        return pairwise_loss(embeddings, labels, kernel)
+        numbers = (self.temperature, self.recall_temperature, float(self.exclude_query), *self.ks)
+        return pairwise_loss(embeddings, labels, recall_at_k, *numbers)
 
 
-def smooth_recall(ahead: Tensor, own_ahead: Tensor, ks: Sequence[int], temperature: float) -> Tensor:
-    """Average a query's smooth recall over ks: numbers of rivals ahead [m, n, positives] -> [m, n]."""
-    limits = torch.tensor(ks, dtype=ahead.dtype, device=ahead.device)
-    hits = torch.sigmoid((limits - 1 - ahead.unsqueeze(3)) / temperature).sum(dim=2)
-    return (hits.minimum(limits) / limits.clamp(max=ahead.shape[2])).mean(dim=2)
+@pair_kernel
+def recall_at_k(
+    matrix: Tensor,
+    groups: list[ClassGroup],
+    temperature: float,
+    recall_temperature: float,
+    exclude_query: float,
+    *ks: float,
+) -> Tensor:
+    """Compute the loss of [B, B] cosine similarities sorted by class, overwritten with the gradient."""
+    score = partial(smooth_recall, ks=ks, temperature=recall_temperature)
+    return smooth_rank_loss(matrix, groups, score, temperature, bool(exclude_query))
+
+
+def smooth_recall(
+    ahead: Tensor, own_ahead: Tensor, ks: Sequence[float], temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Average a query's smooth recall over ks: numbers of rivals ahead [m, q, positives] -> [m, q], gradients."""
+    limits = torch.stack(
+        [ahead.new_full((), k) for k in ks]
+    )  # a list would be copied to a GPU, and waited for
+    within = torch.sigmoid((limits - 1 - ahead.unsqueeze(3)) / temperature)
+    hits, shares = within.sum(dim=2), limits.clamp(max=ahead.shape[2]) * len(ks)
+    slopes = within * (1 - within) * ((hits < limits) / (-temperature * shares)).unsqueeze(2)
+    return (hits.minimum(limits) / shares).sum(dim=2), slopes.sum(dim=3), torch.zeros_like(own_ahead)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from torch import Tensor
 
 from dmlcore.losses.base import MetricLoss, check_number
+from dmlcore.losses.pairs import ClassGroup, pair_kernel
 from dmlcore.losses.pairwise import pairwise_loss
 from dmlcore.losses.smooth_ranks import smooth_rank_loss
 
@@ -29,20 +28,24 @@ class SmoothAP(MetricLoss):
     Edge case: a query without a positive is left out; none left -> 0 with zero gradient.
     """
 
+    takes_host_labels = True
+
     def __init__(self, temperature: float = 0.01) -> None:
         super().__init__()
         self.temperature = check_number("smooth_ap.temperature", temperature, low=0, open_low=True)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        kernel = partial(
-            smooth_rank_loss,
-            score=smooth_average_precision,
-            temperature=self.temperature,
-            exclude_query=True,
-        )
-        return pairwise_loss(embeddings, labels, kernel)
+        return pairwise_loss(embeddings, labels, smooth_ap, self.temperature)
 
 
-def smooth_average_precision(ahead: Tensor, own_ahead: Tensor) -> Tensor:
-    """Average over a query's positives (rank among positives / rank among all): two [m, n, k] -> [m, n]."""
-    return ((1 + own_ahead) / (1 + ahead)).mean(dim=2)
+@pair_kernel
+def smooth_ap(matrix: Tensor, groups: list[ClassGroup], temperature: float) -> Tensor:
+    """Compute the loss of [B, B] cosine similarities sorted by class, overwritten with the gradient."""
+    return smooth_rank_loss(matrix, groups, smooth_average_precision, temperature, exclude_query=True)
+
+
+def smooth_average_precision(ahead: Tensor, own_ahead: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Average over a query's positives (rank among positives / rank among all): two [m, q, k] -> [m, q], gradients."""
+    by_own = 1 / ((1 + ahead) * ahead.shape[2])
+    terms = (1 + own_ahead) * by_own
+    return terms.sum(dim=2), -terms / (1 + ahead), by_own

@@ -19,13 +19,14 @@ from dmlcore.losses.pairs import (
     class_blocks,
     clear_single_images,
     is_dual,
-    off_diagonal_mask,
+    other_columns,
     own_columns,
     query_chunks,
 )
 
-Score = Callable[[Tensor, Tensor], Tensor]
-"""(sums of sigmoids over all j [m, q, k], the same over j in the class [m, q, k]) -> score of each query [m, q]."""
+Score = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+"""(sums of sigmoids over all j [m, q, k], the same over j in the class [m, q, k]) -> score of each query [m, q], and
+its gradients by both."""
 
 
 def smooth_rank_loss(
@@ -57,16 +58,16 @@ def _score_chunk(
 ) -> Tensor:
     """Sum the scores of some queries; overwrites their rows with its gradient, times the temperature."""
     m, n = chunk.num_classes, chunk.size
-    pairs = off_diagonal_mask(n, matrix.device)[queries]
+    images, others = other_columns(n, queries, matrix.device)
     rows = matrix[chunk.rows].view(m, n, -1)[:, queries].div_(temperature)
     block = class_blocks(matrix, chunk)[:, queries]
-    positives = block[:, pairs].view(m, -1, n - 1, 1)
+    positives = block[:, images, others].unsqueeze(3)
+    itself = torch.eye(n, dtype=torch.bool, device=matrix.device)
     if exclude_query:
-        block.masked_fill_(~pairs, -torch.inf)
+        block.masked_fill_(itself[queries], -torch.inf)
     ahead = (rows.unsqueeze(2) - positives).sigmoid_()
     own = own_columns(ahead, chunk)  # one column for each image of the class
-    itself = torch.eye(n, dtype=torch.bool, device=matrix.device).expand(len(pairs), n, n)[pairs]
-    own.masked_fill_(itself.view(-1, n - 1, n), 0)  # a positive is no rival of itself
+    own.masked_fill_(itself[others], 0)  # a positive is no rival of itself
     total, by_all, by_own = _score_gradient(score, ahead.sum(3), own.sum(3))
     # Forward differentiation would read the factors after they are overwritten.
     factor = ahead.clone() if is_dual(ahead) else ahead
@@ -78,21 +79,14 @@ def _score_chunk(
         by_all.view(-1, 1, n - 1), slopes.view(-1, n - 1, len(matrix)), beta=0
     )
     block += own_slopes.sum(2)
-    block[:, pairs] -= at_positives.view(m, -1)
+    block[:, images, others] -= at_positives
     return total
 
 
 def _score_gradient(score: Score, sums: Tensor, own_sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the sum of the scores and its gradient with respect to both sums."""
-    if is_dual(sums):  # within a second derivative; torch.func takes 1.5 s to load, which no training needs
-        total, pull_back, *_ = torch.func.vjp(lambda *inputs: score(*inputs).sum(), sums, own_sums)
-        gradients = pull_back(torch.ones_like(total))
-    else:
-        with torch.enable_grad():
-            inputs = (sums.requires_grad_(), own_sums.requires_grad_())
-            total = score(*inputs).sum()
-            gradients = torch.autograd.grad(total, inputs, allow_unused=True, materialize_grads=True)
+    scores, *gradients = score(sums, own_sums)
     # Far from the top recall's slope underflows; arithmetic on subnormal numbers takes 5 times as long.
     smallest = torch.finfo(sums.dtype).tiny * 1.0e10
     by_all, by_own = (gradient.masked_fill_(gradient.abs() < smallest, 0) for gradient in gradients)
-    return total.detach(), by_all, by_own
+    return scores.sum(), by_all, by_own

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from dmlcore.losses.base import MetricLoss, check_class_indices, check_number, normalize
+from dmlcore.losses.base import MetricLoss, check_number, class_indices, normalize
 from dmlcore.losses.softmax import add_at_own
 
 
@@ -35,6 +35,8 @@ class SoftTriple(MetricLoss):
     Edge case: one centre a class -> no second term.
     """
 
+    takes_host_labels = True
+
     def __init__(
         self,
         num_classes: int,
@@ -57,12 +59,12 @@ class SoftTriple(MetricLoss):
         nn.init.kaiming_uniform_(self.centers.view(-1, embedding_dim).T, a=math.sqrt(5))  # as the authors do
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        check_class_indices(labels, len(self.centers))
+        labels = class_indices(labels, len(self.centers), embeddings.device)
         centers = normalize(self.centers.to(embeddings.dtype).flatten(0, 1)).view_as(self.centers)
         cosines = torch.einsum("bd,ckd->bck", normalize(embeddings), centers)
         similarities = (torch.softmax(cosines / self.gamma, dim=2) * cosines).sum(dim=2)
         logits = self.scale * add_at_own(similarities, labels, -self.margin)
-        loss = nn.functional.cross_entropy(logits, labels.long())
+        loss = nn.functional.cross_entropy(logits, labels)
         return loss + self.regularization * center_spread(centers)
 
 

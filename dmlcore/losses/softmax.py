@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dmlcore.losses.base import MetricLoss, check_class_indices, check_number, normalize
+from dmlcore.losses.base import MetricLoss, check_number, class_indices, normalize
 
 
 class ProxySoftmax(MetricLoss):
@@ -16,6 +16,8 @@ class ProxySoftmax(MetricLoss):
         embedding_dim: D.
     """
 
+    takes_host_labels = True
+
     def __init__(self, num_classes: int, embedding_dim: int) -> None:
         super().__init__()
         check_number("num_classes", num_classes, low=1, whole=True)
@@ -24,10 +26,10 @@ class ProxySoftmax(MetricLoss):
         self.proxies = nn.Parameter(torch.randn(num_classes, embedding_dim) / embedding_dim**0.5)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        check_class_indices(labels, len(self.proxies))
+        labels = class_indices(labels, len(self.proxies), embeddings.device)
         proxies = normalize(self.proxies.to(embeddings.dtype))
-        logits = self.logits(normalize(embeddings) @ proxies.T, labels.long())
-        return nn.functional.cross_entropy(logits, labels.long())
+        logits = self.logits(normalize(embeddings) @ proxies.T, labels)
+        return nn.functional.cross_entropy(logits, labels)
 
     def logits(self, cosines: Tensor, labels: Tensor) -> Tensor:
         """Turn cosines [B, C] and labels [B] into logits [B, C]."""

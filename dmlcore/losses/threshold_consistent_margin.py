@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
 from dmlcore.losses.base import MetricLoss, check_number
-from dmlcore.losses.pairs import ClassGroup, class_blocks, row_chunks
+from dmlcore.losses.chosen_pairs import ChosenPairs, mean_where
+from dmlcore.losses.pairs import ClassGroup, class_blocks, pair_kernel, row_chunks
 from dmlcore.losses.pairwise import pairwise_loss
 
 
@@ -33,6 +32,8 @@ class ThresholdConsistentMargin(MetricLoss):
     Edge case: no violator of a kind -> that part is 0 with zero gradient.
     """
 
+    takes_host_labels = True
+
     def __init__(
         self,
         positive_margin: float = 0.9,
@@ -49,27 +50,44 @@ class ThresholdConsistentMargin(MetricLoss):
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         margins = (self.positive_margin, self.negative_margin)
         weights = (self.positive_weight, self.negative_weight)
-        kernel = partial(threshold_consistent_margin, margins=margins, weights=weights)
-        return pairwise_loss(embeddings, labels, kernel, symmetric=True)
+        return pairwise_loss(
+            embeddings, labels, threshold_consistent_margin, *margins, *weights, symmetric=True
+        )
+
+    def compute_pairs(self, vectors: Tensor, references: Tensor, pairs: ChosenPairs) -> Tensor:
+        similarities = vectors @ references.T
+        below = pairs.positives * (similarities <= self.positive_margin)
+        above = pairs.negatives * (similarities >= self.negative_margin)
+        positive = mean_where(self.positive_margin - similarities, below)
+        negative = mean_where(similarities - self.negative_margin, above)
+        return self.positive_weight * positive + self.negative_weight * negative
 
 
+@pair_kernel
 def threshold_consistent_margin(
-    matrix: Tensor, groups: list[ClassGroup], margins: tuple[float, float], weights: tuple[float, float]
+    matrix: Tensor,
+    groups: list[ClassGroup],
+    positive_margin: float,
+    negative_margin: float,
+    positive_weight: float,
+    negative_weight: float,
 ) -> Tensor:
     """Compute TCM of [B, B] cosine similarities sorted by class, overwritten with the gradient."""
     matrix.fill_diagonal_(torch.inf)  # an image is no pair with itself, even at a margin of 1
     blocks = [class_blocks(matrix, group) for group in groups]
-    below = [block <= margins[0] for block in blocks]
-    shortfalls = [torch.where(mask, margins[0] - block, 0) for mask, block in zip(below, blocks, strict=True)]
+    below = [block <= positive_margin for block in blocks]
+    shortfalls = [
+        torch.where(mask, positive_margin - block, 0) for mask, block in zip(below, blocks, strict=True)
+    ]
     positive_count = matrix.new_zeros(()).add_(sum(mask.sum() for mask in below)).clamp_(min=1)
     positive = sum(part.sum() for part in shortfalls) / positive_count
     for block in blocks:
         block.fill_(-torch.inf)
-    negative_sum, negative_count = _hinge_and_count(matrix, margins[1])
-    matrix.mul_(weights[1] / negative_count)
+    negative_sum, negative_count = _hinge_and_count(matrix, negative_margin)
+    matrix.mul_(negative_weight / negative_count)
     for mask, block in zip(below, blocks, strict=True):
-        block.copy_(mask * (-weights[0] / positive_count))
-    return weights[0] * positive + weights[1] * negative_sum / negative_count
+        block.copy_(mask * (-positive_weight / positive_count))
+    return positive_weight * positive + negative_weight * negative_sum / negative_count
 
 
 def _hinge_and_count(matrix: Tensor, margin: float) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dmlcore.losses.base import MetricLoss, check_number, normalize
+from dmlcore.losses.chosen_pairs import ChosenPairs, mean_where
 
 
 class UnifiedThreshold(MetricLoss):
@@ -43,6 +44,11 @@ class UnifiedThreshold(MetricLoss):
         return self.weight * unified_threshold(
             vectors @ vectors.T, labels, self.gamma, self.bias.to(vectors.dtype)
         )
+
+    def compute_pairs(self, vectors: Tensor, references: Tensor, pairs: ChosenPairs) -> Tensor:
+        logits = self.gamma * (vectors @ references.T) - self.bias.to(vectors.dtype)
+        negatives = (functional.softplus(logits) * pairs.negatives).sum() / len(vectors)
+        return self.weight * (mean_where(functional.softplus(-logits), pairs.positives) + negatives)
 
 
 def unified_threshold(similarities: Tensor, labels: Tensor, gamma: float, bias: Tensor) -> Tensor:

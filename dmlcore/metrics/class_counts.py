@@ -17,7 +17,7 @@ from dmlcore.metrics.consistency import (
     utility,
 )
 from dmlcore.metrics.halves import splittable
-from dmlcore.metrics.inputs import Ints, Pairs, Split, pair_count
+from dmlcore.metrics.inputs import Ints, Pairs, Split
 from dmlcore.metrics.pairwise.count_kernels import sum_by_class
 
 CutTables = tuple[NDArray[np.int32], NDArray[np.int32]]  # of Sweep.count_at: [Q, K] and [G, K]
@@ -77,7 +77,8 @@ def _half_totals(pairs: Pairs, split: Split, half: int) -> tuple[Ints, Ints]:
     )
     across = rows * (len(pairs.col_class) - pairs.col_count)
     other = 0 if pairs.symmetric else cols * (len(pairs.row_class) - pairs.row_count)
-    return pair_count(rows, cols, pairs.symmetric), across + other
+    # A group is in one half, so that the columns of a row's group are in the row's half.
+    return pairs.positives_among(split[0] == half, cols), across + other
 
 
 def class_rates(

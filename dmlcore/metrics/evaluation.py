@@ -50,6 +50,8 @@ def evaluate(
     epsilon: float = 0.1,
     distance_range: tuple[float, float] | None = None,
     is_query: Array | None = None,
+    groups: Array | None = None,
+    ignore_label: int | str | None = None,
     bootstrap: int = 0,
     memory_bytes: int | None = None,
     device: str | torch.device | None = None,
@@ -66,17 +68,23 @@ def evaluate(
         epsilon: share of the classes at either end that epsilon_opis compares.
         distance_range: (smallest, largest) distance, instead of far_range (a range carried over from validation).
         is_query: [N] bool; queries then search the others, the gallery, and a pair is one query with one gallery image.
+        groups: [N] integers or texts: camera, sequence or encounter. Two images of one class and one group are no pair,
+            in any metric; two of one group and different classes are one.
+        ignore_label: images with this label (junk) are left out before anything else.
         bootstrap: number of class resamples behind opis_low/high and opis_raw_low/high (95 %); 0 leaves them out.
         memory_bytes: bound on the working memory in addition to the input, default 2^30.
         device: where the products run, default the CPU.
         seed: of the bootstrap.
 
     Returns:
-        Evaluation. A class with one image has no positive pair: it is used as negatives only and counted in
-        `num_singleton_classes`; its query is left out. Classes with fewer than 4 images (2 queries and 2 gallery
-        images) are left out of opis_corrected and counted in `num_classes_too_small_for_correction`; with fewer
-        than 2 classes left it is NaN. opis_floor = opis - opis_corrected. `num_images_under_two_labels`: images
-        identical to one of another class, which no threshold can tell apart.
+        Evaluation. A class with one image (or all images in one group) has no positive pair: it is used as negatives
+        only and counted in `num_singleton_classes`; its query is left out, and counted with all others that have no
+        positive in the gallery in `num_queries_without_positive`. Classes with fewer than 4 images (2 queries and 2
+        gallery images), or so many groups, are left out of opis_corrected and counted in
+        `num_classes_too_small_for_correction`; with fewer than 2 classes left it is NaN. opis_floor = opis -
+        opis_corrected. `num_images_under_two_labels`: images identical to one of another class, which no threshold can
+        tell apart. With `groups`: `num_groups`, and `num_queries_positive_in_own_group_only` of those without positive.
+        With `ignore_label`: `num_images_ignored`.
 
     No number depends on the order of the rows: the halves of a class behind opis_corrected are chosen by the content of
     its images. opis_corrected_error is the standard error that the choice leaves, 0 where every division is taken.
@@ -96,8 +104,21 @@ def evaluate(
     )
     threads = torch.get_num_threads()
     with torch.inference_mode(), one_thread():
-        pairs = build_pairs(embeddings, labels, is_query, torch.device(device or "cpu"))
+        on = _device(device or "cpu")
+        pairs = build_pairs(embeddings, labels, is_query, on, groups=groups, ignore_label=ignore_label)
         return evaluate_pairs(pairs, choose_sweep(pairs, settings, threads), settings)
+
+
+def _device(name: str | torch.device) -> torch.device:
+    try:
+        found = torch.device(name)  # refuses an unknown name, the next line a device that is not there
+        torch.zeros(1, device=found).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = f"{error}".split("\n")[0][:200]
+        raise ValueError(
+            f"device must be one of this machine, cpu or cuda:0, got {str(name)!r:.40}: {reason}"
+        ) from None
+    return found
 
 
 def choose_sweep(pairs: Pairs, settings: Settings, threads: int) -> Sweep:
@@ -122,4 +143,15 @@ def evaluate_pairs(pairs: Pairs, sweep: Sweep, settings: Settings) -> Evaluation
     classes = score_classes(pairs, sweep, grid, settings)
     ends = {"distance_min": float(grid.thresholds[0]), "distance_max": float(grid.thresholds[-1])}
     metrics = retrieval | classes.metrics | ends | {"equal_error_rate": points.equal_error_rate}
+    metrics |= left_out(pairs)
     return Evaluation(metrics, grid.thresholds, classes.utility, classes.labels, classes.frr, classes.far)
+
+
+def left_out(pairs: Pairs) -> dict[str, float]:
+    """Count what groups and an ignored label leave out; nothing where they were not asked for."""
+    found: dict[str, float] = {}
+    if pairs.group_count is not None:
+        others = pairs.own_end - pairs.own_start - int(pairs.symmetric)
+        alone = (others > 0) & (pairs.positives_of_row == 0)
+        found |= {"num_groups": pairs.group_count, "num_queries_positive_in_own_group_only": int(alone.sum())}
+    return found if pairs.ignored_count is None else found | {"num_images_ignored": pairs.ignored_count}

@@ -1,6 +1,9 @@
 """Balanced splits of the classes into halves, a function of the embeddings alone: of their content, not their order.
 
-Shapes: N images sorted by class, C classes, E of them large enough to split, S splits.
+What is divided are the groups of a class, since the noise of images of one camera or encounter is not independent;
+without groups each image is one. Groups of queries, of gallery images and of both are divided each on their own.
+
+Shapes: N images sorted by class, U groups, C classes, E of them large enough to split, S splits.
 """
 
 from functools import cache
@@ -11,64 +14,96 @@ from numpy.typing import NDArray
 
 from dmlcore.metrics.inputs import Ints, Pairs, Split
 
-LARGEST_LISTED = 8  # images of a class up to which its divisions are listed: 35 of them
+LARGEST_LISTED = 8  # groups of a class up to which its divisions are listed: 35 of them
+BOTH, QUERIES, GALLERY = 0, 1, 2  # what a group holds
 
 
 def draw_splits(pairs: Pairs, count: int) -> list[Split]:
-    """Draw halves of each class `count` times; query and gallery images are split independently."""
-    rows = balanced_halves(pairs.row_class, pairs.row_key, count, 0)
-    cols = rows if pairs.symmetric else balanced_halves(pairs.col_class, pairs.col_key, count, 1)
-    return list(zip(rows, cols, strict=True))
+    """Draw halves of each class `count` times; groups of queries and of gallery images are split independently."""
+    classes, keys, kinds, row_unit, col_unit = _units(pairs)
+    halves = np.zeros((count, len(classes)), dtype=np.int64)
+    for kind, salt in ((BOTH, 0), (QUERIES, 0), (GALLERY, 1)):
+        here = np.flatnonzero(kinds == kind)
+        here = here[np.lexsort((keys[here], classes[here]))]
+        halves[:, here] = balanced_halves(classes[here], keys[here], count, salt)
+    return [(half[row_unit], half[col_unit]) for half in halves]
+
+
+def _units(pairs: Pairs) -> tuple[Ints, Ints, Ints, Ints, Ints]:
+    """Return of the groups their class, content and kind, three [U], and which each row and column is of, [Q], [G].
+
+    The content of a group does not depend on its name: the sum of that of its images.
+    """
+    sides = [(pairs.row_group, pairs.row_class, pairs.row_key)]
+    if not pairs.symmetric:
+        sides.append((pairs.col_group, pairs.col_class, pairs.col_key))
+    groups, image_classes, image_keys = (np.concatenate(part) for part in zip(*sides, strict=True))
+    names, first, unit = np.unique(groups, return_index=True, return_inverse=True)
+    keys, rows = np.zeros(len(names), dtype=np.int64), len(pairs.row_group)
+    np.add.at(keys, unit, image_keys)
+    if pairs.symmetric:
+        return image_classes[first], keys, np.full(len(names), BOTH), unit, unit
+    has_query, has_gallery = (
+        np.bincount(part, minlength=len(names)) > 0 for part in (unit[:rows], unit[rows:])
+    )
+    kinds = np.where(has_query & has_gallery, BOTH, np.where(has_query, QUERIES, GALLERY))
+    return image_classes[first], keys, kinds, unit[:rows], unit[rows:]
 
 
 def divisions_left(pairs: Pairs, count: int) -> NDArray[np.float64]:
     """Return the share of its divisions that a splittable class has not taken in so many splits, [E]."""
     keep = splittable(pairs)
-    return share_not_seen(pairs.row_count[keep], count) if pairs.symmetric else np.ones(int(keep.sum()))
+    if not pairs.symmetric:
+        return np.ones(int(keep.sum()))
+    return share_not_seen(np.bincount(_units(pairs)[0], minlength=len(keep))[keep], count)
 
 
 def splittable(pairs: Pairs) -> NDArray[np.bool_]:
-    """Mark classes with at least 4 images (2 queries and 2 gallery images), so that either half has a pair: [C]."""
-    least = 4 if pairs.symmetric else 2
-    return (pairs.row_count >= least) & (pairs.col_count >= least)
+    """Mark classes of which either half has a positive pair, however the splits fall: [C].
+
+    Of 4 groups on both sides, or 2 of queries and 2 others of gallery images, either half has one.
+    """
+    classes, _, kinds, *_ = _units(pairs)
+    both, queries, gallery = (
+        np.bincount(classes[kinds == kind], minlength=len(pairs.class_ids)) // 2
+        for kind in (BOTH, QUERIES, GALLERY)
+    )
+    found: NDArray[np.bool_] = (both + queries > 0) & (both + gallery > 0) & (both + queries + gallery > 1)
+    return found
 
 
 def balanced_halves(classes: Ints, keys: Ints, count: int, salt: int) -> Ints:
-    """Return half 0 or 1 of each image in each split, [S, N]; half 0 gets the odd image, in every class alike.
+    """Return half 0 or 1 of each group in each split, [S, U]; half 0 gets the odd group, in every class alike.
 
-    A class of up to 8 images takes another of its divisions in each split, until all have had their turn; a larger one
+    A class of up to 8 groups takes another of its divisions in each split, until all have had their turn; a larger one
     a random division each time. Where half 0 and half 1 are of one size, which is which is random.
 
     Args:
-        classes: [N], ascending from 0.
-        keys: [N], content of the images, ascending within a class.
+        classes: [U], ascending from 0.
+        keys: [U], content of the groups, ascending within a class.
         count: S.
         salt: 0 or 1: splits that have nothing to do with each other.
     """
     sizes = np.bincount(classes)
     first = np.cumsum(sizes) - sizes
-    place = np.arange(len(classes)) - first[classes]
     names = np.add.reduceat(mix(keys), np.minimum(first, len(keys) - 1)) if len(keys) else keys
-    halves = np.empty((count, len(classes)), dtype=np.int64)
+    halves = np.zeros((count, len(classes)), dtype=np.int64)
+    large = np.flatnonzero(sizes[classes] > LARGEST_LISTED)
+    place = large - first[classes[large]]
     for split in range(count):
         draw = mix(names + mix(np.array([2 * split + salt])))
-        halves[split] = _random_halves(classes, place, mix(keys ^ draw[classes]))
+        shuffled = np.lexsort((mix(keys[large] ^ draw[classes[large]]), classes[large]))
+        halves[split, large[shuffled]] = place % 2
         for size in np.unique(sizes[(sizes > 1) & (sizes <= LARGEST_LISTED)]):
             table = divisions(int(size))
             here = np.flatnonzero(sizes == size)
             turn = (
                 (mix(names[here] + salt).view(np.uint64) >> np.uint64(33)).astype(np.int64) + split
             ) % len(table)
-            images = first[here][:, None] + np.arange(size)
+            members = first[here][:, None] + np.arange(size)
             swap = (draw[here] >> 40 & 1 if size % 2 == 0 else np.zeros(len(here), np.int64))[:, None]
-            halves[split, images] = table[turn] ^ swap
+            halves[split, members] = table[turn] ^ swap
     return halves
-
-
-def _random_halves(classes: Ints, place: Ints, draws: Ints) -> Ints:
-    half = np.empty(len(classes), dtype=np.int64)
-    half[np.lexsort((draws, classes))] = place % 2
-    return half
 
 
 @cache

@@ -1,7 +1,8 @@
 """The arguments of evaluate(), checked, and its embeddings as sorted, L2-normalised rows and columns of one matrix.
 
 Shapes: N images, D width, C classes, Q rows (queries), G columns (gallery). Without `is_query` every image is
-both, Q = G = N, and each unordered pair counts once; with it the pairs are (query, gallery) only.
+both, Q = G = N, and each unordered pair counts once; with it the pairs are (query, gallery) only. Two images of one
+class and one group (camera, sequence, encounter) are no pair; without groups, each image is a group of its own.
 """
 
 import math
@@ -12,7 +13,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dmlcore.metrics.arrays import check_embeddings, check_is_query, check_labels
+from dmlcore.metrics.arrays import (
+    as_embeddings,
+    check_finite,
+    check_groups,
+    check_is_query,
+    check_labels,
+    content_keys,
+    kept_images,
+    normalise,
+    take_padded,
+)
 
 Array = NDArray[np.generic] | torch.Tensor
 Ints = NDArray[np.int64]
@@ -20,9 +31,6 @@ Split = tuple[Ints, Ints]  # half of each row and of each column image
 REPORTED_FARS = (0.1, 0.01, 0.001, 0.0001)
 SMALLEST_MEMORY = 1 << 24
 ROW_MULTIPLE = 256  # MKL uses other kernels, other rounding, for slim blocks: equal pairs must get equal bits
-SAME_DIRECTION = 1e-4  # embeddings that differ by less are taken as one point
-SMALLEST_SQUARED = 1e-12  # elements below this, or above its inverse, are scaled before they are squared
-HASHED_ELEMENTS = 1 << 20  # 8 MiB at a time
 
 
 @dataclass(frozen=True)
@@ -74,25 +82,32 @@ def _check_range(name: str, value: tuple[float, float], highest: float, fix: str
 
 @dataclass(frozen=True)
 class Pairs:
-    """The similarity matrix, never held: rows and columns sorted by class, zero-padded to a multiple of 256.
+    """The similarity matrix, never held: rows and columns sorted by class and group, zero-padded to a multiple of 256.
 
-    Sorted, the positives are a band along the diagonal, and the negatives of a row all other columns.
+    Sorted, the positives are a band along the diagonal with a gap where row and column are of one group (the row's own
+    image, if no more), and the negatives of a row all other columns.
 
     `rows [Q', D]`, `cols [G', D]` float32; `row_class [Q]`, `col_class [G]` in 0..C-1, ascending;
-    `row_key [Q]`, `col_key [G]` the content of each image as a number, equal for identical rows, ascending in a class;
-    `row_count [C]`, `col_count [C]` images a class; `own_start [Q]`, `own_end [Q]` the columns of the row's own class.
+    `row_group [Q]`, `col_group [G]` a number for each group of each class, ascending, the same in rows and columns;
+    `row_key [Q]`, `col_key [G]` the content of each image as a number, equal for identical rows, ascending in a group;
+    `row_count [C]`, `col_count [C]` images a class; `own_start [Q]`, `own_end [Q]` the columns of the row's own class;
+    `same_start [Q]`, `same_end [Q]` those of its own group; `group_count`, `ignored_count` None where not asked for.
     """
 
     rows: torch.Tensor
     cols: torch.Tensor
     row_class: Ints
     col_class: Ints
+    row_group: Ints
+    col_group: Ints
     row_key: Ints
     col_key: Ints
     row_count: Ints
     col_count: Ints
     class_ids: NDArray[np.generic]
     symmetric: bool
+    group_count: int | None
+    ignored_count: int | None
 
     @property
     def own_start(self) -> Ints:
@@ -101,6 +116,14 @@ class Pairs:
     @property
     def own_end(self) -> Ints:
         return np.cumsum(self.col_count)[self.row_class]
+
+    @cached_property
+    def same_start(self) -> Ints:
+        return np.searchsorted(self.col_group, self.row_group, side="left")
+
+    @cached_property
+    def same_end(self) -> Ints:
+        return np.searchsorted(self.col_group, self.row_group, side="right")
 
     @cached_property
     def repeated(self) -> tuple[Ints, Ints]:
@@ -129,13 +152,23 @@ class Pairs:
 
     @property
     def positives_of_row(self) -> Ints:
-        """R of each query: images of its class in the gallery, itself excluded. Shape [Q]."""
-        return self.col_count[self.row_class] - int(self.symmetric)
+        """R of each query: images of its class in the gallery, those of its own group excluded. Shape [Q]."""
+        return self.col_count[self.row_class] - (self.same_end - self.same_start)
 
     @property
     def positive_pairs(self) -> Ints:
-        """Positive pairs of each class, shape [C]: n (n - 1) / 2, or queries times gallery."""
-        return pair_count(self.row_count, self.col_count, self.symmetric)
+        """Positive pairs of each class, shape [C]: n (n - 1) / 2, or queries times gallery, less those of one group."""
+        every = np.ones(len(self.row_class), dtype=np.bool_)
+        return self.positives_among(every, self.col_count)
+
+    def positives_among(self, taken: NDArray[np.bool_], cols: Ints) -> Ints:
+        """Count the positive pairs of rows `taken [Q]` and of columns, `cols [C]` of a class: [C].
+
+        Columns of a taken row's group must be among them.
+        """
+        classes, same = self.row_class[taken], (self.same_end - self.same_start)[taken]
+        rows, none = (np.bincount(classes, weights, len(cols)).astype(np.int64) for weights in (None, same))
+        return (rows * cols - none) // (2 if self.symmetric else 1)
 
     @property
     def negative_pairs(self) -> Ints:
@@ -150,99 +183,67 @@ class Pairs:
         return int(self.negative_pairs.sum()) // 2
 
 
-def pair_count(rows: Ints, cols: Ints, symmetric: bool) -> Ints:
-    """Count the pairs of `rows` with `cols` images of a class, unordered ones where they are the same images."""
-    return rows * (rows - 1) // 2 if symmetric else rows * cols
-
-
 def build_pairs(
     embeddings: Array,
     labels: Array,
     is_query: Array | None,
     device: torch.device,
     *,
+    groups: Array | None = None,
+    ignore_label: int | str | None = None,
     both_kinds: bool = True,
 ) -> Pairs:
-    """Check, normalise and sort by class; `both_kinds`: there must be positive and negative pairs.
+    """Check, leave out what has the ignored label, normalise, sort by class and group.
 
     Raises:
-        ValueError: see evaluate().
+        ValueError: see evaluate(); without a positive or a negative pair only where `both_kinds`.
     """
-    x, y = check_embeddings(embeddings), check_labels(labels)
+    x, y = as_embeddings(embeddings), check_labels(labels)
     if x.ndim != 2 or y.ndim != 1 or len(x) != len(y) or x.shape[1] == 0:
         raise ValueError(
             f"embeddings must be [N, D] with one label each [N], got {tuple(x.shape)} and {tuple(y.shape)}"
         )
+    query, g = check_is_query(is_query, len(y)), check_groups(groups, len(y))
+    if ignore_label is not None:
+        keep = kept_images(y, ignore_label)
+        x, y, g = x[torch.from_numpy(keep).to(x.device)], y[keep], None if g is None else g[keep]
+        query = None if query is None else check_is_query(query[keep], len(y))
+    check_finite(x)
     class_ids, classes = np.unique(y, return_inverse=True)
     if len(class_ids) < 2:
         raise ValueError(
             f"labels must have at least 2 classes, got {len(class_ids)}: there is no negative pair"
         )
-    query, unit = check_is_query(is_query, len(y)), normalise(x.to(device))
+    unit = normalise(x.to(device))
     keys = content_keys(unit)
-    order = np.lexsort(
-        (keys, classes)
-    )  # by content within a class: no number depends on the order of the input
-    taken = [order, order] if query is None else [order[query[order]], order[~query[order]]]
-    row_class, col_class = (classes[index] for index in taken)
-    row_key, col_key = (keys[index] for index in taken)
-    rows = _take_padded(unit, taken[0])
-    cols = rows if query is None else _take_padded(unit, taken[1])
-    row_count, col_count = (np.bincount(part, minlength=len(class_ids)) for part in (row_class, col_class))
+    group_ids, group = (None, 0) if g is None else np.unique(g, return_inverse=True)
+    # By content at last: no number depends on the order of the input.
+    order = np.lexsort((keys, np.broadcast_to(group, len(y)), classes))
+    # Without groups each image is one of its own, by its place: an image is no pair with itself.
+    within = np.arange(len(y)) if group_ids is None else (classes * len(group_ids) + group)[order]
+    parts = [slice(None)] * 2 if query is None else [query[order], ~query[order]]
+    taken = [order[part] for part in parts]
+    rows = take_padded(unit, taken[0], ROW_MULTIPLE)
+    cols = rows if query is None else take_padded(unit, taken[1], ROW_MULTIPLE)
+    row_count, col_count = (np.bincount(classes[index], minlength=len(class_ids)) for index in taken)
     pairs = Pairs(
-        rows, cols, row_class, col_class, row_key, col_key, row_count, col_count, class_ids, query is None
+        *(rows, cols, classes[taken[0]], classes[taken[1]], within[parts[0]], within[parts[1]]),
+        *(keys[taken[0]], keys[taken[1]], row_count, col_count, class_ids, query is None),
+        group_count=None if group_ids is None else len(group_ids),
+        ignored_count=None if ignore_label is None else int((~keep).sum()),
     )
-    if both_kinds and (pairs.positive_pairs.sum() == 0 or pairs.total_negatives == 0):
-        raise ValueError(
-            f"there must be at least one positive and one negative pair, got {pairs.positive_pairs.sum()} and "
-            f"{pairs.total_negatives}; give some class two images (or a query and a gallery image)"
-        )
+    if both_kinds:
+        _check_both_kinds(pairs)
     return pairs
 
 
-def _take_padded(unit: torch.Tensor, index: Ints) -> torch.Tensor:
-    padded = -(-len(index) // ROW_MULTIPLE) * ROW_MULTIPLE
-    x = unit.new_zeros(padded, unit.shape[1])
-    torch.index_select(unit, 0, torch.from_numpy(index).to(unit.device), out=x[: len(index)])
-    return x
-
-
-def content_keys(unit: torch.Tensor) -> Ints:
-    """Compute a 64-bit hash of each row's float32 bits, [N]; for N rows, two that differ share one at N^2 / 2^65."""
-    generator = torch.Generator().manual_seed(0)
-    odd = torch.randint(-(2**62), 2**62, (unit.shape[1],), generator=generator).to(unit.device) * 2 + 1
-    keys = torch.empty(len(unit), dtype=torch.int64, device=unit.device)
-    step = max(1, HASHED_ELEMENTS // unit.shape[1])
-    for first in range(0, len(unit), step):
-        bits = unit[first : first + step].view(torch.int32).long()
-        bits ^= bits << 29  # an odd factor alone keeps trailing zeros, of which short numbers have many
-        keys[first : first + step] = (bits * odd).sum(dim=1)
-    found: Ints = keys.cpu().numpy()
-    return found
-
-
-def normalise(x: torch.Tensor) -> torch.Tensor:
-    """Scale each finite row of `x [N, D]` to length 1, in its own precision, then round to float32.
-
-    Raises:
-        ValueError: a row is all zeros, or all rows are one point.
-    """
-    largest = torch.linalg.vector_norm(x, ord=torch.inf, dim=1, keepdim=True)
-    if not bool((largest > 0).all()):
-        row = int((largest[:, 0] <= 0).nonzero()[0, 0])
-        raise ValueError(
-            f"embeddings: row {row} is all zeros and cannot be normalised; a model with zero outputs has collapsed"
-        )
-    unit: torch.Tensor = (x / torch.linalg.vector_norm(x, dim=1, keepdim=True)).float()
-    # Squares of these overflow or underflow: their largest element becomes 1 first.
-    extreme = ((largest < SMALLEST_SQUARED) | (largest > 1 / SMALLEST_SQUARED))[:, 0]
-    if bool(extreme.any()):
-        scaled = x[extreme].double() / largest[extreme].double()
-        unit[extreme] = (scaled / torch.linalg.vector_norm(scaled, dim=1, keepdim=True)).float()
-    unit += 0.0  # -0.0 becomes 0.0: equal rows get equal bits
-    if bool(((unit - unit[0]).abs().amax() < SAME_DIRECTION).item()):
-        raise ValueError(
-            f"embeddings have collapsed: all {len(x)} rows point the same way within {SAME_DIRECTION:g}, so no "
-            "metric has a meaning; lower the learning rate or check the loss"
-        )
-    return unit
+def _check_both_kinds(pairs: Pairs) -> None:
+    positives, negatives = int(pairs.positive_pairs.sum()), pairs.total_negatives
+    if positives and negatives:
+        return
+    same = "two images (or a query and a gallery image)"
+    fix = "two images of different groups" if pairs.group_count else same
+    raise ValueError(
+        f"there must be at least one positive and one negative pair, got {positives} and {negatives}; give some class "
+        + fix
+    )

@@ -6,14 +6,23 @@ import io
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import matplotlib
-import matplotlib.style
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
+
+from dmlcore.extras import require
+
+require("plot", __name__)
+
+import matplotlib  # noqa: E402
+import matplotlib.style  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+
+if TYPE_CHECKING:
+    from dmlcore.metrics.evaluation import Evaluation
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colour-blind safe palette, without its yellow, which is unreadable on white."""
@@ -27,6 +36,11 @@ STYLE = {
     "axes.spines.right": False,
 }
 FOOTER_POINTS = 7.0
+UTILITY_LINES = (
+    "Line: utility (harmonic mean of sensitivity and specificity) at one threshold, mean over test classes. "
+    "Band: 10 % to 90 % quantile over classes, so a narrow band = one threshold serves all classes alike. "
+    "Grey: calibration range."
+)
 
 
 @contextmanager
@@ -132,3 +146,20 @@ def curve_figure(
     ax.set_ylabel("utility")
     ax.set_title(title, fontsize=10)
     return figure
+
+
+def utility_png(evaluation: Evaluation) -> bytes:
+    """Draw utility against threshold of one set of embeddings as PNG.
+
+    Args:
+        evaluation: of `dmlcore.metrics.evaluate`; its `utility [C, T]` over its `thresholds [T]`.
+    """
+    low, high = np.quantile(evaluation.utility, (0.1, 0.9), axis=0)
+    thresholds, mean = evaluation.thresholds, evaluation.utility.mean(axis=0)
+    title = f"OPIS {evaluation.metrics['opis']:.5f} over {len(evaluation.utility)} classes"
+    with house_style():
+        span = (float(thresholds[0]), float(thresholds[-1]))
+        figure = curve_figure(thresholds, mean, low, high, span=span, title=title)
+        figure.set_layout_engine("constrained")  # the footer needs room
+        add_footer(figure, UTILITY_LINES)
+        return png_bytes(figure)

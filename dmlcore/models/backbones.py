@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dmlcore.extras import require
 from dmlcore.models.weights import load_weights, local_file
 
 
@@ -47,6 +48,7 @@ def build_backbone(
     Raises:
         ValueError: unknown name or argument, or weights that do not fit.
     """
+    require("train", f"the backbone {name!r}", "timm")
     import timm  # here: it takes a second, and commands that only read a config need none of it
 
     if not timm.is_model(name):

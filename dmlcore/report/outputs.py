@@ -27,6 +27,7 @@ from dmlcore.report.figures.embedding import embedding_figure
 from dmlcore.report.figures.heat_maps import heat_map_figure
 from dmlcore.report.figures.pareto import pareto_figure
 from dmlcore.report.figures.tradeoff import tradeoff_figure
+from dmlcore.report.figures.trajectories import trajectories_figure
 from dmlcore.report.figures.utility import utility_figure
 from dmlcore.report.html.page import report_html
 from dmlcore.report.text.exports import csv_text
@@ -38,8 +39,8 @@ Files = Iterator[tuple[str, pl.DataFrame | Figure | str]]
 def write_results(study: Study, folder: Path) -> None:
     """Write the tables and plots of a study into `folder`, and those of the analyses in `aggregate.parts`.
 
-    baselines.csv, comparisons.csv and metrics.json hold every setting; tradeoff.png and utility_curves.png what
-    `displayed_study` shows; convergence.png every trial. report.html is the page with all of it.
+    baselines.csv, comparisons.csv and metrics.json hold every setting; tradeoff.png, trajectories.png and
+    utility_curves.png what `displayed_study` shows; convergence.png every trial. report.html is the page with it all.
     Part `pareto`: pareto.csv, bend.csv, pareto.png. `margins`: margins.csv, chosen.csv, margins.png. `embedding`:
     embedding.png if the stored embeddings are on this machine; else an earlier picture is kept.
     """
@@ -59,6 +60,7 @@ def _files(study: Study) -> Files:
     shown = displayed_study(study)
     yield "convergence.png", convergence_figure(study)
     yield "tradeoff.png", tradeoff_figure(shown)
+    yield "trajectories.png", trajectories_figure(shown)
     yield "utility_curves.png", utility_figure(shown)
     for part in study.config.parts:
         yield from PARTS[part](study)

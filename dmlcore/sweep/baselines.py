@@ -13,12 +13,12 @@ from dmlcore.config.base import canonical
 from dmlcore.config.trial import EvaluationConfig
 from dmlcore.core.hashing import json_sha256
 from dmlcore.core.io import write_atomically
-from dmlcore.core.sealed_json import SealError, check_seal, json_object, sealed
+from dmlcore.core.sealed_json import SealError, check_seal, finite, json_object, sealed
 from dmlcore.data.dataset import PreparedDataset, Split
 from dmlcore.data.images import Images, Pixels
 from dmlcore.data.transforms import to_float
 from dmlcore.metrics.evaluation import evaluate
-from dmlcore.records import Metrics, finite
+from dmlcore.records import Metrics
 from dmlcore.training.code_hash import KEYED_BY_VALUE, code_hashes, library_versions
 
 NOT_MEASURING = (*KEYED_BY_VALUE, "dmlcore.core.io", "dmlcore.core.sealed_json", "dmlcore.records")
@@ -102,6 +102,7 @@ def raw_pixel_metrics(test: Split, config: EvaluationConfig) -> dict[str, float]
         raw_pixel_embeddings(test.images),
         test.labels,
         is_query=queries if queries.any() else None,
+        groups=test.groups,
         **config.model_dump(exclude={"bootstrap"}),
     )
     return {f"test/{name}": float(value) for name, value in evaluation.metrics.items()}

@@ -10,6 +10,9 @@ import polars as pl
 
 from dmlcore.records import CURVE, TrialRecord, flatten
 
+CURVES = (CURVE, "validation/opis_corrected")
+"""Metrics of each epoch that the table has."""
+
 
 def trials_table(
     rows: Iterable[tuple[str, Mapping[str, Any], Mapping[str, Any], TrialRecord | None]],
@@ -21,7 +24,7 @@ def trials_table(
 
     Returns:
         Columns `trial_key, status, error`, the labels, `config/...`, the metrics, `utility/...` and
-        `curve/validation/map_at_r`, a list from epoch 0 (untrained) on. A trial without a record has status `missing`.
+        `curve/NAME` for CURVES, lists from epoch 0 (untrained) on. A trial without a record has status `missing`.
         No dates, seconds or host names: the same records give the same table.
     """
     flat = [_row(*row) for row in sorted(rows, key=lambda row: row[0])]
@@ -46,7 +49,9 @@ def _row(
         row |= record.metrics
         row |= {f"utility/{name}": values for name, values in record.utility.items()}
         if record.curve:
-            row[f"curve/{CURVE}"] = [epoch.get(CURVE) for epoch in record.curve]
+            # Epochs on training and validation classes together (`train.final`) have no validation
+            epochs = [epoch for epoch in record.curve if CURVE in epoch]
+            row |= {f"curve/{name}": [epoch.get(name) for epoch in epochs] for name in CURVES}
     return row
 
 

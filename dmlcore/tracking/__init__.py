@@ -2,10 +2,14 @@
 
 from importlib import import_module
 
-from dmlcore.config.sweep import TRACKERS
-from dmlcore.tracking.background import BackgroundTracker
-from dmlcore.tracking.base import Tracker
-from dmlcore.tracking.mlflow import MlflowTracker
+from dmlcore.extras import require
+
+require("sweep", __name__)
+
+from dmlcore.config.sweep import TRACKERS  # noqa: E402
+from dmlcore.tracking.background import BackgroundTracker  # noqa: E402
+from dmlcore.tracking.base import Tracker  # noqa: E402
+from dmlcore.tracking.mlflow import MlflowTracker  # noqa: E402
 
 __all__ = ["BackgroundTracker", "MlflowTracker", "Tracker", "tracker_class"]
 

@@ -72,15 +72,15 @@ def _fault_of_server(address: str) -> str | None:
         return f"{error}"
     if re.search(r"\s", address):
         return "it has a space in it"
-    return None if host else "it has no host; two slashes must stand after the scheme"
+    return None if host else "it has no host; two slashes must follow the scheme"
 
 
 def _fault_of_database(address: str, scheme: str) -> str | None:
     if scheme != "sqlite":
-        return None if "://" in address else "`://` must stand after the scheme"
+        return None if "://" in address else "`://` must follow the scheme"
     path = address.removeprefix(SQLITE)
     if path == address or not path:
-        return "three slashes and a path must stand after `sqlite:`, four where the path is absolute"
+        return "three slashes and a path must follow `sqlite:`, four where the path is absolute"
     return "it is a folder; name a file in it" if Path(path).is_dir() else None
 
 

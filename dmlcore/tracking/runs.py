@@ -93,7 +93,9 @@ class Runs(Store):
 
         known = self.client.get_run(run_id).data.metrics
         final = {
-            key: value for key, value in record.metrics.items() if key.startswith(("test/", "untrained/"))
+            key: value
+            for key, value in record.metrics.items()
+            if key.startswith(("test/", "untrained/", "features/"))
         }
         facts = {"seconds": record.seconds, "peak_memory_bytes": float(record.peak_memory_bytes)}
         points = _points(final, len(record.curve)) + _points(facts, record.attempts)

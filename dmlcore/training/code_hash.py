@@ -16,8 +16,10 @@ KEYED_BY_VALUE = (
     "dmlcore.training.code_hash",
     "dmlcore.core.hashing",
     "dmlcore.data.manifest",
+    "dmlcore.extras",
 )
-"""Modules that no code hash needs: what they make (a config, the data) enters each key by value, or they make keys."""
+"""Modules that no code hash needs: what they make (a config, the data) enters each key by value, or they make keys, or
+refuse to start."""
 REGISTRIES = ("dmlcore.losses",)
 """Packages whose `__init__` names every loss: only the files of the losses that a trial uses count."""
 REGISTRY_NAMES = ("LOSSES", "REGULARIZERS", "__all__")

@@ -33,8 +33,8 @@ def evaluate_stored(
     """Compute the metrics of stored embeddings: `validation/...`, `test/...`, and OPIS of test at validation's range.
 
     Args:
-        load: `validation` or `test` -> the stored tensors `embeddings` [N, D], `labels` [N], and `is_query` [N] where
-            queries search a gallery.
+        load: `validation` or `test` -> the stored tensors `embeddings` [N, D], `labels` [N], `is_query` [N] where
+            queries search a gallery, and `groups` [N] where two images of one class and one group are no pair.
         config: the section `evaluation` of the trial.
         device: where the products run; None: the CPU. Float32 products of two kinds of device differ in the last bits.
 
@@ -44,7 +44,8 @@ def evaluate_stored(
 
     def scores(stored: Mapping[str, Tensor], **options: Any) -> Evaluation:
         settings = config.model_dump() | {"device": device} | options
-        return evaluate(stored["embeddings"], stored["labels"], is_query=stored.get("is_query"), **settings)
+        settings |= {name: stored.get(name) for name in ("is_query", "groups")}
+        return evaluate(stored["embeddings"], stored["labels"], **settings)
 
     test = load("test")
     held_out, final = scores(load("validation")), scores(test)

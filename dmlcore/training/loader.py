@@ -153,13 +153,19 @@ class FeatureLoader:
 Loader = ImageLoader | FeatureLoader
 
 
-def embed(model: nn.Module, loader: Loader, device: torch.device, precision: str | None = None) -> Tensor:
-    """Embed all images of `loader` in evaluation mode: `[N, D]` float32 on `device`."""
+def embed(
+    model: nn.Module,
+    loader: Loader,
+    device: torch.device,
+    precision: str | None = None,
+    forward: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Embed all images of `loader` in evaluation mode, by `forward` or the model: `[N, D]` float32 on `device`."""
     model.eval()
     parts = []
     for batch in loader.evaluation_batches():
         with torch.inference_mode(), autocast(device, precision):
-            parts.append(model(batch).float())
+            parts.append((forward or model)(batch).float())
     return torch.cat(parts)
 
 

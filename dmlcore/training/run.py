@@ -134,6 +134,10 @@ class _TrialRun:
         """Train with a validation after each epoch; store the best epoch's weights as `best`."""
         if not self.state.curve:
             self.state.untrained_test = self._evaluate("test", "untrained")
+            if self.config.model.backbone.weights is not None:
+                # What a trained head must beat: the pretrained features as they are
+                features = self.trainer.backbone_features("test")
+                self.state.untrained_test |= self._metrics(features, "test", "features")
             self._report(0, self._evaluate("validation", "validation"))
         for epoch in range(self.state.epoch + 1, self.config.train.epochs + 1):
             metrics = self.trainer.train_epoch(epoch) | self._evaluate("validation", "validation")
@@ -192,15 +196,19 @@ class _TrialRun:
             self.saved_at = time.monotonic()
 
     def _evaluate(self, name: str, prefix: str) -> dict[str, float]:
-        """Evaluate a split under the current weights, without intervals; `PREFIX/METRIC` -> value.
+        """Evaluate a split under the current weights, without intervals; `PREFIX/METRIC` -> value."""
+        return self._metrics(self.trainer.embed(name), name, prefix)
+
+    def _metrics(self, embeddings: Tensor, name: str, prefix: str) -> dict[str, float]:
+        """Compute the metrics of the embeddings of a split.
 
         `evaluate` is called from here, not through `training.evaluation`: the epoch is chosen by its MAP@R, so this
         call belongs to the code of the train key.
         """
         split = self.data.split(name)
         settings = self.config.evaluation.model_dump(exclude={"bootstrap"})
-        embeddings = self.trainer.embed(name)
-        found = evaluate(embeddings, split.labels, is_query=is_query(split), device=self.device, **settings)
+        settings |= {"is_query": is_query(split), "groups": split.groups, "device": self.device}
+        found = evaluate(embeddings, split.labels, **settings)
         return {f"{prefix}/{key}": float(value) for key, value in found.metrics.items()}
 
     def _store_embeddings(self, name: str) -> None:
@@ -210,8 +218,10 @@ class _TrialRun:
             "labels": torch.as_tensor(split.labels),
             "index": torch.as_tensor(split.index),
         }
-        queries = is_query(split)
-        self.store.save(name, tensors if queries is None else tensors | {"is_query": queries})
+        queries, groups = is_query(split), split.groups
+        tensors |= {} if queries is None else {"is_query": queries}
+        tensors |= {} if groups is None else {"groups": torch.as_tensor(groups)}
+        self.store.save(name, tensors)
 
 
 def is_query(split: Split) -> Tensor | None:

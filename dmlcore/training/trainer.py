@@ -106,6 +106,14 @@ class Trainer:
             raise TrainingError("embeddings are not finite after training; lower the learning rate")
         return embeddings
 
+    def backbone_features(self, split: str) -> Tensor:
+        """Embed a split by the backbone without its head: pooled features [N, F], on the device."""
+        loader = self._loader(split)
+        if isinstance(loader, FeatureLoader):
+            return loader.features
+        assert isinstance(self.model, Embedder)
+        return embed(self.model, loader, self.device, self.config.train.precision, self.model.pooled)
+
     def train_epoch(self, epoch: int) -> dict[str, float]:
         """Train one epoch; return the mean of each term of the loss over its batches as `train/...`.
 

@@ -14,6 +14,7 @@ from dmlcore.analysis.comparisons import comparisons
 from dmlcore.analysis.metric_labels import METRICS
 from dmlcore.analysis.study import Study
 from dmlcore.config.study import AggregateConfig
+from dmlcore.report.text.tables import markdown_table
 from tests.analysis.synthetic import BACKBONES, LOSSES, TCM, dataset_info, rows, study, table, unfinished
 
 
@@ -131,6 +132,19 @@ def test_baselines_count_each_seed_once() -> None:
     low, high = ttest_1samp([0.09, 0.092, 0.094], 0.0).confidence_interval(0.95)
     assert result[1]["test/recall_at_1/low"] == pytest.approx(low)
     assert result[1]["test/recall_at_1/high"] == pytest.approx(high)
+
+
+def test_pretrained_features_are_a_baseline_where_they_were_measured() -> None:
+    found = rows()
+    for row in found:
+        if row["backbone"] == BACKBONES[0]:
+            row["features/map_at_r"], row["features/recall_at_1"], row["features/opis"] = 0.3, 0.8, 0.02
+    result = [row for row in baselines(study(found)).to_dicts() if row["baseline"] == "features"]
+    (row,) = result
+    assert (row["backbone"], row["seeds"]) == (BACKBONES[0], 3)
+    assert row["test/recall_at_1/mean"] == pytest.approx(0.8)
+    assert "| pretrained features, no head |" in markdown_table(study(found))
+    assert "pretrained features, no head" not in markdown_table(study(rows()))
 
 
 def test_each_table_carries_its_protocol() -> None:

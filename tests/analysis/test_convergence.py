@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import polars as pl
 import pytest
 
 from dmlcore.analysis.comparisons import comparisons
-from dmlcore.analysis.convergence import convergence_mark, convergence_note, count_converged, still_rising
+from dmlcore.analysis.convergence import (
+    convergence_mark,
+    convergence_note,
+    count_converged,
+    disagreeing_run,
+    has_converged,
+    longer_runs,
+)
+from dmlcore.analysis.study import Study
+from dmlcore.analysis.verdict import study_verdict
 from dmlcore.report.figures.convergence import convergence_figure
 from dmlcore.report.text.tables import markdown_table
 from tests.analysis.studies import losses_study, margins_study
-from tests.analysis.synthetic import TCM, rows, study, unfinished
+from tests.analysis.synthetic import TCM, rows, study, table, unfinished
 from tests.report.test_figures import texts
 from tests.report.test_tables import printed
 
@@ -20,26 +32,61 @@ FLAT = [0.0, *[0.4] * 10]
 @pytest.mark.parametrize(
     ("curve", "expected"),
     [
-        (FLAT, False),
-        ([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0], True),
-        ([*FLAT[:-1], 0.4 * 1.049], False),
-        ([*FLAT[:-1], 0.4 * 1.051], True),
-        ([*FLAT[:9], 0.1, 0.41], False),  # a dip at 90 % is not a rise
-        ([*FLAT[:8], 0.2, 0.41, 0.41], False),  # nor is one at 80 %: the best so far counts
-        ([0.0, *[0.4] * 8, 0.6, 0.3], False),  # fell again: not rising at its end
-        ([0.1, 0.2], True),
+        (FLAT, True),
+        ([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0], False),
+        ([*FLAT[:-1], 0.4 * 1.0203], True),  # (max - min) / max
+        ([*FLAT[:-1], 0.4 * 1.0205], False),
+        ([*FLAT[:-1], 0.39], False),  # what falls at its end has not converged either
+        ([*FLAT[:9], 0.1, 0.4], False),  # nor what moves within the last fifth
+        ([*FLAT[:7], 0.2, 0.4, 0.4, 0.4], True),  # before it, it may
+        ([0.1, 0.2], False),
+        ([0.2, 0.2], True),
         ([0.1], None),
         ([], None),
         ([*FLAT[:-1], None], None),
-        ([0.0, None, 0.4, None, 0.4, 0.4], False),
-        ([None, None, 0.4], False),
-        ([0.0, 0.0, 0.0, 0.0, 0.0, 0.1], True),
+        ([*FLAT[:-1], float("nan")], None),
+        ([0.0, None, 0.4, 0.4, 0.4, 0.4], True),
     ],
 )
-def test_the_last_epoch_is_held_against_the_best_of_the_first_80_percent(
+def test_the_last_fifth_of_the_epochs_is_within_2_percent(
     curve: list[float | None], expected: bool | None
 ) -> None:
-    assert still_rising(curve) is expected
+    assert has_converged(curve) is expected
+
+
+def longer(score: float, **changes: object) -> pl.DataFrame:
+    """One configuration of `with_rising(0)`, trained for three times the epochs up to a validation MAP@R of `score`."""
+    row = with_rising(0)[0] | {"config/train.epochs": 30, "curve/validation/map_at_r": [0.0, *[score] * 30]}
+    return table([row | changes])
+
+
+def checked(long: pl.DataFrame) -> Study:
+    found = with_rising(0)
+    for row in found:
+        row["config/train.epochs"] = 10
+        row["curve/validation/map_at_r"] = FLAT
+    return replace(study(found), longer=long)
+
+
+@pytest.mark.parametrize(("score", "agrees"), [(0.4, True), (0.4199, True), (0.4201, False), (0.2, True)])
+def test_a_longer_run_checks_the_flat_ends(score: float, agrees: bool) -> None:
+    found = checked(longer(score))
+    (run,) = longer_runs(found)
+    assert (run.agrees, run.epochs, run.longer_epochs) == (agrees, 10, 30)
+    assert (disagreeing_run(found) is None) is agrees
+    assert run.sentence in (convergence_note(found) or "")
+    assert (
+        study_verdict(found, comparisons(found).to_dicts()).startswith("Undecided: not converged")
+        is not agrees
+    )
+
+
+def test_a_longer_run_of_something_else_checks_nothing() -> None:
+    for other in ({"seed": 9}, {"loss": "other"}, {"config/train.epochs": 10}, {"variant": "other"}):
+        assert longer_runs(checked(longer(0.9, **other))) == []
+    assert "no longer run (`aggregate.longer_run`) checks that" in (
+        convergence_note(checked(longer(0.9, seed=9))) or ""
+    )
 
 
 def with_rising(count: int) -> list:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 
 import numpy as np
 import polars as pl
@@ -49,7 +50,10 @@ def test_the_card_is_the_library_s(files, tmp_path):
     found = calibrate(*single, Target("far", 0.05))
     expected = calibration_card(found, class_names=[f"naïve <{i}>" for i in range(40)], limits={"frr": 0.7})
     written = json.loads(card.read_text(encoding="utf-8"))
+    inputs = written.pop("inputs")
     assert written == json.loads(json.dumps(expected))
+    assert inputs[f"{tmp_path / 'test.npy'}"] == sha256((tmp_path / "test.npy").read_bytes()).hexdigest()
+    assert len(inputs) == 4
     assert plot.read_bytes().startswith(b"\x89PNG")
     rows = pl.read_csv(table)
     assert rows["far"].to_list() == pytest.approx(found.test.class_far.tolist())
@@ -128,6 +132,7 @@ def test_validation_alone_gives_a_card_that_says_so(files, tmp_path):
     x, y = validation
     found = calibrate((x.astype(np.float32), y), None, Target("far", 0.05))
     assert found.test is None
+    assert len(content.pop("inputs")) == 2
     assert content == json.loads(json.dumps(calibration_card(found)))
     assert pl.read_csv(table)["frr"].to_list() == pytest.approx(found.validation.class_frr.tolist())
 
@@ -157,6 +162,53 @@ def test_queries_and_gallery_are_a_mask_or_two_files(files, tmp_path):
     assert one["validation"]["far"] == other["validation"]["far"]
     assert one["threshold"] == other["threshold"]
     assert other["validation"]["class_frr"]["worst"][0]["name"].startswith("class ")
+
+
+def test_several_targets_are_one_card(files, tmp_path):
+    (validation, test), arguments = files
+    card = tmp_path / "card.json"
+    done = call(
+        *("--far", 0.05, "--far", 0.01, "--frr", 0.3, "--precision", 0.5, "--prior", 0.5, "--best-f1"),
+        *("--cost-false-accept", 10, "--cost-false-reject", 1, "--model", "vit", "--data-date", "2026-11-26"),
+        *(*arguments, "--card", card),
+    )
+    assert done.exit_code == 0, done.output
+    content = json.loads(card.read_text())
+    entries = [content, *content["further"]]
+    kinds = [entry["target"]["kind"] for entry in entries]
+    assert kinds == ["far", "far", "frr", "precision", "cost", "f1"]
+    assert (content["model"], content["data_date"]) == ("vit", "2026-11-26")
+    single = [(x.astype(np.float32), y) for x, y in (validation, test)]
+    for entry, target in ((entries[1], Target("far", 0.01)), (entries[5], Target("f1"))):
+        assert entry["threshold"]["distance"] == calibrate(*single, target).threshold.distance
+    assert f"validation precision {entries[3]['validation']['precision']:.6f}" in done.output
+
+
+def test_pairs_come_listed(tmp_path):
+    x, y = draw(60, 4, np.random.default_rng(9))
+    rng = np.random.default_rng(10)
+    one, other = rng.integers(0, 240, 500), rng.integers(0, 240, 500)
+    other[:200] = one[:200] // 4 * 4 + (one[:200] + 1) % 4
+    paths = []
+    for name, array in (("a", x[one]), ("b", x[other]), ("same", (y[one] == y[other]).astype(int))):
+        np.save(tmp_path / f"{name}.npy", array)
+        paths.append(tmp_path / f"{name}.npy")
+    card, plot = tmp_path / "card.json", tmp_path / "p.png"
+    done = call(
+        "--far", 0.1, "--validation-pairs", *paths, "--test-pairs", *paths, "--card", card, "--plot", plot
+    )
+    assert done.exit_code == 0, done.output
+    content = json.loads(card.read_text())
+    assert content["validation"]["compared"] == "the pairs that were listed"
+    assert content["validation"]["far"]["pairs"] + content["validation"]["frr"]["pairs"] == 500
+    assert "class_far" not in content["test"]
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    mixed = call("--far", 0.1, "--validation-pairs", *paths, "--test", paths[0], "--test-labels", paths[2])
+    assert "both splits as listed pairs" in mixed.output
+    assert (
+        "leave out its other files"
+        in call("--far", 0.1, "--validation-pairs", *paths, "--validation", paths[0]).output
+    )
 
 
 @pytest.mark.parametrize("option", ["--worst-group", "--per-group"])
@@ -202,8 +254,11 @@ def test_wrong_queries_are_refused(files, tmp_path, change, words):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "--far or --frr, got 0"),
-        (["--far", "0.1", "--frr", "0.1"], "--far or --frr, got 2"),
+        ([], "give at least one target"),
+        (["--best-f1", "--confidence", "0.9"], "go with --far or --frr"),
+        (["--precision", "0.9"], "target precision needs --prior"),
+        (["--cost-false-accept", "5", "--prior", "0.1"], "target cost needs --cost-false-reject"),
+        (["--precision", "0.9", "--prior", "1"], "--prior must be a share of the pairs in (0, 1), got 1.0"),
         (["--far", "0.1", "--validation", "x.npy"], "--validation-labels is missing"),
         (["--far", "2"], "got 2.0"),
         (["--far", "0.1", "--trial", "a", "--test", "x.npy"], "leave out the files"),

@@ -7,7 +7,7 @@ import io
 import polars as pl
 import pytest
 
-from dmlcore.core.spreadsheet import spreadsheet_csv
+from dmlcore.core.spreadsheet import rows_csv, spreadsheet_csv
 
 
 def read_back(table: pl.DataFrame) -> pl.DataFrame:
@@ -28,7 +28,7 @@ def read_back(table: pl.DataFrame) -> pl.DataFrame:
         "=a\nb",
     ],
 )
-def test_a_text_that_would_run_stands_behind_an_apostrophe(text):
+def test_a_text_that_would_run_is_preceded_by_an_apostrophe(text):
     table = pl.DataFrame({"axis": [text, "plain", None], "number": [-1.5, 2.0, None]})
     found = read_back(table)
     assert found["axis"].to_list() == ["'" + text, "plain", None]
@@ -55,3 +55,9 @@ def test_a_categorical_column_and_an_empty_table():
     table = pl.DataFrame({"a": pl.Series(["=1", "x"], dtype=pl.Categorical)})
     assert read_back(table)["a"].to_list() == ["'=1", "x"]
     assert spreadsheet_csv(table.clear()) == "a\n"
+
+
+def test_rows_are_written_as_a_table_is():
+    texts = ["=1+1", "-0.5", "a,b", 'say "x"', "a\rb", "a\nb", "", None, "＝1", "-", "naïve"]
+    rows = [{"=name": text, "images": i, "far": i / 7} for i, text in enumerate(texts)]
+    assert rows_csv(rows) == spreadsheet_csv(pl.DataFrame(rows))

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from dmlcore.metrics import arrays
+from dmlcore.metrics.arrays import content_keys
 from dmlcore.metrics.evaluation import evaluate, evaluate_pairs
-from dmlcore.metrics.inputs import Settings, build_pairs, content_keys
+from dmlcore.metrics.inputs import Settings, build_pairs
 from dmlcore.metrics.pairwise.tiles import Tile, diagonal_bands, multiply_tile
 from dmlcore.metrics.pairwise.torch_sweep import TorchSweep
 from tests.reference.metrics import expected_metrics
@@ -87,3 +89,22 @@ def test_keys_tell_rows_apart() -> None:
 def test_images_under_two_labels_are_counted(is_query: np.ndarray | None) -> None:
     x, y = with_copies()
     assert evaluate(x, y, is_query=is_query).metrics["num_images_under_two_labels"] == 60
+
+
+@pytest.mark.parametrize("weak", [lambda x: 0, lambda x: int(x[0] > 0), lambda x: hash(x[0].item()) % 5])
+def test_rows_whose_hashes_collide_do_not_tie(monkeypatch: pytest.MonkeyPatch, weak: object) -> None:
+    """A file can be made so that different rows share a hash; here all do, or many."""
+    x, y = with_copies(40, 4)
+    want = evaluate(x, y).metrics
+
+    def hash_rows(unit: torch.Tensor) -> np.ndarray:
+        return np.array([weak(row) for row in unit], dtype=np.int64)  # type: ignore[operator]
+
+    monkeypatch.setattr(arrays, "hash_rows", hash_rows)
+    keys = content_keys(torch.from_numpy(x))
+    assert len(np.unique(keys)) == len(np.unique(x, axis=0)) < len(x)
+    found = evaluate(x, y).metrics
+    moved = {"opis_corrected", "opis_corrected_error", "opis_floor"}  # other keys draw other halves
+    assert {k: v for k, v in found.items() if k not in moved} == {
+        k: v for k, v in want.items() if k not in moved
+    }

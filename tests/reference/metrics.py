@@ -19,30 +19,48 @@ def distances(embeddings: NDArray[np.floating]) -> Floats:
 
 
 def all_pairs(
-    labels: NDArray[np.integer], is_query: NDArray[np.bool_] | None = None
+    labels: NDArray[np.integer],
+    is_query: NDArray[np.bool_] | None = None,
+    groups: NDArray[np.generic] | None = None,
 ) -> list[tuple[int, int]]:
-    """Unordered pairs, or (query, gallery) pairs."""
+    """Unordered pairs, or (query, gallery) pairs; of one class and one group there is none."""
     n = len(labels)
     if is_query is None:
-        return [(i, j) for i in range(n) for j in range(i + 1, n)]
-    return [(i, j) for i in range(n) for j in range(n) if is_query[i] and not is_query[j]]
+        pairs = [(i, j) for i in range(n) for j in range(i + 1, n)]
+    else:
+        pairs = [(i, j) for i in range(n) for j in range(n) if is_query[i] and not is_query[j]]
+    return [(i, j) for i, j in pairs if is_pair(i, j, labels, groups)]
 
 
-def ranked(d: Floats, labels: NDArray[np.integer], query: int, gallery: list[int]) -> list[bool]:
+def is_pair(i: int, j: int, labels: NDArray[np.integer], groups: NDArray[np.generic] | None) -> bool:
+    return i != j and not (groups is not None and labels[i] == labels[j] and groups[i] == groups[j])
+
+
+def ranked(
+    d: Floats,
+    labels: NDArray[np.integer],
+    query: int,
+    gallery: list[int],
+    groups: NDArray[np.generic] | None = None,
+) -> list[bool]:
     """Whether the 1st, 2nd ... nearest gallery image is of the query's class; at a tie the negative comes first."""
-    others = [j for j in gallery if j != query]
+    others = [j for j in gallery if is_pair(query, j, labels, groups)]
     others.sort(key=lambda j: (d[query, j], labels[j] == labels[query]))
     return [bool(labels[j] == labels[query]) for j in others]
 
 
 def retrieval(
-    d: Floats, labels: NDArray[np.integer], ks: tuple[int, ...], is_query: NDArray[np.bool_] | None = None
+    d: Floats,
+    labels: NDArray[np.integer],
+    ks: tuple[int, ...],
+    is_query: NDArray[np.bool_] | None = None,
+    groups: NDArray[np.generic] | None = None,
 ) -> dict[str, float]:
     """R@k, MAP@R and R-precision, means over the queries that have a positive."""
     n = len(labels)
     queries = [i for i in range(n) if is_query is None or is_query[i]]
     gallery = [i for i in range(n) if is_query is None or not is_query[i]]
-    hits = [ranked(d, labels, i, gallery) for i in queries]
+    hits = [ranked(d, labels, i, gallery, groups) for i in queries]
     hits = [hit for hit in hits if any(hit)]
     result = {f"recall_at_{k}": float(np.mean([any(hit[:k]) for hit in hits])) for k in ks}
     result["map_at_r"] = float(np.mean([_average_precision(hit) for hit in hits]))
@@ -69,12 +87,20 @@ class Oracle:
         embeddings: NDArray[np.floating],
         labels: NDArray[np.integer],
         is_query: NDArray[np.bool_] | None = None,
+        groups: NDArray[np.generic] | None = None,
     ):
         self.d, self.labels = distances(embeddings), labels
-        pairs = all_pairs(labels, is_query)
+        pairs = all_pairs(labels, is_query, groups)
         self.positive = [(i, j) for i, j in pairs if labels[i] == labels[j]]
         self.negative = [(i, j) for i, j in pairs if labels[i] != labels[j]]
         self.classes = sorted({int(labels[i]) for i, _ in self.positive})
+        self.positive_of: dict[int, list[float]] = {}
+        self.negative_of: dict[int, list[float]] = {}
+        for i, j in self.positive:
+            self.positive_of.setdefault(int(labels[i]), []).append(self.d[i, j])
+        for i, j in self.negative:
+            for end in (i, j):
+                self.negative_of.setdefault(int(labels[end]), []).append(self.d[i, j])
 
     def threshold(self, far: float) -> float:
         return smallest([self.d[p] for p in self.negative], far)
@@ -91,10 +117,10 @@ class Oracle:
         raise AssertionError("at the largest distance all are accepted")
 
     def sensitivity(self, label: int, t: float) -> float:
-        return float(np.mean([self.d[i, j] <= t for i, j in self.positive if self.labels[i] == label]))
+        return float(np.mean([d <= t for d in self.positive_of[label]]))
 
     def specificity(self, label: int, t: float) -> float:
-        return float(np.mean([self.d[i, j] > t for i, j in self.negative if label in self.labels[[i, j]]]))
+        return float(np.mean([d > t for d in self.negative_of[label]]))
 
     def utility(self, thresholds: Floats) -> Floats:
         rows = [[self._utility(label, t) for t in thresholds] for label in self.classes]
@@ -136,12 +162,13 @@ def expected_metrics(
     labels: NDArray[np.integer],
     num_thresholds: int,
     is_query: NDArray[np.bool_] | None = None,
+    groups: NDArray[np.generic] | None = None,
 ) -> dict[str, float]:
     """Every metric that the oracle knows, by the names of evaluate()."""
-    oracle = Oracle(x, labels, is_query)
+    oracle = Oracle(x, labels, is_query, groups)
     thresholds = np.linspace(oracle.threshold(0.01), oracle.threshold(0.1), num_thresholds)
     utility = oracle.utility(thresholds)
-    return retrieval(oracle.d, labels, (1, 2, 4, 8), is_query) | {
+    return retrieval(oracle.d, labels, (1, 2, 4, 8), is_query, groups) | {
         "opis": opis(utility, thresholds),
         "epsilon_opis": epsilon_opis(utility, thresholds, 0.1),
         "mean_utility": mean_utility(utility, thresholds),

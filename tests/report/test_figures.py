@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from dmlcore.config.study import AggregateConfig
-from dmlcore.metrics.plot import colours
+from dmlcore.metrics.plot import colours, utility_png
 from dmlcore.report.figures.tradeoff import intervals_readable, tradeoff_figure, tradeoff_points
-from dmlcore.report.figures.utility import save_utility_plot, utility_curve, utility_figure
+from dmlcore.report.figures.utility import utility_curve, utility_figure
 from tests.analysis.synthetic import TCM, rows, study, unfinished
 
 
@@ -85,11 +85,10 @@ def test_colours_stay_apart_and_readable_on_white() -> None:
         assert max(np.dot(to_rgb(c), (0.2126, 0.7152, 0.0722)) for c in found.values()) < 0.85
 
 
-def test_a_plot_of_one_set_of_embeddings(tmp_path: Path) -> None:
+def test_a_plot_of_one_set_of_embeddings() -> None:
     utility = np.random.default_rng(0).random((5, 11))
     found: Any = SimpleNamespace(
         utility=utility, thresholds=np.linspace(0.5, 1.0, 11), metrics={"opis": 0.02}
     )
-    save_utility_plot(found, tmp_path / "utility.png")
-    with Image.open(tmp_path / "utility.png") as image:
+    with Image.open(io.BytesIO(utility_png(found))) as image:
         assert image.width > image.height

@@ -12,7 +12,6 @@ from rich.console import Console
 from dmlcore.analysis.comparisons import comparisons
 from dmlcore.analysis.findings import caveats
 from dmlcore.analysis.study import Study
-from dmlcore.analysis.verdict import verdict
 from dmlcore.report.text.tables import code_span, markdown_table, print_summary
 from tests.analysis.synthetic import TCM, rows, study, table, unfinished
 from tests.report.test_outputs import HOSTILE
@@ -35,10 +34,6 @@ def printed_study(found: Study) -> str:
     return " ".join(out.getvalue().split())
 
 
-def judged(found: list) -> str:
-    return verdict(comparisons(study(found)).to_dicts(), 0.95)
-
-
 def shifted(changes: dict[str, float], seeds: tuple[int, ...] = (0, 1, 2)) -> list:
     """Two cells; variant - baseline of each metric is `changes`, plus a spread over seeds of a tenth of it."""
     found = rows(backbones=("vit",), seeds=seeds)
@@ -49,23 +44,6 @@ def shifted(changes: dict[str, float], seeds: tuple[int, ...] = (0, 1, 2)) -> li
             on = change * (1 + 0.1 * (row["seed"] - 1)) if row["variant"] != "baseline" else 0.0
             row[f"test/{metric}"] = base[f"test/{metric}"] + on
     return found
-
-
-def test_the_verdict_counts_what_the_numbers_say() -> None:
-    found = shifted({"opis": -0.002, "opis_corrected": 0.001, "map_at_r": 0.004, "recall_at_1": -0.03})
-    assert judged(found) == (
-        "TCM lowered OPIS in 2 of 2 comparisons (95 % interval of the paired difference below 0 in 2, above 0 in 0), "
-        "OPIS corrected for its small-class floor in 0 of 2 (below 0 in 0, above 0 in 2); "
-        "MAP@R changed by +0.0040 (interval below 0 in 0, above 0 in 2); "
-        "R@1 changed by -0.0300 (interval below 0 in 2, above 0 in 0)."
-    )
-
-
-def test_the_verdict_owns_up_to_an_unclear_result() -> None:
-    found = shifted({"opis": 0.0, "opis_corrected": 0.0, "map_at_r": 0.0, "recall_at_1": 0.0})
-    assert "lowered OPIS in 0 of 2 comparisons" in judged(found)
-    nothing = judged([unfinished(row) for row in found])
-    assert nothing.startswith("No comparison yet")
 
 
 def test_caveats_name_unfinished_and_unlearned() -> None:
@@ -89,7 +67,7 @@ def test_the_summary_fits_100_columns_and_says_where_the_files_are() -> None:
         "sqlite:///m.db",
         "Protocol: glyphs",
         "3 of 3 pairs",
-        "TCM lowered",
+        "Counted, whatever it decides: ",
     ):
         assert part in text
 

@@ -44,7 +44,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
         ("sqlite://a.db", "three slashes"),
         ("sqlite:///", "three slashes"),
         ("sqlite:////tmp", "it is a folder"),
-        ("postgresql:me:secret@host", "`://` must stand"),
+        ("postgresql:me:secret@host", "`://` must follow"),
     ],
 )
 def test_an_address_that_cannot_work_is_refused_at_the_start(tmp_path, monkeypatch, address, words):

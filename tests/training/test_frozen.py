@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from dmlcore.core.hashing import json_sha256
+from dmlcore.metrics.evaluation import evaluate
 from dmlcore.training import run_trial
 from dmlcore.training.build import build_model
 from dmlcore.training.features import feature_inputs, trunk_features
+from dmlcore.training.loader import ImageLoader
 from dmlcore.training.store import TrialStore, cached_array
 from tests.small import small_trial
 
@@ -140,6 +142,33 @@ def test_a_weights_file_counts_by_its_content_and_the_seed_then_no_more(small_da
     state[next(iter(state))].add_(1.0)
     save_file({key: value.contiguous() for key, value in state.items()}, path)
     assert features_key(frozen(**named), small_data.data_hash) != key
+
+
+@pytest.mark.parametrize("trunk", [None, "frozen"])
+def test_the_features_of_pretrained_weights_are_a_baseline(small_data, tmp_path, trunk):
+    from safetensors.torch import save_file
+
+    config = small_trial()
+    trained = build_model(config.model, in_channels=1, seed=5)
+    state = trained.backbone.model.state_dict()
+    path = tmp_path / "weights.safetensors"
+    save_file({key: value.contiguous() for key, value in state.items()}, path)
+    config = small_trial(model={"trunk": trunk, "backbone": {"weights": str(path)}}, train={"epochs": 1})
+    metrics = run_trial(config, small_data, store=TrialStore(tmp_path / "store" / "trial")).metrics
+    split = small_data.split("test")
+    model = build_model(config.model, in_channels=1, seed=0).eval()
+    with torch.no_grad():
+        batches = ImageLoader(split, config, CPU).evaluation_batches()
+        features = torch.cat([model.pooled(images) for images in batches])
+    expected = evaluate(features, split.labels).metrics
+    assert metrics["features/map_at_r"] == pytest.approx(expected["map_at_r"], abs=1e-6)
+    assert metrics["features/recall_at_1"] == pytest.approx(expected["recall_at_1"], abs=1e-6)
+
+
+def test_without_pretrained_weights_there_is_no_such_baseline(small_data, tmp_path):
+    config = small_trial(train={"epochs": 1})
+    metrics = run_trial(config, small_data, store=TrialStore(tmp_path / "trial")).metrics
+    assert not [name for name in metrics if name.startswith("features/")]
 
 
 @pytest.mark.parametrize(

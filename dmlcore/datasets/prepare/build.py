@@ -17,7 +17,7 @@ from dmlcore.config.data import PreprocessConfig
 from dmlcore.core.errors import DataError
 from dmlcore.core.io import resumable_folder
 from dmlcore.data.dataset import CLASS_TEXTS, IMAGES, MANIFEST, SCHEMA_VERSION, SUMMARY, PreparedDataset
-from dmlcore.data.manifest import SCHEMA, SPLITS, cross_class_duplicates, validate
+from dmlcore.data.manifest import OPTIONAL, SCHEMA, SPLITS, cross_class_duplicates, validate
 from dmlcore.data.verification import csv_blocks, data_hash
 from dmlcore.datasets.prepare.catalogue import Catalogue
 from dmlcore.datasets.prepare.classes import Grouped, ordered_rows, regrouped, repack, without_lone_images
@@ -40,6 +40,7 @@ ENCODING_VERSION = 2
 NO_IMAGE = {
     "split",
     "super_classes",
+    "groups",
     "nested_folders",
     "merge_names",
     "on_duplicates",
@@ -156,7 +157,7 @@ def build_manifest(rows: pl.DataFrame, encoded: pl.DataFrame) -> pl.DataFrame:
         index=pl.int_range(pl.len(), dtype=pl.Int64),
         label=pl.col("class_name").rank("dense").cast(pl.Int64) - 1,
         offset=pl.col("length").cum_sum() - pl.col("length"),
-    ).select(list(SCHEMA))
+    ).select([*SCHEMA, *(name for name in OPTIONAL if name in both.columns)])
 
 
 def summarise(
@@ -173,13 +174,16 @@ def summarise(
     """
     counts = {split: _counts(manifest.filter(split=split)) for split in SPLITS}
     broken, good = encoded.filter(pl.col("error") != ""), encoded.filter(error="")
+    protocol = describe_protocol(config.split, [counts[split]["classes"] for split in SPLITS])
+    if "group" in manifest.columns:
+        protocol += f"; {manifest['group'].n_unique()} groups, no pair of one class within a group"
     drawings = config.encoding == "raw" and catalogue.channels == 1
     return {
         "schema_version": SCHEMA_VERSION,
         "name": name,
         "description": catalogue.description,
         "licence": catalogue.licence,
-        "protocol": describe_protocol(config.split, [counts[split]["classes"] for split in SPLITS]),
+        "protocol": protocol,
         "counts": counts | {"all": _counts(manifest)},
         "channels": stored_channels(catalogue, config),
         "image_size": config.image_size,

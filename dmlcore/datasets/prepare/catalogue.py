@@ -32,6 +32,9 @@ class Item:
     """What the `hashed` rule hashes for this item's class."""
     role: Role = "both"
     """In evaluation: a query, in the gallery that queries search, or both."""
+    group: str = ""
+    """Camera, sequence or encounter: in evaluation two images of one class and one group are no pair. All images of a
+    data set have one, or none has."""
     official: Half | None = None
     """The half of the published class-disjoint split that its class belongs to; None: no split was published."""
 

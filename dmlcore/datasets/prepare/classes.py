@@ -122,7 +122,8 @@ def repack(images: Path, packed: Path, places: Sequence[tuple[int, int]]) -> Non
 def _drawn(items: Sequence[Item], chosen: Sequence[int], config: PreprocessConfig) -> pl.DataFrame:
     kept = [items[place] for place in chosen]
     columns = {"split": assign_splits(kept, without_units(items, kept, config.split))}
-    for column in ("class_name", "super_class", "role", "source"):
+    grouped = ("group",) if any(item.group for item in items) else ()
+    for column in ("class_name", "super_class", "role", "source", *grouped):
         columns[column] = [getattr(item, column) for item in kept]
     rows = pl.DataFrame(columns).insert_column(0, pl.Series("item", chosen, dtype=pl.UInt32))
     # By split first: each split is then one slice of images.bin.

@@ -138,16 +138,19 @@ def gather_positives(
     block: Floats,
     bounds: TileBounds,
     own: ColumnRange,
-    symmetric: bool,
+    same: ColumnRange,
     first: int,
     fill: Ints,
     values: Floats,
 ) -> None:
-    """Copy each query's positives in the bounds to `values`, from fill[query] on, which moves along."""
+    """Copy each query's positives in the bounds to `values`, from fill[query] on, which moves along.
+
+    Positives: columns `own` of the row's class, but for those `same` of its group.
+    """
     row, stop, col, end, block_row, block_col = bounds
     for i in range(row, stop):
         for j in range(max(col, own.start[i]), min(end, own.end[i])):
-            if not symmetric or i != j:
+            if j < same.start[i] or j >= same.end[i]:
                 values[fill[i - first]] = min(block[i - block_row, j - block_col], np.float32(1))
                 fill[i - first] += 1
 
@@ -162,14 +165,14 @@ def sort_segments(values: Floats, start: Ints) -> None:
 
 @compiled
 def count_positive_keys(
-    bits: Bits, bounds: TileBounds, own: ColumnRange, symmetric: bool, shift: int, base: int, counts: Ints
+    bits: Bits, bounds: TileBounds, once: ColumnRange, same: ColumnRange, shift: int, base: int, counts: Ints
 ) -> None:
-    """Count each pair of the bounds once by `(key >> shift) - base`, where that is in range."""
+    """Count each pair of columns `once`, without `same`, by `(key >> shift) - base`, where that is in range."""
     row, stop, col, end, block_row, block_col = bounds
     for i in range(row, stop):
-        for j in range(max(col, i + 1 if symmetric else own.start[i]), min(end, own.end[i])):
+        for j in range(max(col, once.start[i]), min(end, once.end[i])):
             place = (order_key(bits[i - block_row, j - block_col]) >> shift) - base
-            if 0 <= place < len(counts):
+            if (j < same.start[i] or j >= same.end[i]) and 0 <= place < len(counts):
                 counts[place] += 1
 
 
@@ -177,16 +180,18 @@ def count_positive_keys(
 def count_positives_by_cut(
     bits: Bits,
     bounds: TileBounds,
-    own: ColumnRange,
-    symmetric: bool,
+    once: ColumnRange,
+    same: ColumnRange,
     cuts: CutLookup,
     tables: PositiveTables,
 ) -> None:
-    """Count each pair of the bounds once by first cut reached: by class, and by half of each split that holds it."""
+    """Count each pair of columns `once`, without `same`, by first cut reached: by class, and by half that holds it."""
     row, stop, col, end, block_row, block_col = bounds
     classes, row_half, col_half, whole, halves = tables
     for i in range(row, stop):
-        for j in range(max(col, i + 1 if symmetric else own.start[i]), min(end, own.end[i])):
+        for j in range(max(col, once.start[i]), min(end, once.end[i])):
+            if same.start[i] <= j < same.end[i]:
+                continue
             cut = first_cut_reached(order_key(bits[i - block_row, j - block_col]), cuts)
             whole[classes[i], cut] += 1
             for s in range(len(halves)):

@@ -65,6 +65,9 @@ class NumbaSweep(Sweep):
         self.kept: dict[Tile, PackedTile] = {}
         self.cutoff = KEEP_EVERYTHING
         self.own = ColumnRange(pairs.own_start, pairs.own_end)
+        self.same = ColumnRange(pairs.same_start, pairs.same_end)
+        # Of a triangle, positives after the row's own group: each unordered pair once.
+        self.once = ColumnRange(pairs.same_end, pairs.own_end) if pairs.symmetric else self.own
         # Of a triangle, columns before the row's own class are pairs that another row counts.
         self.skip = (
             ColumnRange(np.zeros_like(pairs.own_start), pairs.own_end) if pairs.symmetric else self.own
@@ -79,9 +82,7 @@ class NumbaSweep(Sweep):
         start = np.concatenate([[0], np.cumsum(count)])
         values, fill = np.empty(start[-1], dtype=np.float32), start.copy()
         for block, bounds in diagonal_bands(self.pairs, first, last):
-            count_kernels.gather_positives(
-                block.numpy(), bounds, self.own, self.pairs.symmetric, first, fill, values
-            )
+            count_kernels.gather_positives(block.numpy(), bounds, self.own, self.same, first, fill, values)
         count_kernels.sort_segments(values, start)
         return Ranks.empty(first, last, torch.from_numpy(values), torch.from_numpy(start), largest_k)
 
@@ -202,9 +203,7 @@ class NumbaSweep(Sweep):
         counts = np.zeros(bins, dtype=np.int64)
         for block, bounds in diagonal_bands(self.pairs, 0, len(self.pairs.row_class)):
             bits = block.numpy().view(np.int32)
-            count_kernels.count_positive_keys(
-                bits, bounds, self.own, self.pairs.symmetric, shift, base, counts
-            )
+            count_kernels.count_positive_keys(bits, bounds, self.once, self.same, shift, base, counts)
         return counts
 
     def positives_at(
@@ -216,7 +215,7 @@ class NumbaSweep(Sweep):
         tables, lookup = PositiveTables(self.pairs.row_class, rows, cols, whole, halves), cut_lookup(cuts)
         for block, bounds in diagonal_bands(self.pairs, 0, len(self.pairs.row_class)):
             bits = block.numpy().view(np.int32)
-            count_kernels.count_positives_by_cut(bits, bounds, self.own, self.pairs.symmetric, lookup, tables)
+            count_kernels.count_positives_by_cut(bits, bounds, self.once, self.same, lookup, tables)
         for table in (whole, halves):
             np.cumsum(table, axis=-1, out=table)
         return whole[:, :-1], halves[..., :-1]

@@ -191,8 +191,7 @@ class TorchSweep(Sweep):
         width = max(ROW_MULTIPLE, self.budget_bytes // (64 * ROW_MULTIPLE))
         for block, (row, stop, col, end, block_row, block_col) in diagonal_bands(pairs, first, last, width):
             mine = pairs.row_class[row:stop, None] == pairs.col_class[None, col:end]
-            if pairs.symmetric:
-                mine &= np.arange(row, stop)[:, None] != np.arange(col, end)[None, :]
+            mine &= pairs.row_group[row:stop, None] != pairs.col_group[None, col:end]
             r, c = np.nonzero(mine)
             at = torch.from_numpy(np.stack([r + row - block_row, c + col - block_col])).to(block.device)
             yield PositiveChunk(block[at[0], at[1]].clamp_(max=1), r + row, c + col)

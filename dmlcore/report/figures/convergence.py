@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from dmlcore.analysis.convergence import CONVERGENCE_RULE, still_rising, validation_curves
+from dmlcore.analysis.convergence import CONVERGENCE_RULE, has_converged, validation_curves
 from dmlcore.analysis.metric_labels import one_line, wrap_text
 from dmlcore.analysis.study import Cell, Study, baseline_first
 from dmlcore.analysis.tuned_settings import REGULARIZERS_COLUMN, regularizer_family
@@ -96,10 +96,10 @@ def _draw_panel(ax: Axes, panel: Panel, cells: Sequence[Cell], looks: _Look) -> 
         for variant in cell.variants:
             lines.setdefault(looks.of(cell, variant), []).extend(validation_curves(cell.finished[variant]))
     width = 0.8 if sum(map(len, lines.values())) <= MANY_LINES else 0.45
-    rising = [known for look, found in lines.items() for known in _draw_lines(ax, found, *look, width)]
-    count = f"{rising.count(False)} of {len(rising)} converged"
+    flat = [known for look, found in lines.items() for known in _draw_lines(ax, found, *look, width)]
+    count = f"{flat.count(True)} of {len(flat)} converged"
     head = [one_line(" ".join(panel[:2]), 30), *(wrap_text(one_line(name, 44), 30) for name in panel[2:])]
-    ax.set_title("\n".join([*head, count if rising else "no finished trial with a curve"]), fontsize=7.5)
+    ax.set_title("\n".join([*head, count if flat else "no finished trial with a curve"]), fontsize=7.5)
     ax.locator_params(axis="x", integer=True, nbins=5)
     ax.locator_params(axis="y", nbins=5)
     ax.tick_params(labelsize=7)
@@ -111,7 +111,7 @@ def _draw_lines(
     """Draw all curves of one look as one artist (thousands of artists would take minutes), parted by NaN.
 
     Returns:
-        Whether each curve that can be judged was still rising at its end; these ends get a ring.
+        Whether each curve that can be judged was flat at its end; the other ends get a ring.
     """
     if not found:
         return []
@@ -119,11 +119,11 @@ def _draw_lines(
     values = np.concatenate([np.array([*curve, *gap], dtype=np.float64) for curve in found])
     epochs = np.concatenate([[*range(len(curve)), *gap] for curve in found])
     ax.plot(epochs, values, style, color=colour, linewidth=width, alpha=0.75)
-    judged = [(curve, rising) for curve in found if (rising := still_rising(curve)) is not None]
-    ends = [(len(curve) - 1, curve[-1]) for curve, rising in judged if rising]
+    judged = [(curve, flat) for curve in found if (flat := has_converged(curve)) is not None]
+    ends = [(len(curve) - 1, curve[-1]) for curve, flat in judged if not flat]
     if ends:
         ax.plot(*zip(*ends, strict=True), "o", color=colour, fillstyle="none", markersize=4.5)
-    return [rising for _, rising in judged]
+    return [flat for _, flat in judged]
 
 
 def _share_heights(axes: Sequence[Axes], panels: Sequence[Panel]) -> None:

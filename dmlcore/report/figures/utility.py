@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -16,21 +14,16 @@ from numpy.typing import NDArray
 from dmlcore.analysis.metric_labels import format_metric, one_line, variant_label, wrap_text
 from dmlcore.analysis.protocol import protocol_text
 from dmlcore.analysis.study import BASELINE, Cell, Study
-from dmlcore.core.io import write_atomically
 from dmlcore.metrics.plot import (
     COLOURS,
+    UTILITY_LINES,
     add_footer,
-    curve_figure,
     draw_utility,
     house_style,
     new_figure,
-    png_bytes,
 )
 from dmlcore.records import CURVE
 from dmlcore.report.figures.panels import panel_grid, rows_of, variant_title, write_reason
-
-if TYPE_CHECKING:
-    from dmlcore.metrics.evaluation import Evaluation
 
 ROW_INCHES = 1.9
 
@@ -41,11 +34,6 @@ COLUMNS = 4
 """Panels in a row where a study has one variant."""
 
 PARTS = ("thresholds", "mean", "low", "high")
-LINES = (
-    "Line: utility (harmonic mean of sensitivity and specificity) at one threshold, mean over test classes. "
-    "Band: 10 % to 90 % quantile over classes, so a narrow band = one threshold serves all classes alike. "
-    "Grey: calibration range."
-)
 SEEDS = "All averaged over seeds at equal positions within each seed's thresholds."
 
 
@@ -151,7 +139,7 @@ def _side_by_side(study: Study) -> Figure:
 def _add_texts(figure: Figure, study: Study, variant: str, cut: str, note: str) -> None:
     title = f"Utility of one threshold for the test classes{variant}" + (f"\n{cut}" if cut else "")
     figure.suptitle(title, fontsize=11)
-    add_footer(figure, f"{LINES} {SEEDS}{note}\n{protocol_text(study)}")
+    add_footer(figure, f"{UTILITY_LINES} {SEEDS}{note}\n{protocol_text(study)}")
 
 
 def _names(cell: Cell) -> list[str]:
@@ -167,21 +155,3 @@ def _draw_panel(ax: Axes, cell: Cell, variant: str) -> None:
     colour = COLOURS[0] if variant == BASELINE else COLOURS[1]
     draw_utility(ax, curve.thresholds, curve.mean, curve.low, curve.high, span=curve.span, colour=colour)
     ax.set_title(curve_note(cell, variant, curve), fontsize=7.5, loc="right", color="#333333")
-
-
-def save_utility_plot(evaluation: Evaluation, path: Path) -> None:
-    """Write utility against threshold of one set of embeddings as PNG.
-
-    Args:
-        evaluation: of `dmlcore.metrics.evaluation.evaluate`; its `utility [C, T]` over its `thresholds [T]`.
-        path: where to.
-    """
-    low, high = np.quantile(evaluation.utility, (0.1, 0.9), axis=0)
-    thresholds, mean = evaluation.thresholds, evaluation.utility.mean(axis=0)
-    title = f"OPIS {format_metric(evaluation.metrics['opis'], 'opis')} over {len(evaluation.utility)} classes"
-    with house_style():
-        span = (float(thresholds[0]), float(thresholds[-1]))
-        figure = curve_figure(thresholds, mean, low, high, span=span, title=title)
-        figure.set_layout_engine("constrained")  # the footer needs room
-        add_footer(figure, LINES)
-        write_atomically(path, png_bytes(figure))

@@ -19,6 +19,7 @@ from dmlcore.analysis.metric_labels import (
 )
 from dmlcore.analysis.relations import pareto_front
 from dmlcore.analysis.study import BASELINE, CELL_COLUMNS, Cell, Study
+from dmlcore.analysis.trajectories import mean_path, trajectories
 from dmlcore.report.figures.heat_maps import PANELS, MarginGrid, cell_text, grid_values, margin_grids
 from dmlcore.report.figures.labels import legend_of
 from dmlcore.report.figures.panels import variant_title
@@ -162,6 +163,26 @@ def _curve(cell: Cell, variant: str) -> dict[str, Any]:
 def _four_decimals(values: ArrayLike) -> list[float]:
     """Round to less than a pixel of the plot, which is 0.005: a page holds thousands of these."""
     return [round(float(value), 4) for value in np.asarray(values)]
+
+
+def trajectories_data(study: Study) -> list[dict[str, Any]]:
+    """Describe the path of each variant through accuracy x inconsistency, one entry a cell that has one."""
+    cells, _ = most_accurate(study, MAX_CURVES)
+    entries = []
+    for cell in cells:
+        paths = {v: mean_path(list(trajectories(cell, v).values())) for v in cell.variants}
+        drawn = [
+            {
+                "heading": plot_text(variant_title(variant)),
+                "baseline": variant == BASELINE,
+                **{name: [float(f"{v:.4g}") for v in values] for name, values in path._asdict().items()},
+            }
+            for variant, path in paths.items()
+            if path is not None
+        ]
+        if drawn:
+            entries.append({**cell.names, "title": cell.title, "variants": drawn})
+    return entries
 
 
 def heat_map_data(study: Study) -> list[dict[str, Any]]:

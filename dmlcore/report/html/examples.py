@@ -126,12 +126,16 @@ def first_correct_ranks(pair: PairedEmbeddings, trial: VariantEmbeddings) -> Int
 def _similarity(pair: PairedEmbeddings, trial: VariantEmbeddings, queries: Integers) -> Floats:
     """Compare queries, [Q] positions, with every image: [Q, N].
 
-    It is -inf for the query itself and for images outside of the gallery, so that neither is ever a neighbour.
+    It is -inf for the query itself, for images outside of the gallery and for those of its own class and group, so that
+    none is ever a neighbour.
     """
     similarity: Floats = trial.embeddings[queries] @ trial.embeddings.T
     similarity[np.arange(len(queries)), queries] = -np.inf
     if pair.is_query is not None:
         similarity[:, pair.is_query] = -np.inf
+    if pair.groups is not None:
+        labels, groups = pair.labels, pair.groups
+        similarity[(labels[queries, None] == labels) & (groups[queries, None] == groups)] = -np.inf
     return similarity
 
 

@@ -16,14 +16,21 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from dmlcore.analysis.comparisons import comparisons
-from dmlcore.analysis.convergence import study_convergence
+from dmlcore.analysis.convergence import disagreeing_run, study_convergence
 from dmlcore.analysis.findings import analysis_sentences, caveats
-from dmlcore.analysis.metric_labels import LEGEND, METRICS, format_percent, metric_label
+from dmlcore.analysis.metric_labels import LEGEND, METRICS, metric_label
 from dmlcore.analysis.protocol import environment, protocol_text, shared_settings
 from dmlcore.analysis.study import CELL_COLUMNS, Study
+from dmlcore.analysis.trajectories import EQUAL_ACCURACY
 from dmlcore.analysis.tuned_settings import displayed_study
-from dmlcore.analysis.verdict import opis_metric, question, variant_effects, verdict
-from dmlcore.report.html.charts import heat_map_data, legend_entries, tradeoff_data, utility_data
+from dmlcore.analysis.verdict import opis_metric, question, study_verdict, variant_verdicts
+from dmlcore.report.html.charts import (
+    heat_map_data,
+    legend_entries,
+    tradeoff_data,
+    trajectories_data,
+    utility_data,
+)
 from dmlcore.report.html.examples import examples_section
 from dmlcore.report.html.tables import comparison_table, search_table, trial_table
 
@@ -61,16 +68,17 @@ def _sections(study: Study) -> dict[str, Any]:
     utility, utility_cut = utility_data(displayed)
     heat_maps = heat_map_data(study) if "margins" in study.config.parts else []
     examples = examples_section(displayed)
-    data = {"tradeoff": tradeoff, "utility": utility, "heat_maps": heat_maps, "map": examples["map"]}
+    paths = trajectories_data(displayed)
+    data = {"tradeoff": tradeoff, "trajectories": paths, "utility": utility}
+    data |= {"heat_maps": heat_maps, "map": examples["map"]}
     found = Counter(study.trials["status"].to_list())
     counts = {name: found[name] for name in ("finished", "failed", "stopped", "missing") if found[name]}
     return {
         "status": {"counts": counts, "convergence": study_convergence(displayed)},
         "headline": {
             "question": question(rows),
-            "variants": variant_effects(rows),
-            "no_comparison": verdict(rows, confidence),
-            "confidence": format_percent(confidence),
+            "variants": variant_verdicts(rows, confidence, disagreeing_run(displayed)),
+            "no_comparison": study_verdict(displayed, rows),
         },
         "tradeoff": {
             "datasets": sorted(set(displayed.trials["dataset"])),
@@ -85,6 +93,7 @@ def _sections(study: Study) -> dict[str, Any]:
             "metrics": {metric: metric_label(metric) for metric in METRICS},
             "reading": LEGEND,
         },
+        "trajectories": EQUAL_ACCURACY if paths else "",
         "utility": {"cut": utility_cut},
         "heat_maps": heat_maps,
         "examples": examples,

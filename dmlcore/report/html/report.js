@@ -1,7 +1,7 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const MAX_PANELS = 6; // utility panels at once: each costs the browser about 50 ms
+  const MAX_PANELS = 6; // panels of a kind at once: each costs the browser about 50 ms
   const BASELINE = "#0072B2", VARIANT = "#D55E00", WORST = VARIANT, BEST = BASELINE;
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const narrow = () => window.innerWidth < 640;
@@ -117,9 +117,11 @@
     ];
   }
 
-  function drawUtility(filters) {
-    const cells = data.utility.filter((cell) => matches(cell, filters));
-    const box = document.getElementById("utility");
+  // one figure a cell, up to MAX_PANELS of them; `note` says how many more there are
+  function drawCells(id, note, found, filters, drawOne) {
+    const box = document.getElementById(id);
+    if (!box) return;
+    const cells = found.filter((cell) => matches(cell, filters));
     all(".plot", box).forEach((el) => Plotly.purge(el)); // else plotly keeps what it drew in elements that are gone
     box.replaceChildren(...cells.slice(0, MAX_PANELS).map((cell) => {
       const figure = Object.assign(document.createElement("figure"), { className: "panel" });
@@ -127,9 +129,42 @@
       figure.append(heading, Object.assign(document.createElement("div"), { className: "plot" }));
       return figure;
     }));
-    all(".plot", box).forEach((el, i) => drawCell(el, cells[i]));
+    all(".plot", box).forEach((el, i) => drawOne(el, cells[i]));
     const rest = cells.length - MAX_PANELS;
-    document.getElementById("more").textContent = rest > 0 ? `${rest} more: choose a data set, backbone or loss above.` : "";
+    document.getElementById(note).textContent = rest > 0 ? `${rest} more: choose a data set, backbone or loss above.` : "";
+  }
+
+  const COLOURS = [VARIANT, "#009E73", "#CC79A7", "#E69F00", "#56B4E9"];
+
+  function drawPaths(el, cell) {
+    el.style.height = "19rem";
+    el.setAttribute("role", "img");
+    el.setAttribute("aria-label", `inconsistency against accuracy while training, ${cell.title}`);
+    let others = 0;
+    const traces = cell.variants.flatMap((variant) => {
+      const ink = variant.baseline ? BASELINE : COLOURS[others++ % COLOURS.length];
+      const line = { type: "scatter", mode: "lines", x: variant.accuracy, line: { width: 0, color: ink }, showlegend: false };
+      return [
+        { ...line, y: variant.low, hoverinfo: "skip" },
+        { ...line, y: variant.high, fill: "tonexty", fillcolor: ink + "33", hoverinfo: "skip" },
+        {
+          ...line, y: variant.mean, line: { width: 2, color: ink }, name: variant.heading, showlegend: true, hoverinfo: "text",
+          hovertext: variant.accuracy.map((a, k) => `${variant.heading}<br>MAP@R ${a.toFixed(3)}<br>OPIS corr. ${variant.mean[k].toFixed(5)}`),
+        },
+        {
+          ...line, x: variant.end_accuracy, y: variant.end_opis, mode: "markers", hoverinfo: "skip",
+          marker: { size: 9, color: ink, symbol: "circle-open", line: { width: 2 } },
+        },
+      ];
+    });
+    const ticks = [-4, -3, -2, -1].flatMap((power) => [1, 2, 5].map((digit) => Number(`${digit}e${power}`)));
+    // what is at or below 0 cannot be drawn on a logarithmic axis
+    const positive = cell.variants.every((v) => v.low.every((value) => value > 0) && v.end_opis.every((value) => value > 0));
+    draw(el, traces, {
+      showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 }, margin: { l: 10, r: 10, t: 42, b: 10 },
+      xaxis: { rangemode: "tozero", title: { text: "accuracy: MAP@R on validation" } },
+      yaxis: { title: { text: "OPIS corr. on validation" }, ...(positive ? { type: "log", tickvals: ticks, ticktext: ticks.map(String) } : {}) },
+    });
   }
 
   function drawCell(el, cell) {
@@ -213,7 +248,8 @@
   function update() {
     const filters = filterRows();
     drawTradeoff(filters);
-    drawUtility(filters);
+    drawCells("trajectories", "more-trajectories", data.trajectories, filters, drawPaths);
+    drawCells("utility", "more", data.utility, filters, drawCell);
     drawHeatMaps(filters);
   }
 

@@ -64,6 +64,8 @@ class PairedEmbeddings:
     """[N], row of the manifest."""
     is_query: NDArray[np.bool_] | None
     """[N], where queries search a gallery; None where every image does both."""
+    groups: Integers | None
+    """[N], where two images of one class and one group are no pair; None: the data set has no groups."""
     baseline: VariantEmbeddings
     variant: VariantEmbeddings
 
@@ -109,11 +111,13 @@ def paired_embeddings(study: Study) -> PairedEmbeddings | str:
         return f"Left out: the stored embeddings of the two trials of seed {best.seed} are not of the same images."
     labels, index = (np.asarray(variant[name], np.int64) for name in ("labels", "index"))
     is_query = np.asarray(variant["is_query"], bool) if "is_query" in variant else None
+    groups = np.asarray(variant["groups"], np.int64) if "groups" in variant else None
+    protocol = {"is_query": is_query, "groups": groups}
     both = (
-        _evaluated(name, tensors["embeddings"], labels, is_query, best.cell.variants[name].row(0, named=True))
+        _evaluated(name, tensors["embeddings"], labels, protocol, best.cell.variants[name].row(0, named=True))
         for name, tensors in ((BASELINE, baseline), (best.variant, variant))
     )
-    return PairedEmbeddings(best.cell, best.seed, labels, index, is_query, *both)
+    return PairedEmbeddings(best.cell, best.seed, labels, index, is_query, groups, *both)
 
 
 def _stored_pair(study: Study, cell: Cell, variant: str) -> _StoredPair | None:
@@ -129,7 +133,7 @@ def _stored_pair(study: Study, cell: Cell, variant: str) -> _StoredPair | None:
 
 
 def _evaluated(
-    variant: str, embeddings: Any, labels: Integers, is_query: NDArray[np.bool_] | None, trial: dict[str, Any]
+    variant: str, embeddings: Any, labels: Integers, protocol: dict[str, Any], trial: dict[str, Any]
 ) -> VariantEmbeddings:
     # imported here: `dmlcore.metrics.evaluation.evaluate` loads torch, and a page without stored embeddings needs none
     from dmlcore.metrics.evaluation import evaluate
@@ -139,7 +143,7 @@ def _evaluated(
         labels,
         far_range=far_range(trial),
         num_thresholds=trial.get(THRESHOLDS) or 101,
-        is_query=is_query,
+        **protocol,
     )
     points = np.asarray(embeddings, np.float64)
     unit = points / np.linalg.norm(points, axis=1, keepdims=True)

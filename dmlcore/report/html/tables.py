@@ -11,7 +11,7 @@ import polars.selectors as cs
 from markupsafe import Markup, escape
 
 from dmlcore.analysis.columns import HTML, Column, IntervalColumn, Row, columns_of, loss_text, seeds_text
-from dmlcore.analysis.convergence import CURVE_COLUMN, convergence_mark, still_rising
+from dmlcore.analysis.convergence import CURVE_COLUMN, convergence_mark, has_converged
 from dmlcore.analysis.metric_labels import (
     METRICS,
     format_metric,
@@ -190,8 +190,8 @@ def trial_table(study: Study, run_link: str | None) -> Table:
 
 
 def _trial(trial: Row, axes: Sequence[str], run_link: str | None) -> TableRow:
-    rising, best = still_rising(trial.get(CURVE_COLUMN) or []), trial.get(BEST_EPOCH)
-    converged = "-" if rising is None else ("\N{DAGGER} no" if rising else "yes")
+    flat, best = has_converged(trial.get(CURVE_COLUMN) or []), trial.get(BEST_EPOCH)
+    converged = "-" if flat is None else ("yes" if flat else "\N{DAGGER} no")
     more = [int_cell(None if best is None else int(best)), text_cell(converged)]
     names = [trial[name] for name in (*CELL_COLUMNS, *axes)]
     return _trial_row(trial, run_link, names, [int_cell(trial["seed"])], SCORES, more)

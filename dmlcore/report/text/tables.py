@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dmlcore.analysis.baselines import untrained
+from dmlcore.analysis.baselines import FEATURES, UNTRAINED, before_training
 from dmlcore.analysis.columns import (
     SUMMARY,
     TERMINAL,
@@ -37,7 +37,7 @@ from dmlcore.analysis.metric_labels import (
 from dmlcore.analysis.protocol import protocol_text
 from dmlcore.analysis.study import BASELINE, Study
 from dmlcore.analysis.tuned_settings import displayed_study
-from dmlcore.analysis.verdict import verdict
+from dmlcore.analysis.verdict import study_verdict
 
 WIDTH = 100
 STYLES = {"better": "bold blue", "worse": "bold yellow"}
@@ -71,7 +71,7 @@ def print_summary(
     )
     for text in (reading, LEGEND, *(f"Protocol: {line}" for line in protocol_text(study).splitlines())):
         out.print(Text(text, style="dim"))
-    out.print(Text("\n" + verdict(rows, study.config.confidence), style="bold"))
+    out.print(Text("\n" + study_verdict(study, rows), style="bold"))
     for text in (*sentences, *caveats(study, rows), ""):
         out.print(Text(text))
     for text in (f"plot     {plot}", f"results  {results}", f"MLflow   {mlflow}"):
@@ -85,7 +85,7 @@ def default_console() -> Console:
 
 
 def markdown_table(study: Study) -> str:
-    """Return the trade-off table for a README: one row a comparison, then its notes, the protocol and the verdict.
+    """Return the verdict, then the trade-off table for a README: one row a comparison, its notes and the protocol.
 
     A cell is `baseline → variant (paired difference)`; a difference whose interval leaves out 0 is bold. Names are in
     code spans, so that nothing in them is markup.
@@ -99,9 +99,10 @@ def markdown_table(study: Study) -> str:
         f"Cells: baseline → variant (variant - baseline ± half-width of its {format_percent(confidence)} t-interval); "
         "bold if it leaves out 0."
     )
-    notes = [reading, LEGEND, *protocol_text(study).splitlines(), verdict(rows, confidence)]
+    notes = [reading, LEGEND, *protocol_text(study).splitlines()]
     escaped = [f"{_escape_markdown(note)}\n" for note in (*notes, *sentences, *caveats(study, rows))]
-    return "\n".join([*map(markdown_row, lines), "", *escaped])
+    first = f"**{_escape_markdown(study_verdict(study, rows))}**\n"
+    return "\n".join([first, *map(markdown_row, lines), "", *escaped])
 
 
 def markdown_row(cells: Sequence[str]) -> str:
@@ -151,7 +152,7 @@ def _configuration(row: Row) -> Text:
 
 def _untrained_baselines(study: Study) -> UntrainedBaselines:
     found: UntrainedBaselines = {}
-    for (dataset, backbone), before in untrained(study).items():
+    for (dataset, backbone), before in before_training(study, UNTRAINED).items():
         found[dataset, None] = [format_metric(study.raw_pixels(dataset, m), m) for m in METRICS]
         found[dataset, backbone] = [format_metric(before[m].mean, m) for m in METRICS]
     return found
@@ -162,6 +163,12 @@ def _untrained_rows(study: Study) -> list[list[str]]:
     for (dataset, backbone), numbers in _untrained_baselines(study).items():
         name = ["raw pixels", ""] if backbone is None else [code_span(backbone), "untrained"]
         rows.append([code_span(dataset), *name, "", "", *numbers])
+    for (dataset, backbone), found in before_training(study, FEATURES).items():
+        if found["map_at_r"].seeds:
+            numbers = [format_metric(found[m].mean, m) for m in METRICS]
+            rows.append(
+                [code_span(dataset), code_span(backbone), "pretrained features, no head", "", "", *numbers]
+            )
     return rows
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 
-from dmlcore.records import RecordFolder, TrialRecord, finite
+from dmlcore.core.sealed_json import finite
+from dmlcore.records import RecordFolder, TrialRecord
 from dmlcore.sweep.execution.guards import pop_kill_reason
 from dmlcore.sweep.execution.worker import WorkerContext, attempts_at, make_record
 from dmlcore.sweep.plan import Plan, PlannedTrial

@@ -21,8 +21,9 @@ from filelock import FileLock
 
 from dmlcore.config.base import canonical
 from dmlcore.core.io import write_atomically
+from dmlcore.core.sealed_json import finite
 from dmlcore.data.dataset import PreparedDataset
-from dmlcore.records import RecordFolder, TrialRecord, finite
+from dmlcore.records import RecordFolder, TrialRecord
 from dmlcore.sweep.execution.guards import NO_LIMITS, Limits, enforce_limits, pop_kill_reason
 from dmlcore.sweep.plan import PlannedTrial
 from dmlcore.training.checkpoint import EpochReport

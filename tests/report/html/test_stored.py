@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 from dmlcore.analysis.study import Study
 from dmlcore.data.dataset import PreparedDataset
+from dmlcore.metrics.evaluation import evaluate
 from dmlcore.report.html.charts import principal_components
 from dmlcore.report.html.examples import first_correct_ranks, hardest_queries
 from dmlcore.report.html.page import report_html
@@ -132,6 +133,21 @@ def test_only_the_gallery_is_searched_and_only_queries_ask(
         own = min(found[q, j] for j in gallery if pair.labels[j] == pair.labels[q])
         assert ranks[q] == 1 + sum(found[q, j] < own for j in gallery if pair.labels[j] != pair.labels[q])
     assert all(is_query[q.position] and not is_query[q.wrong].any() for q in hardest_queries(pair))
+
+
+def test_no_neighbour_is_of_the_query_s_class_and_group(small_data: PreparedDataset, tmp_path: Path) -> None:
+    groups = np.arange(len(small_data.split("test").labels)) % 3
+    pair = paired_embeddings(stored_study(small_data, tmp_path, groups=groups))
+    assert isinstance(pair, PairedEmbeddings)
+    ranks, found = first_correct_ranks(pair, pair.variant), distances(pair.variant.embeddings)
+    everyone = range(len(groups))
+    for q in everyone:
+        own = min(
+            found[q, j] for j in everyone if pair.labels[j] == pair.labels[q] and groups[j] != groups[q]
+        )
+        assert ranks[q] == 1 + sum(found[q, j] < own for j in everyone if pair.labels[j] != pair.labels[q])
+    metrics = evaluate(pair.variant.embeddings, pair.labels, groups=groups)
+    assert np.array_equal(pair.variant.frr, metrics.frr)
 
 
 def test_the_map_keeps_the_variance_of_the_two_first_components(made: Study) -> None:

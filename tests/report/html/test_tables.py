@@ -115,7 +115,7 @@ def test_what_has_no_result_is_shown_as_such(page: Page) -> None:
 
 def test_a_rising_curve_has_its_mark() -> None:
     found = rows(("a",), ("vit",), ("ms",), ("baseline", TCM), (0, 1))
-    found[0]["curve/validation/map_at_r"] = [0.01, 0.1, 0.2, 0.3, 0.4, 0.5]
+    found[0]["curve/validation/map_at_r"] = [0.05 * epoch for epoch in range(11)]
     page = Page(report_html(study(found)))
     marks = {row["trial"].value: row["converged"].text for row in page.table("trials")}
     assert marks[found[0]["trial_key"]] == "† no"
@@ -166,7 +166,7 @@ def test_heat_maps_hold_the_mean_of_each_margin() -> None:
 
 def test_a_study_without_a_finished_trial_is_a_page_too() -> None:
     page = Page(report_html(study([unfinished(row) for row in rows(("a",), ("vit",), ("ms",))])))
-    assert "No comparison yet" in page.html
+    assert "Undecided: no seed finished both" in page.html
     assert page.data["tradeoff"]["points"] == []
     assert {row["status"].value for row in page.table("trials")} == {"failed"}
     assert all(math.isnan(number(row["baseline"]) or math.nan) for row in page.table("comparisons"))
