@@ -39,7 +39,7 @@ class GpuCrops:
     def __init__(self, images: JpegImages, shape: tuple[int, int], device: torch.device) -> None:
         self.images, self.shape, self.device = images, shape, device
         # Before the step's own kernels: the few that make a batch take 1 ms, and a late batch holds up the step.
-        self.stream = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None
+        self.stream = torch.cuda.Stream(device=device, priority=-1) if device.type == "cuda" else None
 
     def batches(self, jobs: Iterable[tuple[Indices, Cuts]]) -> Iterator[Tensor]:
         """Yield [B, S, S, 3], uint8, for each (indices [B], cuts) in order; jobs are read two batches ahead.
