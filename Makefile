@@ -104,7 +104,7 @@ bench: $(STAMP)
 	python -m benchmarks
 
 gpu: $(STAMP)
-	python -m benchmarks.gpu
+	python -m benchmarks.gpu --table benchmarks/GPU.md
 
 validate: $(STAMP)
 	python -m benchmarks.validate

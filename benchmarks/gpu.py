@@ -1,6 +1,6 @@
 """`make gpu`: what can only be checked on a GPU, most important first; without one it prints "not run: no GPU".
 
-    python -m benchmarks.gpu [--budget SECONDS] [--only NAME ...] [--output FOLDER]
+    python -m benchmarks.gpu [--budget SECONDS] [--only NAME ...] [--output FOLDER] [--table FILE]
 
 Each check runs in a process of its own with a time limit: one that fails or hangs leaves its traceback in the report
 and does not stop the rest. `--device cpu` runs tiny sizes on the CPU, to test the checks themselves.
@@ -21,6 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+
+from benchmarks.gpu_report import lines, markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -67,6 +69,7 @@ Check = Callable[[Context], Iterator[Row]]
 def checks() -> dict[str, tuple[Check, float]]:
     """Name -> the check and the seconds that it may take, most important first."""
     from benchmarks import gpu_kernels as kernels
+    from benchmarks import gpu_losses
     from benchmarks import gpu_rates as rates
     from benchmarks import gpu_training as training
 
@@ -79,7 +82,7 @@ def checks() -> dict[str, tuple[Check, float]]:
         "jpeg": (kernels.jpeg, 60.0),
         "resume": (training.resume, 60.0),
         "bfloat16": (training.bfloat16, 60.0),
-        "losses": (kernels.losses, 60.0),
+        "losses": (gpu_losses.losses, 60.0),
         "epoch": (training.epoch, 45.0),
         "tests": (kernels.repository_tests, 90.0),
         "compiled, resnet50": (rates.compiled_resnet50, 120.0),
@@ -124,6 +127,7 @@ def main() -> int:
         with (arguments.output / "gpu.txt").open("w" if len(report) == 1 else "a") as file:
             file.write(text + "\n")
         (arguments.output / "gpu.json").write_text(json.dumps(report, indent=1))
+        (arguments.table or arguments.output / "GPU.md").write_text(markdown(report))
     return int(any(bool(result["error"]) for result in report.values()))
 
 
@@ -189,24 +193,6 @@ def _whole(path: Path) -> str:
     return path.read_text() if path.is_file() else ""
 
 
-def lines(name: str, result: dict[str, object]) -> Iterator[str]:
-    """The report of one check as text."""
-    yield f"\n{name} ({result['seconds']:.1f} s)"
-    for row in result["rows"]:  # type: ignore[attr-defined]
-        value = (
-            ""
-            if row["value"] is None
-            else f"{row['value']:,.4g}"
-            if row["value"] < 1e4
-            else f"{row['value']:,.0f}"
-        )
-        mark = {None: "", True: "  ok", False: "  MISSED"}[row["ok"]]
-        aim = f"  (aim: {row['aim']}{mark})" if row["aim"] else mark
-        yield f"  {row['what']:58}{value:>12} {row['unit']:9}{aim}  {row['note']}".rstrip()
-    if result["error"]:
-        yield "  ERROR " + str(result["error"]).strip().replace("\n", "\n    ")
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -218,8 +204,12 @@ def _arguments() -> argparse.Namespace:
         "--start", choices=("fork", "spawn"), default="fork", help="how the process of a check starts"
     )
     parser.add_argument(
-        "--output", type=Path, default=ROOT / "build" / "gpu", help="folder of gpu.txt, gpu.json"
+        "--output",
+        type=Path,
+        default=ROOT / "build" / "gpu",
+        help="folder of gpu.txt, gpu.json and the table GPU.md",
     )
+    parser.add_argument("--table", type=Path, metavar="FILE", help="where GPU.md goes instead")
     return parser.parse_args()
 
 

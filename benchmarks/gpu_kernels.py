@@ -1,27 +1,28 @@
-"""The checks of benchmarks.gpu on what runs beside the network: evaluate(), JPEG decoding, losses, the tests."""
+"""The checks of benchmarks.gpu on what runs beside the network: evaluate(), JPEG decoding, the tests."""
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.evaluate import make_input
 from benchmarks.gpu import ROOT, Context, Row
 from benchmarks.gpu_data import photographs
+from benchmarks.input_path import CROP
+from dmlcore.data.decoders import decode_on
 from dmlcore.data.jpeg import JpegImages
-from dmlcore.losses import LOSSES, build_loss
 from dmlcore.metrics.evaluation import Evaluation, evaluate
+from dmlcore.training.input_pipeline import InputPipeline
 
 SHAPES = {"SOP": (60_502, 128, 11_316), "iNaturalist": (136_093, 128, 2_452)}
 TOLERANCE = 1.0e-4
@@ -94,22 +95,40 @@ def jpeg(context: Context) -> Iterator[Row]:
     yield from _codec_rows(context, tensors)
     if context.device.type != "cuda":
         return
-    from torchvision.io import ImageReadMode, decode_jpeg
+    encoded = [images.encoded(i) for i in range(len(images))]
 
     def on_gpu(count: int) -> list[Tensor]:
         found: list[Tensor] = []
-        for first in range(0, len(tensors), count):
-            found += decode_jpeg(
-                tensors[first : first + count], mode=ImageReadMode.RGB, device=context.device
-            )
+        for first in range(0, len(encoded), count):
+            found += decode_on(context.device, encoded[first : first + count])
         return found
 
     decoded = on_gpu(64)
     for count in (64, 256):
         seconds = min(context.seconds(lambda: on_gpu(count)) for _ in range(2))  # noqa: B023
         yield Row(f"nvJPEG, {count} at a time", len(files) / seconds, "images/s")
-    yield from _level_rows(images, decoded)
-    yield from _resize_rows(context, images)
+    whole = [torch.from_numpy(images.read(i)).permute(2, 0, 1) for i in range(64)]
+    yield from _level_rows("nvJPEG - CPU", decoded[:64], whole)
+    yield from _crop_rows(context, images)
+
+
+def _crop_rows(context: Context, images: JpegImages) -> Iterator[Row]:
+    """Training crops: decoded by nvJPEG and resized on the device, against the CPU's."""
+    options: dict[str, Any] = {"size": 224, "random_crop": CROP, "flip": True, "workers": 16}
+    batches = [np.arange(128) + 128 * i for i in range(4)]
+    found: list[list[Tensor]] = []
+    for pipeline in (
+        InputPipeline(images, **options),
+        InputPipeline(images, **options, decode_on=context.device),
+    ):
+        pipeline.gpu_crops and list(pipeline.training_batches(batches, np.random.default_rng(0)))
+        found.append([])
+        seconds = context.seconds(
+            lambda: found[-1].extend(pipeline.training_batches(batches, np.random.default_rng(0)))  # noqa: B023
+        )
+        name = "nvJPEG" if pipeline.gpu_crops else "CPU, 16 threads"
+        yield Row(f"four batches of 128 crops, {name}", 512 / seconds, "images/s")
+    yield from _level_rows("training crops, nvJPEG - CPU", found[1], found[0])
 
 
 def _decode(images: JpegImages, threads: int) -> None:
@@ -128,93 +147,12 @@ def _codec_rows(context: Context, tensors: list[Tensor]) -> Iterator[Row]:
     yield Row("torchcodec, 1 thread", len(tensors) / seconds, "images/s")
 
 
-def _level_rows(images: JpegImages, decoded: list[Tensor]) -> Iterator[Row]:
-    apart = [
-        (one.cpu().permute(1, 2, 0).short() - torch.from_numpy(images.read(i)).short()).abs().flatten()
-        for i, one in enumerate(decoded[:64])
-    ]
-    levels = torch.cat(apart)
-    yield Row("nvJPEG - CPU, mean difference of a pixel", float(levels.float().mean()), "of 255")
-    yield Row("nvJPEG - CPU, largest", float(levels.max()), "of 255")
-    yield Row("nvJPEG - CPU, pixels more than 2 apart", float((levels > 2).float().mean()) * 100, "%")
-
-
-def _resize_rows(context: Context, images: JpegImages) -> Iterator[Row]:
-    """A crop resized on the device in float32 and rounded, against the CPU's fixed point."""
-    from torch.nn.functional import interpolate
-
-    picture = torch.from_numpy(np.array(images.read(0))).permute(2, 0, 1)[None, :, 10:230, 20:240]
-    options: dict[str, Any] = {"size": (160, 160), "mode": "bilinear", "antialias": True}
-    exact = interpolate(picture, **options).short()
-    rough = interpolate(picture.to(context.device).float(), **options).round().clamp(0, 255).short().cpu()
-    yield Row("resize on the device - CPU, largest", float((exact - rough).abs().max()), "of 255", "1")
-
-
-# ---------------------------------------------------------------------------------------------- losses
-
-
-def losses(context: Context) -> Iterator[Row]:
-    """Forward and backward of each loss, and its gradient against the CPU's."""
-    size, width = context.size(4000, 64), context.size(512, 32)
-    for name in LOSSES:
-        apart = _gradient_difference(context, name)
-        yield Row(f"{name}: gradient, device - CPU, relative", apart, "", "1e-4", apart <= 1.0e-4)
-        try:
-            mine = _loss_seconds(context, name, {}, size, width)
-        except torch.OutOfMemoryError as error:
-            yield Row(f"{name}, {size} x {width}", note=str(error)[:200], ok=False)
-            continue
-        yield Row(f"{name}, {size} x {width}", mine * 1e3, "ms")
-        yield from _other_row(context, name, mine, size, width)
-
-
-def _other_row(context: Context, name: str, mine: float, size: int, width: int) -> Iterator[Row]:
-    from benchmarks.losses import LOSSES as OTHERS
-
-    if not (other := OTHERS.get(name)):
-        return
-    title = f"  pytorch-metric-learning's {other[0]}"
-    try:
-        theirs = _loss_seconds(context, f"pml:{other[0]}", other[1], size, width)
-    except (ImportError, torch.OutOfMemoryError) as error:
-        yield Row(title, note=f"not run: {str(error)[:150]}")
-        return
-    yield Row(title, theirs * 1e3, "ms", note=f"{theirs / mine:.1f} times ours")
-
-
-def _gradient_difference(context: Context, name: str) -> float:
-    torch.manual_seed(0)
-    on_cpu = build_loss(name, num_classes=128, embedding_dim=64)
-    embeddings, labels = torch.randn(512, 64), torch.arange(128).repeat_interleave(4)
-    expected = _gradient(on_cpu, embeddings, labels)
-    found = _gradient(
-        copy.deepcopy(on_cpu).to(context.device), embeddings.to(context.device), labels.to(context.device)
-    )
-    return float((found.cpu() - expected).norm() / expected.norm())
-
-
-def _gradient(loss: nn.Module, embeddings: Tensor, labels: Tensor) -> Tensor:
-    leaf = embeddings.detach().clone().requires_grad_()
-    return torch.autograd.grad(loss(leaf, labels), leaf)[0]
-
-
-def _loss_seconds(context: Context, name: str, params: dict[str, Any], size: int, width: int) -> float:
-    torch.manual_seed(0)
-    loss = build_loss(name, num_classes=size // 4, embedding_dim=width, **params).to(context.device)
-    embeddings = torch.randn(size, width, device=context.device, requires_grad=True)
-    labels = torch.arange(size // 4, device=context.device).repeat_interleave(4)
-
-    def step() -> None:
-        loss(embeddings, labels).backward()
-
-    return _steady(context, step)
-
-
-def _steady(context: Context, step: Callable[[], None]) -> float:
-    """Seconds of one of five calls in a row, after one that was slower for what it set up."""
-    first = context.seconds(step)
-    repeats = 5 if first < 1.0 else 1
-    return context.seconds(lambda: [step() for _ in range(repeats)]) / repeats
+def _level_rows(what: str, found: list[Tensor], expected: list[Tensor]) -> Iterator[Row]:
+    pairs = zip(found, expected, strict=True)
+    levels = torch.cat([(one.cpu().short() - other.short()).abs().flatten() for one, other in pairs])
+    yield Row(f"{what}, mean difference of a pixel", float(levels.float().mean()), "of 255")
+    yield Row(f"{what}, largest", float(levels.max()), "of 255")
+    yield Row(f"{what}, pixels more than 2 apart", float((levels > 2).float().mean()) * 100, "%")
 
 
 # ------------------------------------------------------------------------------------------- the tests
@@ -227,12 +165,15 @@ def repository_tests(context: Context) -> Iterator[Row]:
         return
     command = [sys.executable, "-m", "pytest", "-q", "--noconftest", "-c", os.devnull, f"--rootdir={ROOT}"]
     command += ["-p", "no:cacheprovider", "-k", "cuda", str(ROOT / "tests" / "losses" / "test_values.py")]
+    command += [str(ROOT / "tests" / "training" / "test_gpu_crops.py")]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
     done = subprocess.run(
         command, cwd=Path(ROOT), env=environment, capture_output=True, text=True, check=False
     )
     summary = done.stdout.strip().splitlines()[-1:] or [done.stderr[-300:]]
-    yield Row("tests/losses on CUDA", None, "", "all pass", done.returncode == 0, summary[0])
+    yield Row(
+        "tests of losses and of decoding, on CUDA", None, "", "all pass", done.returncode == 0, summary[0]
+    )
     for line in done.stdout.splitlines():
         if line.startswith(("FAILED", "ERROR")):
             yield Row("  " + line[:100])

@@ -19,7 +19,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "torchvision",
         "yaml",
     ),
-    "train": ("pytorch_metric_learning", "timm"),
+    "train": ("pytorch_metric_learning", "threadpoolctl", "timm"),
     "sweep": ("fsspec", "mlflow", "optuna", "psutil", "ray"),
     "pipeline": ("dvc", "jinja2", "markupsafe", "plotly", "statsmodels"),
 }

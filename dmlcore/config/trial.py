@@ -110,6 +110,9 @@ class TrainConfig(Strict):
     """Images on the device at once; the gradient cache gives the gradient of the full batch. None: the full batch."""
     precision: Literal["bfloat16"] | None = None
     """Of the embedder's arithmetic (autocast); losses and embeddings stay in float32."""
+    decoder: Literal["gpu"] | None = None
+    """`gpu`: nvJPEG decodes the crops of training, a few levels from the CPU's pixels. None: the CPU, the reference.
+    Validation, test and `dmlcore embed` always see the CPU's pixels."""
     final: bool | None = None
     """True: once validation has chosen the epoch, train again to it on training and validation classes together."""
     augmentation: AugmentationConfig = AugmentationConfig()
@@ -148,3 +151,12 @@ class TrialConfig(Strict):
     seed: Annotated[int, Field(ge=0)] = 0
     threads: PositiveInt = 1
     """CPU threads of a trial. Part of its key: sums differ in the last bit between thread counts."""
+
+    @model_validator(mode="after")
+    def _decodes(self) -> TrialConfig:
+        if self.train.decoder and (self.input is None or self.model.trunk):
+            reason = "no `input`" if self.input is None else "model.trunk frozen"
+            raise ValueError(
+                f"train.decoder gpu is for crops decoded anew in each epoch, got {reason}: remove train.decoder"
+            )
+        return self

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numba import njit, types
 from numba.core.types import ExternalFunction
-from torchvision.io import ImageReadMode
 
 from dmlcore.core.errors import DataError
+from dmlcore.data.decoders import DecodingError, decode
 from dmlcore.data.images import Box, Indices, Pixels
 
 # For PIL's Image.save. Restart markers let `read_box` decode only what it is asked for; they cost 4 % of the bytes,
@@ -88,11 +87,9 @@ class JpegImages:
 
 def _decode(file: Pixels, index: int) -> Pixels:
     try:
-        # The operator itself: torchvision.io.decode_jpeg warns that it moves to torchcodec, with the same decoder.
-        decoded = torch.ops.image.decode_jpeg(torch.from_numpy(file), ImageReadMode.RGB.value, False)
-    except RuntimeError as error:
+        return decode(file)
+    except DecodingError as error:
         raise _broken(index) from error
-    return decoded.permute(1, 2, 0).numpy()
 
 
 def _broken(index: int) -> DataError:

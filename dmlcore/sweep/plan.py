@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dmlcore.config.base import canonical
+from dmlcore.config.base import ConfigError, canonical
 from dmlcore.config.sweep import SweepConfig
 from dmlcore.config.trial import TrialConfig
 from dmlcore.data.dataset import PreparedDataset
@@ -89,7 +89,7 @@ class Planner:
     """
 
     def __init__(self, sweep: SweepConfig, study: Path, prepared: Path) -> None:
-        self.prepared, self.storage = prepared, study / sweep.storage
+        self.prepared, self.storage, self.gpus = prepared, study / sweep.storage, sweep.resources.gpus
         self._hashes: dict[str, str] = {}
 
     def data_hash(self, dataset: str) -> str:
@@ -98,7 +98,17 @@ class Planner:
         return self._hashes[dataset]
 
     def __call__(self, cell: Cell) -> PlannedTrial:
+        """Plan a cell.
+
+        Raises:
+            ConfigError: it decodes on a GPU and the sweep gives its trials none.
+        """
         dataset = cell.config.dataset
+        if cell.config.train.decoder == "gpu" and not self.gpus:
+            raise ConfigError(
+                f"sweep cell [{cell.name}]: train.decoder gpu needs a GPU and resources.gpus is 0: "
+                "set resources.gpus, or remove train.decoder"
+            )
         keys = trial_keys(cell.config, self.data_hash(dataset))
         # Files go by the train key alone: a trial with other evaluation settings finds its embeddings there.
         return PlannedTrial(cell, keys, self.prepared / dataset, self.storage / keys.train[:16])

@@ -12,16 +12,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from dmlcore.config.trial import RandomCropConfig
 from dmlcore.core.errors import DataError
 from dmlcore.data.images import Box, Images, Indices, Pixels
+from dmlcore.data.jpeg import JpegImages
+from dmlcore.training.gpu_crops import Cuts, GpuCrops
 
 Job = tuple[Tensor, list[Future[None]]]
-Cuts = tuple[Indices, npt.NDArray[np.bool_]]
-"""Boxes [B, 4], and which of them are mirrored [B]."""
 
 
 class InputPipeline:
@@ -36,6 +37,7 @@ class InputPipeline:
         flip: bool = False,
         workers: int = 1,
         pinned: bool = False,
+        decode_on: torch.device | None = None,
     ) -> None:
         """Nothing is read yet.
 
@@ -46,6 +48,7 @@ class InputPipeline:
             flip: mirror every second image by chance, in training.
             workers: threads that decode.
             pinned: put batches into page-locked memory, from which a GPU copies while the CPU goes on.
+            decode_on: decode and cut the batches of training, of JPEG images, on this device; None: on the CPU.
 
         Raises:
             DataError: `size` is None and the images have several sizes or a crop is asked for; `size` or `workers` < 1.
@@ -57,15 +60,22 @@ class InputPipeline:
         self.images, self.random_crop, self.flip, self.workers = images, random_crop, flip, workers
         self.size, self.pinned = size, pinned
         self.shape = (size, size) if size is not None else self._stored_shape()
+        self.gpu_crops: GpuCrops | None = None
+        if decode_on is not None:
+            if not isinstance(images, JpegImages):
+                raise DataError(
+                    "train.decoder gpu needs a data set of JPEG files, this one stores pixels: remove train.decoder"
+                )
+            self.gpu_crops = GpuCrops(images, self.shape, decode_on)
 
     def training_batches(
         self, batches: Iterable[Indices], generator: np.random.Generator
     ) -> Iterator[Tensor]:
-        """Cut random crops, mirrored by chance, for each batch in order; one batch is decoded ahead.
+        """Cut random crops, mirrored by chance, for each batch in order; one batch is decoded ahead, two on a GPU.
 
         Args:
-            batches: of indices [B] of the images; read one batch ahead, always in the thread of the caller.
-            generator: 23 numbers an image are drawn from it, whatever is asked for; likewise one batch ahead.
+            batches: of indices [B] of the images; read as far ahead, always in the thread of the caller.
+            generator: 23 numbers an image are drawn from it, whatever is asked for; likewise ahead.
 
         Yields:
             [B, S, S, C], uint8.
@@ -73,7 +83,11 @@ class InputPipeline:
         Raises:
             DataError: an index is outside 0..N-1.
         """
-        return self._ahead(batches, lambda indices: self._training_boxes(indices, generator))
+        if self.gpu_crops is None:
+            return self._ahead(batches, lambda indices: self._training_boxes(indices, generator))
+        return self.gpu_crops.batches(
+            (self._checked(indices), self._training_boxes(indices, generator)) for indices in batches
+        )
 
     def evaluation_batch(self, indices: Indices) -> Tensor:
         """Cut centre crops of S x S stored pixels; of a smaller image the largest square, resized.
@@ -122,12 +136,11 @@ class InputPipeline:
 
     def _ahead(self, batches: Iterable[Indices], plan: Callable[[Indices], Cuts]) -> Iterator[Tensor]:
         """Batches in order, the next one decoded meanwhile; leaving the iterator ends its threads."""
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="inputs")
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="inputs", initializer=_compute_alone)
         try:
             waiting: Job | None = None
             for indices in batches:
-                self._check(indices)
-                following = self._start(pool, indices, plan(indices))
+                following = self._start(pool, self._checked(indices), plan(indices))
                 if waiting is not None:
                     yield _finished(waiting)
                 waiting = following
@@ -136,10 +149,11 @@ class InputPipeline:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _check(self, indices: Indices) -> None:
+    def _checked(self, indices: Indices) -> Indices:
         wrong = indices[(indices < 0) | (indices >= len(self.images))]
         if len(wrong):
             raise DataError(f"indices must be 0..{len(self.images) - 1}, got {wrong[:5].tolist()}")
+        return indices
 
     def _start(self, pool: ThreadPoolExecutor, indices: Indices, cuts: Cuts) -> Job:
         shape = (len(indices), *self.shape, self.images.channels)
@@ -162,6 +176,16 @@ def _resized(crop: Pixels, shape: tuple[int, int]) -> Tensor:
     if image.shape[2:] != shape:
         image = interpolate(image, shape, mode="bilinear", antialias=True)
     return image[0]
+
+
+def _compute_alone() -> None:
+    """Let torch compute on the calling thread alone, and leave the settings of other threads as they are.
+
+    Else each of the workers starts a team of all cores to mirror and copy an image: with 16 threads 256 more, and 1.8
+    times the CPU seconds an image.
+    """
+    torch.get_num_threads()  # at its first call in a thread, torch sets that thread's number
+    threadpool_limits(1, user_api="openmp")  # torch.set_num_threads would set that of MKL for all threads
 
 
 def _finished(job: Job) -> Tensor:

@@ -21,6 +21,7 @@ from dmlcore.data.transforms import augment, augmentation_draws, to_float, witho
 from dmlcore.training.input_pipeline import InputPipeline
 from dmlcore.training.samplers import Indices
 
+CPU = torch.device("cpu")
 EMBEDDING_BATCH = 512
 """Images embedded at once on a GPU."""
 
@@ -50,7 +51,7 @@ class ImageLoader:
 
     def __init__(self, split: Split, config: TrialConfig, device: torch.device) -> None:
         self.config, self.device = config, device
-        self.pipeline = input_pipeline(split, config, pinned=device.type == "cuda")
+        self.pipeline = input_pipeline(split, config, device)
         self._resident: Tensor | None = None
 
     def training_batches(self, batches: Sequence[Indices], *, seed: int, epoch: int) -> Iterator[Batch]:
@@ -118,17 +119,19 @@ class ImageLoader:
         return to_float(images, mean=self.config.input.mean, std=self.config.input.std)
 
 
-def input_pipeline(split: Split, config: TrialConfig, *, pinned: bool = False) -> InputPipeline:
+def input_pipeline(split: Split, config: TrialConfig, device: torch.device = CPU) -> InputPipeline:
     """Build the pipeline that decodes and crops the images of `split` as a trial's config says."""
-    if config.input is None:
-        return InputPipeline(split.images, size=None, random_crop=None, workers=config.threads, pinned=pinned)
+    size, crop, on_gpu = None, None, device.type == "cuda"
+    if config.input is not None:
+        size, crop = config.input.size, config.input.random_crop
     return InputPipeline(
         split.images,
-        size=config.input.size,
-        random_crop=config.input.random_crop,
-        flip=config.train.augmentation.horizontal_flip,
+        size=size,
+        random_crop=crop,
+        flip=config.input is not None and config.train.augmentation.horizontal_flip,
         workers=config.threads,
-        pinned=pinned,
+        pinned=on_gpu,
+        decode_on=device if config.train.decoder == "gpu" and on_gpu else None,
     )
 
 

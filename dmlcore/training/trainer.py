@@ -55,6 +55,10 @@ class Trainer:
     def __init__(
         self, config: TrialConfig, data: PreparedDataset, split: str, device: torch.device, caches: Path
     ) -> None:
+        if config.train.decoder == "gpu" and device.type != "cuda":
+            raise ValueError(
+                "train.decoder gpu needs a GPU, this trial has none: set resources.gpus, or remove train.decoder"
+            )
         self.config, self.data, self.device, self.caches = config, data, device, caches
         self.split = data.split(split)
         self.labels = torch.as_tensor(self.split.labels).to(device)

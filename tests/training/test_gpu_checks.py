@@ -29,6 +29,7 @@ def test_each_check_runs_and_reports(tmp_path):
     missed = [row for result in report.values() for row in result["rows"] if row["ok"] is False]
     assert missed == []
     assert "waits" in (tmp_path / "gpu.txt").read_text()
+    assert "| Trainer, JPEG files, 1 threads |" in (tmp_path / "GPU.md").read_text()
 
 
 def test_a_check_that_has_no_time_left_says_so(tmp_path):
