@@ -1,4 +1,4 @@
-"""evaluate() against the bare product of all embeddings and against pytorch-metric-learning, in one run.
+"""evaluate() against the bare product of all embeddings, pytorch-metric-learning and faiss, in one run.
 
 `python -m benchmarks.evaluate` prints a table; each time is a ratio to the product measured just before and just
 after it, the median of the repeats; each memory is the growth of the peak resident size in a process of its own.
@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-SHAPES = ((20_000, 512, 200), (60_502, 128, 11_316))
+SHAPES = ((20_000, 512, 200), (60_502, 128, 11_316), (50_000, 128, 5_000))
 ROWS = 1024
-WHATS = ("product", "evaluate", "pml")
-PML_SKIP = "skipped: faiss is not installed (pip install faiss-cpu)"
+WHATS = ("product", "evaluate", "pml", "faiss")
+FAISS_SKIP = "skipped: faiss is not installed (pip install faiss-cpu)"
 
 
 def make_input(count: int, width: int, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -54,10 +54,20 @@ def pml(x: torch.Tensor, labels: torch.Tensor) -> None:
     AccuracyCalculator(include=names, k="max_bin_count").get_accuracy(x, labels)
 
 
+def faiss(x: torch.Tensor, labels: torch.Tensor) -> None:
+    """The 10 nearest neighbours alone."""
+    from faiss import IndexFlatIP
+
+    index = IndexFlatIP(x.shape[1])
+    index.add(x.numpy())
+    index.search(x.numpy(), 10)
+
+
 RUNNERS: dict[str, Callable[[torch.Tensor, torch.Tensor], None]] = {
     "product": product,
     "evaluate": ours,
     "pml": pml,
+    "faiss": faiss,
 }
 
 
@@ -114,8 +124,8 @@ def rows(repeats: int = 3) -> list[dict[str, object]]:
                 "shape": f"{shape[0]:,} x {shape[1]}, {shape[2]:,} classes",
                 "what": what,
             }
-            if what == "pml" and not have_faiss():
-                table.append(row | {"note": PML_SKIP})
+            if what in ("pml", "faiss") and not have_faiss():
+                table.append(row | {"note": FAISS_SKIP})
                 continue
             took, share = ratio(what, x, labels, repeats)
             extra = memory(what, shape) / 2**30

@@ -5,17 +5,12 @@ splits, Q rows, G columns.
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dmlcore.metrics.consistency import (
-    Floats,
-    center_by_group,
-    linear_utility,
-    size_groups,
-    utility,
-)
+from dmlcore.metrics.consistency import Floats, centred_utility, size_groups
 from dmlcore.metrics.halves import splittable
 from dmlcore.metrics.inputs import Ints, Pairs, Split
 from dmlcore.metrics.pairwise.count_kernels import sum_by_class
@@ -57,14 +52,21 @@ def half_utilities(
     groups = size_groups(pairs.row_count[keep]) << 32 | size_groups(pairs.col_count[keep])
     whole = class_rates(positive[0], pairs.positive_pairs, negative, pairs.negative_pairs)
     psi, phi = (rate[keep][:, thresholds].mean(axis=0) for rate in whole)
+    rows = np.flatnonzero(keep)
+
+    def rates_of(
+        counts: tuple[NDArray[np.signedinteger], Ints, Ints, Ints], block: slice
+    ) -> tuple[Floats, Floats]:
+        accepted, positives, false, negatives = (part[rows[block]] for part in counts)
+        return class_rates(accepted[:, thresholds], positives, false[:, thresholds], negatives)
+
     for split, accepted in zip(splits, positive[1], strict=True):
         first = negatives_at(pairs, tables, split)
         both = []
         for half, false in enumerate((first, negative - first)):
             positives, negatives = _half_totals(pairs, split, half)
-            rates = class_rates(accepted[half], positives, false, negatives)
-            a, b = (rate[keep][:, thresholds] for rate in rates)
-            both.append(center_by_group(utility(a, b), linear_utility(a, b, psi, phi), groups))
+            counts = (accepted[half], positives, false, negatives)
+            both.append(centred_utility(partial(rates_of, counts), (psi, phi), groups))
         yield both[0], both[1]
 
 

@@ -4,7 +4,7 @@ Shapes: C classes with a positive pair, E of them large enough to split, T equal
 docs/opis.md carries the proof and the plot.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dmlcore.metrics.pairwise.order_statistics import share_count
 
 Floats = NDArray[np.float64]
+BLOCK = 128  # classes: 100 KB of values at 101 thresholds
 
 
 def utility(sensitivity: Floats, specificity: Floats) -> Floats:
@@ -73,16 +74,39 @@ def linear_utility(sensitivity: Floats, specificity: Floats, psi: Floats, phi: F
     return linear
 
 
-def center_by_group(values: Floats, tangent: Floats, groups: NDArray[np.int64]) -> Floats:
-    """Shift each size group of `values [E, T]` so that its mean is that of `tangent [E, T]`.
+def row_blocks(count: int) -> Iterator[slice]:
+    """Divide rows into blocks that stay in the cache: numpy's temporaries of whole arrays cost 3 times as much."""
+    return (slice(first, min(first + BLOCK, count)) for first in range(0, count, BLOCK))
+
+
+def centred_utility(
+    rates: Callable[[slice], tuple[Floats, Floats]], center: tuple[Floats, Floats], groups: NDArray[np.int64]
+) -> Floats:
+    """Compute the utility of E classes, shifting each size group so that its mean is that of the tangent: [E, T].
 
     U is concave, so that small classes score lower for their size alone; without this, classes of one law and mixed
     sizes would show an inconsistency of up to 12 % of the raw one.
+
+    Args: rates: of a block of classes, sensitivity and specificity, two [.., T]; center: the tangent's psi [T] and
+    phi [T]; groups: [E], of `size_groups`.
     """
     names, group = np.unique(groups, return_inverse=True)
-    shift = np.zeros((len(names), values.shape[1]))
-    np.add.at(shift, group, tangent - values)
-    return values + (shift / np.bincount(group)[:, None])[group]
+    member = np.equal.outer(np.arange(len(names)), group).astype(np.float64)
+    values, shift = np.empty((len(groups), len(center[0]))), np.zeros((len(names), len(center[0])))
+    for block in row_blocks(len(groups)):
+        sensitivity, specificity = rates(block)
+        values[block] = utility(sensitivity, specificity)
+        tangent = linear_utility(sensitivity, specificity, *center)
+        shift += member[:, block] @ (tangent - values[block])
+    shift /= np.bincount(group)[:, None]
+    for block in row_blocks(len(groups)):
+        values[block] += shift[group[block]]
+    return values
+
+
+def range_products(first: Floats, second: Floats) -> Floats:
+    """Average the product of two [E, T] over the range: [E]."""
+    return np.concatenate([range_mean(first[block] * second[block]) for block in row_blocks(len(first))])
 
 
 def half_covariance(first: Floats, second: Floats, weights: Floats) -> Floats:
@@ -94,7 +118,7 @@ def half_covariance(first: Floats, second: Floats, weights: Floats) -> Floats:
     Args: first, second: [E, T]; weights: [B, E], each row summing to E (ones, or how often a class was drawn).
     Returns: [B], range_mean(sum_i w_i (A_i - Abar)(B_i - Bbar) / E), the divisor of OPIS itself.
     """
-    product = weights @ range_mean(first * second)[:, None]
+    product = weights @ range_products(first, second)[:, None]
     means = range_mean((weights @ first) * (weights @ second))[:, None] / len(first)
     return ((product - means) / len(first))[:, 0]
 
@@ -112,7 +136,7 @@ def corrected_opis(
     values, products = [], []
     for first, second in halves:
         values.append(half_covariance(first, second, weights))
-        products.append(range_mean((first - first.mean(axis=0)) * (second - second.mean(axis=0))))
+        products.append(range_products(first - first.mean(axis=0), second - second.mean(axis=0)))
     variance = (not_seen * np.var(products, axis=0, ddof=1)).sum() / len(products)
     return np.mean(values, axis=0), float(np.sqrt(variance)) / len(not_seen)
 

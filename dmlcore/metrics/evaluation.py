@@ -87,7 +87,8 @@ def evaluate(
         With `ignore_label`: `num_images_ignored`.
 
     No number depends on the order of the rows: the halves of a class behind opis_corrected are chosen by the content of
-    its images. opis_corrected_error is the standard error that the choice leaves, 0 where every division is taken.
+    its images. opis_corrected_error is the standard error that the choice leaves within classes: 0 where every division
+    of each is taken. Which divisions of two classes meet in a split is not in it: it moves opis_corrected by O(1/C).
 
     Ties: identical rows are at distance exactly 0. A negative at the same similarity as a positive ranks above it, and
     "distance <= d" accepts both. Distances are d = sqrt(2 - 2 s) of float32 similarities s, never above 1.

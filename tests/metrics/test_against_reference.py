@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dmlcore.metrics.evaluation import evaluate
+from dmlcore.metrics.pairwise.numba_sweep import sort_segments
 from tests.reference import metrics as reference
 
 LABEL_IDS = np.array([2**40 + 1, 2**40 + 2, -7, 3, 2**25, 2**25 + 1, 12, 13, 99, 100, -(2**50)])
@@ -46,3 +47,14 @@ def test_arrays_equal_the_oracle() -> None:
     np.testing.assert_allclose(e.utility[:, steps], oracle.utility(thresholds[steps]), atol=1e-5)
     np.testing.assert_allclose(e.frr, [1 - oracle.sensitivity(c, t) for c in oracle.classes], atol=1e-5)
     np.testing.assert_allclose(e.far, [1 - oracle.specificity(c, t) for c in oracle.classes], atol=1e-5)
+
+
+def test_each_query_s_positives_are_sorted_alone() -> None:
+    """Neighbours of one length are sorted together; lengths of 0 and 1 and single runs are among them."""
+    rng = np.random.default_rng(0)
+    for lengths in ([3], [0], [1, 1], [2, 2, 2, 0, 0, 5, 5, 1, 4, 4, 3], rng.integers(0, 6, 200).tolist()):
+        start = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        values = rng.standard_normal(start[-1]).astype(np.float32)
+        want = [np.sort(part)[::-1] for part in np.split(values, start[1:-1])]
+        sort_segments(values, start)
+        np.testing.assert_array_equal(values, np.concatenate(want))

@@ -156,14 +156,6 @@ def gather_positives(
 
 
 @compiled
-def sort_segments(values: Floats, start: Ints) -> None:
-    """Sort values[start[i]:start[i + 1]] in place, highest first, for every i."""
-    for i in range(len(start) - 1):
-        segment = values[start[i] : start[i + 1]]
-        segment[:] = np.sort(segment)[::-1]
-
-
-@compiled
 def count_positive_keys(
     bits: Bits, bounds: TileBounds, once: ColumnRange, same: ColumnRange, shift: int, base: int, counts: Ints
 ) -> None:

@@ -6,6 +6,8 @@ and multiply only the tiles that did not fit. The grid of tiles is fixed: the nu
 memory bound and number of threads.
 """
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -83,7 +85,7 @@ class NumbaSweep(Sweep):
         values, fill = np.empty(start[-1], dtype=np.float32), start.copy()
         for block, bounds in diagonal_bands(self.pairs, first, last):
             count_kernels.gather_positives(block.numpy(), bounds, self.own, self.same, first, fill, values)
-        count_kernels.sort_segments(values, start)
+        sort_segments(values, start)
         return Ranks.empty(first, last, torch.from_numpy(values), torch.from_numpy(start), largest_k)
 
     def count_keys(self, ranks: Ranks | None, positives: Counts) -> Counts:
@@ -219,6 +221,20 @@ class NumbaSweep(Sweep):
         for table in (whole, halves):
             np.cumsum(table, axis=-1, out=table)
         return whole[:, :-1], halves[..., :-1]
+
+
+def sort_segments(values: Floats, start: Counts) -> None:
+    """Sort values[start[i]:start[i + 1]] in place, highest first, for every i.
+
+    By numpy, all neighbours of one length at a time: a compiled sort took a third of the time of a cold start.
+    """
+    np.negative(values, out=values)
+    edges = np.flatnonzero(np.diff(start, n=2)) + 1
+    for first, last in pairwise([0, *edges.tolist(), len(start) - 1]):
+        length = int(start[first + 1] - start[first])
+        if length > 1:
+            values[start[first] : start[last]].reshape(-1, length).sort(axis=1)
+    np.negative(values, out=values)
 
 
 def cut_lookup(cuts: NDArray[np.float32]) -> CutLookup:

@@ -119,6 +119,8 @@ def _set_identical(pairs: Pairs, block: torch.Tensor, row: int, col: int) -> Non
 
     Only images that have a double are looked at, so that a set without any costs two searches a tile.
     """
+    if not len(pairs.repeated[0]):
+        return
     rows, cols = (
         found[np.searchsorted(found, first) : np.searchsorted(found, first + size)]
         for found, first, size in zip(pairs.repeated, (row, col), block.shape, strict=True)
