@@ -30,7 +30,8 @@ LIGHT = (
 """Each number against its slow twin, and the files that people give: what differs between versions, in CI's time."""
 LEFT_OUT = (
     "calibration/test_page.py",  # of the documentation
-    "losses/test_pml.py",  # of an extra
+    "losses/test_chosen_pairs.py",  # of an extra
+    "losses/test_pml.py",
     "metrics/test_memory.py",  # of what the engine allocates, whatever the versions
 )
 UV = Path(sys.executable).with_name("uv")
