@@ -31,18 +31,21 @@ def pipelines(images, size, **options):
     return InputPipeline(images, **options), InputPipeline(images, **options, decode_on=CPU)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("dtype", "apart"), [(torch.float32, 0.501), (torch.float16, 0.75)])
 @pytest.mark.parametrize("size", [24, 64, 150])
-def test_crops_are_those_of_a_float64_twin(size):
+def test_crops_are_those_of_a_float64_twin(size, dtype, apart, device):
+    """Rounded to a level once; float16 adds a quarter at most."""
     images = photographs()
     indices = np.arange(len(images))
     draws = np.random.default_rng(3).random((len(indices), DRAWS))
     boxes, mirrored = random_boxes(draws, images.sizes(indices), CROP), draws[:, -1] < 0.5
-    decoded = [torch.from_numpy(images.read(index)).permute(2, 0, 1) for index in indices]
-    batch = resized_crops(decoded, boxes, mirrored, (size, size))
+    decoded = [torch.from_numpy(images.read(index)).permute(2, 0, 1).to(device) for index in indices]
+    batch = resized_crops(decoded, boxes, mirrored, (size, size), dtype).cpu()
     assert batch.shape == (len(images), size, size, 3)
     for index, box, mirror in zip(indices, boxes, mirrored, strict=True):
         exact = naive_input(images.read(index), box, size, mirror)
-        assert np.abs(batch[index].numpy() - exact).max() <= 0.501  # rounded once
+        assert np.abs(batch[index].numpy() - exact).max() <= apart
 
 
 @pytest.mark.parametrize("crop", [CROP, None])
