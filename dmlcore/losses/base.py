@@ -149,18 +149,6 @@ def check_references(
         )
 
 
-def class_indices(labels: Tensor, num_classes: int, device: torch.device) -> Tensor:
-    """Return labels as int64 on `device`; refuse those that have no proxy, which must be in 0..num_classes - 1."""
-    rule = f"labels must be in 0..{num_classes - 1} (num_classes {num_classes})"
-    if labels.device.type == "cpu" and not torch.compiler.is_compiling():
-        low, high = (int(end) for end in labels.aminmax())
-        if low < 0 or high >= num_classes:
-            raise ValueError(f"{rule}, got {low}..{high}; re-index the training classes from 0")
-    else:  # without waiting for a GPU, which reports it later
-        torch._assert_async(((labels >= 0) & (labels < num_classes)).all(), rule)
-    return labels.to(device, torch.long, non_blocking=True)
-
-
 def full_precision(values: Tensor) -> Tensor:
     """Return float32 for half precision, the values unchanged otherwise."""
     return values.float() if values.dtype in HALF_TYPES else values

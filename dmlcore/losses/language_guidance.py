@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dmlcore.losses.base import MetricLoss, check_number, class_indices, full_precision, normalize
+from dmlcore.losses.base import MetricLoss, check_number, full_precision, normalize
+from dmlcore.losses.softmax import class_indices
 
 
 class LanguageGuidance(MetricLoss):

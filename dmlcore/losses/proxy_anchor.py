@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dmlcore.losses.base import MetricLoss, check_number, class_indices, normalize
+from dmlcore.losses.base import MetricLoss, check_number, normalize
+from dmlcore.losses.softmax import class_indices
 
 
 class ProxyAnchor(MetricLoss):

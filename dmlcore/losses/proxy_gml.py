@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dmlcore.losses.base import MetricLoss, check_choice, check_number, class_indices, normalize
+from dmlcore.losses.base import MetricLoss, check_choice, check_number, normalize
+from dmlcore.losses.softmax import class_indices
 
 SMALLEST_SUM = 1.0e-8
 SMALLEST_PROBABILITY = 1.0e-20  # as in the authors' code

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from dmlcore.losses.base import MetricLoss, check_number, class_indices, normalize
-from dmlcore.losses.softmax import add_at_own
+from dmlcore.losses.base import MetricLoss, check_number, normalize
+from dmlcore.losses.softmax import add_at_own, class_indices
 
 
 class SoftTriple(MetricLoss):

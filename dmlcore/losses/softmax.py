@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dmlcore.losses.base import MetricLoss, check_number, class_indices, normalize
+from dmlcore.losses.base import MetricLoss, check_number, normalize
 
 
 class ProxySoftmax(MetricLoss):
@@ -40,3 +40,15 @@ def add_at_own(values: Tensor, labels: Tensor, addend: Tensor | float) -> Tensor
     """Add `addend` ([B, C] or a number) to values [B, C] at each row's own class."""
     own = labels.unsqueeze(1) == torch.arange(values.shape[1], device=values.device)
     return torch.where(own, values + addend, values)
+
+
+def class_indices(labels: Tensor, num_classes: int, device: torch.device) -> Tensor:
+    """Return labels as int64 on `device`; refuse those that have no proxy, which must be in 0..num_classes - 1."""
+    rule = f"labels must be in 0..{num_classes - 1} (num_classes {num_classes})"
+    if labels.device.type == "cpu" and not torch.compiler.is_compiling():
+        low, high = (int(end) for end in labels.aminmax())
+        if low < 0 or high >= num_classes:
+            raise ValueError(f"{rule}, got {low}..{high}; re-index the training classes from 0")
+    else:  # without waiting for a GPU, which reports it later
+        torch._assert_async(((labels >= 0) & (labels < num_classes)).all(), rule)
+    return labels.to(device, torch.long, non_blocking=True)

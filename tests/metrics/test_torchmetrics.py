@@ -69,6 +69,7 @@ def test_reset_forgets():
     assert float(metric.compute()["test/opis"]) == float(want["test/opis"])
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")  # theirs, of what is refused here
 def test_half_precision_and_a_bad_batch():
     x, y = images()
     assert updated([(x.half(), y)]).compute()["test/recall_at_1"] <= 1
