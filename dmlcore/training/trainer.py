@@ -13,7 +13,6 @@ from torch import Tensor
 from dmlcore.config.trial import TrialConfig
 from dmlcore.core.seeding import derived_seed
 from dmlcore.data.dataset import PreparedDataset, Split
-from dmlcore.data.transforms import without_waiting
 from dmlcore.models import Embedder, Head
 from dmlcore.training.build import (
     Objective,
@@ -61,7 +60,7 @@ class Trainer:
             )
         self.config, self.data, self.device, self.caches = config, data, device, caches
         self.split = data.split(split)
-        self.labels = torch.as_tensor(self.split.labels).to(device)
+        self.labels = torch.as_tensor(self.split.labels)
         self.batch_size = batch_size(config, len(self.split.class_names))
         self.loaders: dict[str, Loader] = {}
         self.loader = self._loader(split)
@@ -136,9 +135,11 @@ class Trainer:
         return {f"train/{name}": value for name, value in losses.means().items()}
 
     def _labels(self, batches: list[Indices]) -> tuple[Tensor, ...]:
-        """Labels of each batch, on the device: one transfer an epoch."""
-        rows = without_waiting(torch.from_numpy(np.concatenate(batches)), self.device)
-        return self.labels[rows].split([len(batch) for batch in batches])
+        """Labels of each batch, on the CPU, where a loss counts them without waiting for a GPU."""
+        labels = self.labels[torch.from_numpy(np.concatenate(batches))]
+        if self.device.type == "cuda":
+            labels = labels.pin_memory()  # from here they are copied while the CPU goes on
+        return labels.split([len(batch) for batch in batches])
 
     def _batches(self, epoch: int) -> list[Indices]:
         train = self.config.train
