@@ -68,7 +68,9 @@ def _waits_of_epoch(context: Context, what: str, data: Any, config: Any) -> Row:
 
 def _waits_of_loss(context: Context, name: str) -> Counter[str]:
     loss = build_loss(name, num_classes=64, embedding_dim=128).to(context.device)
-    labels = torch.arange(64, device=context.device).repeat_interleave(4)
+    labels = torch.arange(64).repeat_interleave(4)  # on the CPU, as a trial hands them over
+    if context.device.type == "cuda":
+        labels = labels.pin_memory()
     embeddings = torch.randn(256, 128, device=context.device, requires_grad=True)
     loss(embeddings, labels).backward()
     with waits(context) as found:

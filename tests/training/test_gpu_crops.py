@@ -13,13 +13,11 @@ from dmlcore.config.trial import TrialConfig
 from dmlcore.core.errors import DataError
 from dmlcore.data import decoders
 from dmlcore.data.jpeg import JpegImages
-from dmlcore.sweep.planning import make_plan
 from dmlcore.training import gpu_crops
 from dmlcore.training.gpu_crops import GpuCrops, resized_crops
 from dmlcore.training.input_pipeline import DRAWS, InputPipeline, random_boxes
 from dmlcore.training.trainer import Trainer
 from tests.small import small_trial
-from tests.sweep.sweeps import sweep_config
 from tests.training.test_input_pipeline import CROP, naive_input, photographs, raw
 
 CPU = torch.device("cpu")
@@ -116,6 +114,10 @@ def test_a_trial_that_decodes_once_refuses_the_decoder(sections, reason):
 
 def test_a_sweep_without_gpus_refuses_the_decoder(tmp_path, small_data):
     trial = {"input": {"size": 16}, "train": {"epochs": 1, "batch_size": 8, "decoder": "gpu"}}
+    # Here and not above: a GPU machine of `make gpu` may have no Ray
+    from dmlcore.sweep.planning import make_plan
+    from tests.sweep.sweeps import sweep_config
+
     sweep = sweep_config(trial=trial)
     with pytest.raises(ConfigError, match=r"resources\.gpus is 0: set resources\.gpus"):
         make_plan(sweep, study=tmp_path, prepared=small_data.folder.parent)
