@@ -323,6 +323,13 @@ def test_wrong_arguments_are_refused(arguments, words):
     assert words in done.output
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused(files, tmp_path, device):
+    done = call("--far", 0.1, *files[1], "--device", device, "--card", tmp_path / "card.json")
+    assert done.exit_code == WRONG_INPUT
+    assert f"device must be one of this machine, cpu or cuda:0, got '{device}'" in done.output
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
