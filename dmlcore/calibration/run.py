@@ -19,6 +19,7 @@ from dmlcore.calibration.splits import (
     matrix_split,
 )
 from dmlcore.calibration.threshold import Target, Threshold, deepest, threshold_of
+from dmlcore.metrics.evaluation import find_device
 from dmlcore.metrics.inputs import Array
 
 Listed = tuple[Array, Array, Array]
@@ -101,7 +102,7 @@ def calibrate_targets(
         curves: whether the rates of other thresholds are wanted, too, as for a plot.
         references: whether the cards are to serve `dmlcore monitor`; of queries and gallery there is none.
     """
-    place = torch.device(device or "cpu")
+    place = find_device(device or "cpu")
     search = 1.0 if curves else deepest(targets), memory_bytes
     held_out = matrix_split("validation", validation, is_query[0], groups[0], place, search)
     final = None if test is None else matrix_split("test", test, is_query[1], groups[1], place, search)

@@ -79,7 +79,11 @@ def read_is_query(path: Path) -> NDArray[np.bool_]:
     """
     import numpy as np
 
-    values = np.asarray(read_labels(path, "is_query")).ravel()
+    values = np.asarray(read_labels(path, "is_query"))
+    if values.ndim != 1:
+        raise ValueError(
+            f"{path} must be [N], one value for each image, got {list(values.shape)}; reshape it"
+        )
     words = [str(value).strip().lower() for value in values.tolist()]
     other = next((row for row, word in enumerate(words) if word not in QUERY_WORDS), None)
     if other is not None:
@@ -231,6 +235,8 @@ def _column(text: str, path: Path, what: str) -> list[str]:
         )
     header = [field.strip().lower() for field in rows[0]]
     named = [index for index, field in enumerate(header) if field in COLUMNS[what]]
+    if header == ["query"] and any(row[0].strip().lower() in ("query", "gallery") for row in rows[1:]):
+        named = []  # the first word of a mask, not its name
     if len(named) == 1:
         return [row[named[0]] for row in rows[1:]]
     if len(header) > 1:

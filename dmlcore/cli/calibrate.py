@@ -10,9 +10,10 @@ import typer
 
 from dmlcore.cli import calibration_input as source
 from dmlcore.cli import calibration_options as given
-from dmlcore.cli.calibration_input import CalibrationData, Split, SplitFiles
+from dmlcore.cli.calibration_input import CalibrationData
 from dmlcore.cli.calibration_output import class_csv, print_card
-from dmlcore.cli.options import Study, check_plot
+from dmlcore.cli.options import Memory, Study, check_plot, parse_memory
+from dmlcore.cli.split_files import Split, SplitFiles
 from dmlcore.core.io import write_atomically
 
 if TYPE_CHECKING:
@@ -36,12 +37,14 @@ def calibrate(
     validation_gallery: given.ValidationGallery = None,
     validation_gallery_labels: given.ValidationGalleryLabels = None,
     validation_groups: given.ValidationGroups = None,
+    validation_gallery_groups: given.ValidationGalleryGroups = None,
     test: given.Test = None,
     test_labels: given.TestLabels = None,
     test_is_query: given.TestIsQuery = None,
     test_gallery: given.TestGallery = None,
     test_gallery_labels: given.TestGalleryLabels = None,
     test_groups: given.TestGroups = None,
+    test_gallery_groups: given.TestGalleryGroups = None,
     validation_pairs: given.ValidationPairs = None,
     test_pairs: given.TestPairs = None,
     ignore_label: given.IgnoreLabel = None,
@@ -56,7 +59,7 @@ def calibrate(
     plot: given.Plot = None,
     classes: given.Classes = None,
     device: given.Device = None,
-    memory_bytes: given.MemoryBytes = 2**30,
+    memory: Memory = "1GiB",
 ) -> None:
     """Set one distance threshold on validation embeddings for a target rate, and report its errors by class on test.
 
@@ -74,22 +77,16 @@ def calibrate(
     targets = _targets({"far": far, "frr": frr, "precision": precision}, prior, costs, best_f1, promise)
     splits = (
         SplitFiles(
-            *("validation", validation, validation_labels, validation_is_query),
-            *(validation_gallery, validation_gallery_labels, validation_groups, validation_pairs),
+            *("--validation", "--validation-", validation, validation_labels, validation_is_query),
+            *(validation_gallery, validation_gallery_labels, validation_groups, validation_gallery_groups),
+            validation_pairs,
         ),
         SplitFiles(
-            *(
-                "test",
-                test,
-                test_labels,
-                test_is_query,
-                test_gallery,
-                test_gallery_labels,
-                test_groups,
-                test_pairs,
-            )
+            *("--test", "--test-", test, test_labels, test_is_query),
+            *(test_gallery, test_gallery_labels, test_groups, test_gallery_groups, test_pairs),
         ),
     )
+    memory_bytes = parse_memory(memory)
     limits = {k: v for k, v in (("far", far_limit), ("frr", frr_limit)) if v is not None}
     data = _read(splits, class_names, ignore_label, trial, study)
     found = _calibrate(data, targets, device, memory_bytes, curves=plot is not None)
@@ -180,12 +177,5 @@ def _read(
     if trial is None:
         return source.read_splits(*splits, names, ignore_label)
     return source.trial_splits(
-        trial, study, bool(names or ignore_label or any(split.given for split in splits))
+        trial, study, bool(names or ignore_label or any(split.files for split in splits))
     )
-
-
-def _target(far: float | None, frr: float | None) -> tuple[Any, float]:
-    given = [(kind, rate) for kind, rate in (("far", far), ("frr", frr)) if rate is not None]
-    if len(given) != 1:
-        raise ValueError(f"give one target, --far or --frr, got {len(given)} of them")
-    return given[0]

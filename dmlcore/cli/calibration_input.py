@@ -1,4 +1,4 @@
-"""The splits of `dmlcore calibrate` and `monitor`, from files or from a trial: embeddings, labels, queries, groups."""
+"""The splits of `dmlcore calibrate`, from files or from a trial, and the names of their classes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from dmlcore.cli.arrays import read_embeddings, read_labels
 from dmlcore.cli.options import finished_trial, split_class_names
+from dmlcore.cli.split_files import Split, SplitFiles, read_split
 from dmlcore.core.hashing import file_sha256
 
 if TYPE_CHECKING:
@@ -21,41 +22,6 @@ TWO_MODELS = (
     "the trial was trained again on validation classes too (`train.final`): validation was embedded by the model "
     "chosen on it, test by the final one, so part of the drift is between two models"
 )
-
-
-@dataclass(frozen=True)
-class SplitFiles:
-    """The files of one split as the command line names them, `name` first in each option."""
-
-    name: str
-    embeddings: Path | None
-    labels: Path | None
-    is_query: Path | None = None
-    gallery: Path | None = None
-    gallery_labels: Path | None = None
-    groups: Path | None = None
-    pairs: tuple[Path, Path, Path] | None = None
-
-    @property
-    def given(self) -> bool:
-        return bool(self.files)
-
-    @property
-    def files(self) -> list[Path]:
-        """All that were given."""
-        single = self.embeddings, self.labels, self.is_query, self.gallery, self.gallery_labels, self.groups
-        return [path for path in (*single, *(self.pairs or ())) if path]
-
-
-@dataclass(frozen=True)
-class Split:
-    """One split: `embeddings [N, D]`, `labels [N]`, `is_query [N]`, `groups [N]`, the names of labels 0..L-1."""
-
-    embeddings: Array
-    labels: Array
-    is_query: Array | None = None
-    groups: Array | None = None
-    names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,8 +50,10 @@ def read_splits(
     Raises:
         ValueError: files that do not belong together, or names given twice.
     """
+    if not validation.files:
+        raise ValueError("give --validation and --validation-labels, --validation-pairs, or --trial")
     held_out = _read_either(validation, ignore_label)
-    final = _read_either(test, ignore_label) if test.given else None
+    final = _read_either(test, ignore_label) if test.files else None
     if final and isinstance(final, Split) != isinstance(held_out, Split):
         raise ValueError("give both splits as listed pairs, or both as images with labels")
     inputs = {str(path): file_sha256(path) for path in (*validation.files, *test.files)}
@@ -95,7 +63,7 @@ def read_splits(
     if not isinstance(listed, Split) or listed.names:
         files = test if final else validation
         raise ValueError(
-            f"{files.labels or files.name} has names of its own or no classes; leave out --class-names"
+            f"{files.labels or files.option('pairs')} has names of its own or no classes; leave out --class-names"
         )
     named = replace(listed, names=_read_names(names))
     return CalibrationData(held_out, named, inputs) if final else CalibrationData(named, None, inputs)
@@ -103,103 +71,31 @@ def read_splits(
 
 def _read_either(files: SplitFiles, ignore_label: str | None) -> Split | Listed:
     if files.pairs is None:
-        return read_split(files, ignore_label)
+        return _prepared(read_split(files, ignore_label))
     if len(files.files) > len(files.pairs) or ignore_label is not None:
         raise ValueError(
-            f"--{files.name}-pairs has all of the split; leave out its other files and --ignore-label"
+            f"{files.option('pairs')} has all of the split; leave out its other files and --ignore-label"
         )
     first, second, same = files.pairs
     return read_embeddings(first), read_embeddings(second), read_labels(same)
 
 
-def read_split(files: SplitFiles, ignore_label: str | None = None) -> Split:
-    """Read one split; labels that are names become integers.
-
-    Raises:
-        ValueError: a file that is missing, damaged or of another length.
-    """
+def _prepared(split: Split) -> Split:
+    """Leave out the ignored label, and number labels that are names in their order."""
     import numpy as np
+    import torch
 
-    x, labels, is_query = _read_rows(files)
-    groups = None if files.groups is None else read_labels(files.groups)
-    if files.groups and groups is not None:
-        _check_length(files.groups, groups, files.embeddings or files.groups, x, "group")
-    if ignore_label is not None:
-        keep = np.asarray(labels).astype(np.str_) != ignore_label
-        x, labels = x[keep], labels[keep]
+    from dmlcore.metrics.arrays import kept_images
+
+    x, labels, is_query, groups = split.embeddings, np.asarray(split.labels), split.is_query, split.groups
+    if split.ignore_label is not None:
+        keep = kept_images(labels, split.ignore_label)
+        x, labels = torch.as_tensor(x)[torch.from_numpy(keep)], labels[keep]
         is_query, groups = (None if part is None else part[keep] for part in (is_query, groups))
-    ids, names = _class_ids(labels)
-    return Split(x, ids, is_query, groups, names)
-
-
-def _read_rows(files: SplitFiles) -> tuple[Array, Array, Array | None]:
-    name = files.name
-    if files.embeddings is None or files.labels is None:
-        given = [f"--{name}", f"--{name}-labels"][files.embeddings is not None]
-        raise ValueError(f"give --{name} and --{name}-labels, or --trial; {given} is missing")
-    x, labels = read_embeddings(files.embeddings), read_labels(files.labels)
-    _check_length(files.labels, labels, files.embeddings, x)
-    if files.gallery is None and files.gallery_labels is None:
-        is_query = None if files.is_query is None else _read_mask(files.is_query)
-        return x, labels, is_query
-    if files.is_query or files.gallery is None or files.gallery_labels is None:
-        raise ValueError(
-            f"give --{name}-gallery and --{name}-gallery-labels together, and no --{name}-is-query: queries and "
-            "gallery are two files or one with a mask"
-        )
-    return _join((files.labels, files.gallery, files.gallery_labels), x, labels)
-
-
-def _join(paths: tuple[Path, Path, Path], x: Array, labels: Array) -> tuple[Array, Array, Array]:
-    """Put the gallery's rows below the queries'."""
-    import numpy as np
-
-    from dmlcore.metrics.arrays import as_embeddings, check_labels
-
-    gallery, theirs = read_embeddings(paths[1]), read_labels(paths[2])
-    _check_length(paths[2], theirs, paths[1], gallery)
-    if x.ndim != 2 or gallery.ndim != 2 or x.shape[1] != gallery.shape[1]:
-        raise ValueError(
-            f"queries and gallery must have the same width, got {tuple(x.shape)} and {tuple(gallery.shape)}; embed "
-            "both with one model"
-        )
-    ours, others = check_labels(labels), check_labels(theirs)
-    if (ours.dtype.kind in "SU") != (others.dtype.kind in "SU"):
-        raise ValueError(f"{paths[0]} and {paths[2]} must both have integers or both have names")
-    rows = [as_embeddings(part).numpy() for part in (x, gallery)]
-    mask = np.arange(len(x) + len(gallery)) < len(x)
-    return np.concatenate(rows), np.concatenate([ours, others]), mask
-
-
-def _read_mask(path: Path) -> Array:
-    import numpy as np
-
-    mask = np.asarray(read_labels(path))
-    if mask.dtype.kind not in "biu" or mask.ndim != 1 or not np.isin(mask, (0, 1)).all():
-        raise ValueError(
-            f"{path} must have 0 or 1 (or a bool) for each row, got {mask.dtype} {list(mask.shape)}"
-        )
-    return mask.astype(np.bool_)
-
-
-def _check_length(path: Path, values: Array, other: Path, rows: Array, what: str = "label") -> None:
-    if len(values) != len(rows):
-        raise ValueError(
-            f"{path} must have one {what} for each of the {len(rows)} rows of {other}, got {len(values)}"
-        )
-
-
-def _class_ids(labels: Array) -> tuple[Array, tuple[str, ...] | None]:
-    """Return labels that are names as integers and the names in their order, other labels as they are."""
-    import numpy as np
-
-    from dmlcore.metrics.arrays import check_labels
-
-    checked = check_labels(labels)
-    if checked.dtype.kind not in "SU":
-        return labels, None
-    names, ids = np.unique(checked.astype(np.str_), return_inverse=True)
-    return ids, tuple(names.tolist())
+    if labels.dtype.kind not in "SU":
+        return Split(x, labels, is_query, groups)
+    names, ids = np.unique(labels.astype(np.str_), return_inverse=True)
+    return Split(x, ids, is_query, groups, names=tuple(names.tolist()))
 
 
 def _read_names(path: Path) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dmlcore.cli.arrays import EMBEDDINGS, LABELS
+from dmlcore.cli.arrays import EMBEDDINGS, LABELS, QUERIES
 
 FarTargets = Annotated[
     list[float] | None, typer.Option("--far", help="Target: share of the negative pairs accepted, 0 to 1.")
@@ -43,9 +43,9 @@ FrrLimit = Annotated[float | None, typer.Option(help="List the test classes with
 Card = Annotated[Path, typer.Option(help="Write the card here as JSON.")]
 Plot = Annotated[Path | None, typer.Option(help="Write the spread over the classes here as PNG.")]
 Classes = Annotated[Path | None, typer.Option(help="Write one row per test class here as CSV.")]
-IS_QUERY = "[N] 0 or 1, which rows are queries; they are compared with the others, the gallery."
+IS_QUERY = f"which images are queries; they are compared with the others, the gallery. {QUERIES}"
 GALLERY = f"Gallery embeddings in a file of their own, {EMBEDDINGS} The other file then holds the queries."
-GROUPS = "[N] integers or names: camera, demographic, source; with a gallery file, queries first."
+GROUPS = "camera, demographic or source of each image, [N] integers or names: the same files as labels."
 Validation = Annotated[Path | None, typer.Option(help=f"Validation embeddings, {EMBEDDINGS}")]
 ValidationLabels = Annotated[Path | None, typer.Option(help=f"Validation labels, {LABELS}")]
 ValidationIsQuery = Annotated[Path | None, typer.Option(help=f"Of validation: {IS_QUERY}")]
@@ -57,7 +57,9 @@ TestIsQuery = Annotated[Path | None, typer.Option(help=f"Of test: {IS_QUERY}")]
 TestGallery = Annotated[Path | None, typer.Option(help=f"Of test: {GALLERY}")]
 TestGalleryLabels = Annotated[Path | None, typer.Option(help="Labels of that gallery.")]
 ValidationGroups = Annotated[Path | None, typer.Option(help=f"Of validation: {GROUPS}")]
+ValidationGalleryGroups = Annotated[Path | None, typer.Option(help="Groups of that gallery.")]
 TestGroups = Annotated[Path | None, typer.Option(help=f"Of test: {GROUPS}")]
+TestGalleryGroups = Annotated[Path | None, typer.Option(help="Groups of that gallery.")]
 PAIRS = "two files of embeddings, whose rows k are a pair, and one of labels, 1 same and 0 different."
 Three = tuple[Path, Path, Path] | None
 ValidationPairs = Annotated[Three, typer.Option(help=f"Instead of images with labels: {PAIRS}")]
@@ -67,10 +69,9 @@ ClassNames = Annotated[
     typer.Option(help="Text file: line k + 1 is the name of label k of test (without one, validation)."),
 ]
 IgnoreLabel = Annotated[
-    str | None, typer.Option(help="Leave out rows with this label (junk), of all splits.")
+    str | None, typer.Option(help="Leave out the images of this label, as -1, of all splits.")
 ]
 Trial = Annotated[
     str | None, typer.Option(help="Key of a finished trial of the study, instead of the files.")
 ]
 Device = Annotated[str | None, typer.Option(help="Where the products run: cpu (default), cuda.")]
-MemoryBytes = Annotated[int, typer.Option(min=1 << 24, help="Bound on the working memory of the search.")]

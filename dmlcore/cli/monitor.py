@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from dmlcore.cli.arrays import EMBEDDINGS, LABELS, read_embeddings, read_labels
+from dmlcore.cli.arrays import EMBEDDINGS, LABELS, read_embeddings
 from dmlcore.cli.options import INCOMPLETE, check_plot
+from dmlcore.cli.split_files import SplitFiles, read_split
 from dmlcore.core.io import write_atomically
 
 
@@ -30,11 +31,12 @@ def monitor(
     from dmlcore.calibration.monitor import monitor_labelled, monitor_unlabelled, read_card
 
     check_plot(plot)
-    content, x = read_card(card), read_embeddings(embeddings)
+    content = read_card(card)
     if labels is None:
-        found = monitor_unlabelled(content, x, level=level)
+        found = monitor_unlabelled(content, read_embeddings(embeddings), level=level)
     else:
-        found = monitor_labelled(content, x, read_labels(labels))
+        new = read_split(SplitFiles("EMBEDDINGS", "--", embeddings, labels))
+        found = monitor_labelled(content, new.embeddings, new.labels)
     if json_path is not None:
         write_atomically(json_path, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     if plot is not None:

@@ -1,7 +1,8 @@
-"""What several subcommands share: exit codes, the option `--study`, and the files of a study and its trials."""
+"""What several subcommands share: exit codes, options, and the files of a study and its trials."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,25 @@ INCOMPLETE, WRONG_INPUT, DEFECT = 1, 2, 3
 
 Study = Annotated[Path, typer.Option(help="Folder of the study, with params.yaml in it.", resolve_path=True)]
 """Absolute: trials find their files from any working directory."""
+Memory = Annotated[str, typer.Option(help="Bound on the working memory: bytes, or as 500MiB.")]
+UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+def parse_memory(text: str) -> int:
+    """Parse `--memory`: a number of bytes, with or without a unit, as `1GiB`.
+
+    Raises:
+        ValueError: it is something else, or too little to work in.
+    """
+    from dmlcore.metrics.inputs import SMALLEST_MEMORY
+
+    found = re.fullmatch(r" *([0-9]{1,18}(?:\.[0-9]{1,9})?) *([A-Za-z]*) *", text)
+    if found is None or found[2].upper() not in UNITS:
+        raise ValueError(f"--memory must be a number of bytes, as 500MiB or 2GiB, got {text!r:.80}")
+    parsed = int(float(found[1]) * UNITS[found[2].upper()])
+    if parsed < SMALLEST_MEMORY:
+        raise ValueError(f"--memory must be at least {SMALLEST_MEMORY >> 20}MiB, got {text!r:.80}")
+    return parsed
 
 
 def check_plot(path: Path | None) -> None:

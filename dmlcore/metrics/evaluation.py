@@ -105,12 +105,17 @@ def evaluate(
     )
     threads = torch.get_num_threads()
     with torch.inference_mode(), one_thread():
-        on = _device(device or "cpu")
+        on = find_device(device or "cpu")
         pairs = build_pairs(embeddings, labels, is_query, on, groups=groups, ignore_label=ignore_label)
         return evaluate_pairs(pairs, choose_sweep(pairs, settings, threads), settings)
 
 
-def _device(name: str | torch.device) -> torch.device:
+def find_device(name: str | torch.device) -> torch.device:
+    """Return a device once it has held a number.
+
+    Raises:
+        ValueError: an unknown name, or a device that this machine has not.
+    """
     try:
         found = torch.device(name)  # refuses an unknown name, the next line a device that is not there
         torch.zeros(1, device=found).item()

@@ -164,3 +164,13 @@ def test_broken_files_and_levels_are_refused(tmp_path):
         monitor_unlabelled(CARD, np.eye(12))
     with pytest.raises(ValueError, match=r"--level must be in \(0, 0.5\)"):
         monitor_unlabelled(CARD, np.eye(50), level=5)
+
+
+def test_labels_of_other_images_are_refused_by_their_option(tmp_path):
+    (tmp_path / "card.json").write_text(json.dumps(CARD))
+    np.save(tmp_path / "new.npy", np.eye(50))
+    (tmp_path / "y.csv").write_text("class\n" + "ant\nbee\n" * 20)
+    done = call(tmp_path / "new.npy", "--card", tmp_path / "card.json", "--labels", tmp_path / "y.csv")
+    assert done.exit_code == 2
+    assert "--labels: " in done.output
+    assert "y.csv must have one label for each of the 50 rows of" in done.output

@@ -131,9 +131,13 @@ def test_data_sets_are_listed_with_licence_origin_and_what_is_missing(tmp_path, 
 
 def test_help_loads_no_heavy_library():
     heavy = {"torch", "ray", "mlflow", "polars", "numpy", "scipy"}
-    code = f"import sys, dmlcore.cli; print(sorted({heavy} & set(sys.modules)))"
+    commands = ["evaluate", "calibrate", "monitor"]
+    code = "import sys; from dmlcore.cli import app\n"
+    code += f"for name in {commands}: app([name, '--help'], standalone_mode=False)\n"
+    code += f"print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.count("Usage:") == 3
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize(
@@ -145,6 +149,7 @@ def test_help_loads_no_heavy_library():
         "evaluate",
         "summary",
         "calibrate",
+        "monitor",
         "reevaluate",
         "data list",
         "embed",

@@ -232,22 +232,70 @@ def test_groups_and_a_promise_from_files(files, tmp_path, option):
     assert "not both" in refused.output
 
 
+def test_groups_of_queries_and_gallery_come_in_two_files_or_one_table(files, tmp_path):
+    """And the mask of the table is in words; the label to ignore is a number, however it is written in the files."""
+    ((x, y), _), arguments = files
+    query, camera = np.arange(len(y)) % 3 == 0, np.array(["north", "south"])[np.arange(len(y)) % 2]
+    rows = zip(camera, np.where(query, "query", "gallery"), strict=True)
+    (tmp_path / "t.csv").write_text("camera,role\n" + "".join(f"{name},{role}\n" for name, role in rows))
+    (tmp_path / "g.csv").write_text("group\n" + "\n".join(camera))
+    table, cards = tmp_path / "t.csv", [tmp_path / f"{name}.json" for name in ("table", "files", "column")]
+    one = ("--validation-is-query", table, "--validation-groups", table, "--memory", "64MiB")
+    column = ("--validation-is-query", table, "--validation-groups", tmp_path / "g.csv")
+    two: list[object] = ["--ignore-label", "-1"]
+    for name, rows in (("", query), ("-gallery", ~query)):
+        junk = [*np.flatnonzero(rows), *np.flatnonzero(rows)[:5]]
+        labels = np.where(np.arange(len(junk)) < rows.sum(), y[junk], -1)
+        np.save(tmp_path / f"x{name}.npy", x[junk].astype(np.float32))
+        np.save(tmp_path / f"y{name}.npy", labels.astype(np.int16))
+        (tmp_path / f"g{name}.txt").write_text("\n".join(camera[junk]))
+        two += [f"--validation{name}", tmp_path / f"x{name}.npy"]
+        two += [f"--validation{name}-labels", tmp_path / f"y{name}.npy"]
+        two += [f"--validation{name}-groups", tmp_path / f"g{name}.txt"]
+    for words, card in zip(((*arguments[:4], *one), two, (*arguments[:4], *column)), cards, strict=True):
+        done = call("--far", 0.05, *words, "--card", card)
+        assert done.exit_code == 0, done.output
+    found = [json.loads(card.read_text()) for card in cards]
+    assert [group["group"] for group in found[0]["validation"]["groups"]] == ["north", "south"]
+    assert found[0]["validation"]["compared"] == "each query with each gallery image"
+    for other in found[1:]:
+        assert other["validation"] == found[0]["validation"]
+        assert other["threshold"] == found[0]["threshold"]
+    assert len(found[1]["inputs"]) == 6
+
+
+def test_a_label_to_ignore_is_of_the_kind_of_the_labels(files, tmp_path):
+    done = call("--far", 0.05, *files[1], "--ignore-label", "junk", "--card", tmp_path / "card.json")
+    assert done.exit_code == WRONG_INPUT
+    assert "--ignore-label must be an integer, as those of --validation-labels are, got 'junk'" in done.output
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("mask", "must have 0 or 1"),
-        ("short", "is_query must be [N] = [300]"),
-        ("both", "two files or one with a mask"),
-        ("alone", "two files or one with a mask"),
+        ("mask", "must say query or gallery (or true or false, 1 or 0) for each image, row 2 is '2'"),
+        ("short", "mask.npy must have one value for each of the 300 rows of"),
+        ("square", "mask.npy must be [N], one value for each image, got [2, 2]"),
+        (
+            "both",
+            "give --validation-is-query, or --validation-gallery with --validation-gallery-labels, not both",
+        ),
+        ("alone", "--validation-gallery and --validation-gallery-labels belong together"),
+        ("groups", "--validation-gallery-groups goes with --validation-gallery and --validation-groups"),
     ],
 )
 def test_wrong_queries_are_refused(files, tmp_path, change, words):
     arguments = files[1][:4]
-    np.save(tmp_path / "mask.npy", {"mask": np.arange(300), "short": np.ones(7, bool)}.get(change, np.eye(1)))
-    if change != "alone":
+    masks = {"mask": np.arange(300), "short": np.ones(7, bool)}
+    np.save(tmp_path / "mask.npy", masks.get(change, np.eye(2, dtype=bool)))
+    if change not in ("alone", "groups"):
         arguments += ["--validation-is-query", tmp_path / "mask.npy"]
-    if change in ("both", "alone"):
+    if change in ("both", "alone", "groups"):
         arguments += ["--validation-gallery", files[1][1]]
+    if change in ("both", "groups"):
+        arguments += ["--validation-gallery-labels", files[1][3]]
+    if change == "groups":
+        arguments += ["--validation-groups", files[1][3]]
     done = call("--far", 0.1, *arguments, "--card", tmp_path / "card.json")
     assert done.exit_code == WRONG_INPUT
     assert words in done.output
@@ -261,7 +309,10 @@ def test_wrong_queries_are_refused(files, tmp_path, change, words):
         (["--precision", "0.9"], "target precision needs --prior"),
         (["--cost-false-accept", "5", "--prior", "0.1"], "target cost needs --cost-false-reject"),
         (["--precision", "0.9", "--prior", "1"], "--prior must be a share of the pairs in (0, 1), got 1.0"),
+        (["--far", "0.1"], "give --validation and --validation-labels, --validation-pairs, or --trial"),
         (["--far", "0.1", "--validation", "x.npy"], "--validation-labels is missing"),
+        (["--far", "0.1", "--memory", "1MiB"], "--memory must be at least 16MiB, got '1MiB'"),
+        (["--far", "0.1", "--memory", "lots"], "--memory must be a number of bytes, as 500MiB"),
         (["--far", "2"], "got 2.0"),
         (["--far", "0.1", "--trial", "a", "--test", "x.npy"], "leave out the files"),
     ],
@@ -270,6 +321,13 @@ def test_wrong_arguments_are_refused(arguments, words):
     done = call(*arguments)
     assert done.exit_code == WRONG_INPUT
     assert words in done.output
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused(files, tmp_path, device):
+    done = call("--far", 0.1, *files[1], "--device", device, "--card", tmp_path / "card.json")
+    assert done.exit_code == WRONG_INPUT
+    assert f"device must be one of this machine, cpu or cuda:0, got '{device}'" in done.output
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from dmlcore.cli import app
 from dmlcore.cli.arrays import read_groups, read_is_query
-from dmlcore.cli.evaluate import parse_bytes, parse_ks
-from dmlcore.cli.options import WRONG_INPUT
+from dmlcore.cli.evaluate import parse_ks
+from dmlcore.cli.options import WRONG_INPUT, parse_memory
 from dmlcore.metrics.evaluation import evaluate
 
 
@@ -36,6 +36,7 @@ def images(tmp_path_factory):
         folder / "groups.csv", ["path,camera", *(f"{row}.png,{name}" for row, name in enumerate(group))]
     )
     np.save(folder / "mask.npy", query)
+    np.save(folder / "flat.npy", x[:, 0])
     return folder, x, y, query, group
 
 
@@ -109,14 +110,14 @@ def test_queries_with_positives_in_their_own_group_only_are_named(images, tmp_pa
         ((*ALL, "--ks", "1,x"), "--ks must be whole numbers separated by commas, as 1,10,100, got '1,x'"),
         ((*ALL, "--ks", "0"), "ks must be integers of at least 1, got (0,)"),
         ((*ALL, "--memory", "lots"), "--memory must be a number of bytes, as 500MiB or 2GiB, got 'lots'"),
-        ((*ALL, "--memory", "1MiB"), "memory_bytes must be at least 16777216 (16 MiB), got 1048576"),
+        ((*ALL, "--memory", "1MiB"), "--memory must be at least 16MiB, got '1MiB'"),
         ((*ALL, "--device", "cuda:99"), "device must be one of this machine, cpu or cuda:0, got 'cuda:99'"),
         ((*ALL, "--device", "gpu"), "device must be one of this machine, cpu or cuda:0, got 'gpu'"),
         ((*ALL, "--far-range", "0.5", "0.1"), "far_range must satisfy 0 <= first <= second <= 1"),
         ((*ALL, "--num-thresholds", "1"), "num_thresholds must be at least 2"),
         (
             (*ALL, "--ignore-label", "junk"),
-            "ignore_label must be of the kind of the labels, which are integers",
+            "--ignore-label must be an integer, as those of --labels are, got 'junk'",
         ),
         ((*ALL, "--gallery", "g.npy"), "--gallery and --gallery-labels belong together"),
         ((*TWO, "--is-query", "mask.npy"), "give --is-query, or --gallery with --gallery-labels, not both"),
@@ -127,17 +128,25 @@ def test_queries_with_positives_in_their_own_group_only_are_named(images, tmp_pa
             "must say query or gallery (or true or false, 1 or 0) for each image, row 0",
         ),
         ((*ALL, "--is-query", "q_groups.txt"), "row 0 is 'a'"),
-        ((*ALL, "--groups", "q_groups.txt"), "groups must be [N] = [200], one for each embedding, got (75,)"),
+        ((*ALL, "--is-query", "x.npy"), "x.npy must be [N], one value for each image, got [200, 16]"),
+        ((*ALL, "--groups", "q_groups.txt"), "q_groups.txt must have one group for each of the 200 rows of"),
+        ((*ALL, "--labels", "q_labels.npy"), "q_labels.npy must have one label for each of the 200 rows of"),
+        ((*ALL, "--labels", "x.npy"), "--labels: labels must be integers or texts, got float32"),
+        (
+            (*ALL, "--embeddings", "q_labels.npy"),
+            "--embeddings: embeddings must be floating point, got int64",
+        ),
+        ((*ALL, "--embeddings", "flat.npy"), "flat.npy must be [N, D], one row per image, got [200]"),
         ((*ALL, "--groups", "none.txt"), "none.txt"),
         (
             (*TWO, "--gallery-labels", "g_groups.txt"),
-            "labels of queries and gallery must both be integers or both be",
+            "--labels and --gallery-labels must both be integers of one type or both be names, got int64 and <U1",
         ),
         (
             (*TWO, "--gallery-labels", "q_labels.npy"),
-            "labels of the gallery must be [125], one for each embedding",
+            "q_labels.npy must have one label for each of the 125 rows of",
         ),
-        ((*TWO, "--gallery", "mask.npy"), "embeddings must be floating point, got bool"),
+        ((*TWO, "--gallery", "mask.npy"), "--gallery: embeddings must be floating point, got bool"),
     ],
 )
 def test_what_is_wrong_is_one_line(images, options, message):
@@ -153,7 +162,7 @@ def test_queries_and_gallery_of_two_widths_are_refused(images, tmp_path):
     np.save(tmp_path / "wide.npy", np.zeros((125, 17), np.float32) + 1)
     done = call(folder, *TWO, "--gallery", f"{tmp_path / 'wide.npy'}")
     assert done.exit_code == WRONG_INPUT
-    assert "queries and gallery must be [N, D] of one width D, got [75, 16] and [125, 17]" in done.output
+    assert "--embeddings and --gallery must have one width, got [75, 16] and [125, 17]" in done.output
 
 
 @pytest.mark.parametrize("values", ["1 0 0 1", "true False FALSE True", "query gallery gallery query"])
@@ -164,6 +173,9 @@ def test_a_mask_may_be_written_in_words(tmp_path, values):
         "path,role\n" + "".join(f"a.png,{value}\n" for value in values.split())
     )
     assert read_is_query(tmp_path / "mask.csv").tolist() == [True, False, False, True]
+    for name in ("", "is_query\n", "role\n"):
+        (tmp_path / "mask.csv").write_text(name + "\n".join(values.split()))
+        assert read_is_query(tmp_path / "mask.csv").tolist() == [True, False, False, True]
 
 
 def test_groups_are_numbers_or_names(tmp_path):
@@ -175,9 +187,5 @@ def test_groups_are_numbers_or_names(tmp_path):
 
 def test_numbers_in_texts():
     assert parse_ks(" 1,10 , 100") == (1, 10, 100)
-    assert [parse_bytes(text) for text in ("1000", "1.5 kib", "2GiB", "3MB")] == [
-        1000,
-        1536,
-        2**31,
-        3 * 10**6,
-    ]
+    found = [parse_memory(text) for text in ("16777216", "16384.5 kib", "2GiB", "30MB")]
+    assert found == [1 << 24, (1 << 24) + 512, 2**31, 30 * 10**6]
