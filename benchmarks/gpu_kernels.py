@@ -175,5 +175,5 @@ def repository_tests(context: Context) -> Iterator[Row]:
         "tests of losses and of decoding, on CUDA", None, "", "all pass", done.returncode == 0, summary[0]
     )
     for line in done.stdout.splitlines():
-        if line.startswith(("FAILED", "ERROR")):
+        if line.startswith(("FAILED", "ERROR", "E  ")):
             yield Row("  " + line[:100])
