@@ -42,8 +42,8 @@ def promise_of(found: Calibration) -> dict[str, Any] | None:
     return {
         "statement": (
             f"{kind.upper()} of at most {found.target.limit:g} for {unseen} not seen{every}, with "
-            f"{100 * confidence:g} % confidence: of 100 validation sets drawn like this one, so many give a threshold "
-            "that keeps it"
+            f"{100 * confidence:g} % confidence: of 100 validation sets drawn like this one, about "
+            f"{100 * confidence:.3g} give a threshold that keeps it"
         ),
         "confidence": confidence,
         "bound": max(rate.upper(share) for rate in rates),
