@@ -17,11 +17,12 @@ Curve = Sequence[float | None]
 
 CURVE_COLUMN = f"curve/{CURVE}"
 FLAT = 0.02
-TAIL = 0.2
+TAIL, LEAST = 0.2, 3
+"""The share of the epochs at the end that is judged, and the least number of them: two alone are flat by chance."""
 LONGER = 0.05
 CONVERGENCE_RULE = (
     f"\N{DAGGER} not converged: validation MAP@R varies by more than {format_percent(FLAT)} over the last "
-    f"{format_percent(TAIL)} of the epochs."
+    f"{format_percent(TAIL)} of the epochs, at least {LEAST} of them."
 )
 UNCHECKED = (
     "A falling learning rate flattens every curve, and no longer run (`aggregate.longer_run`) checks that."
@@ -93,11 +94,13 @@ def has_converged(curve: Curve) -> bool | None:
     """Return whether validation MAP@R was flat at the end of a trial.
 
     Returns:
-        max - min <= 0.02 * max over the epochs floor(0.8 E) .. E; None where E = 0 or one of them has no value.
+        max - min <= 0.02 * max over the epochs floor(0.8 E) .. E, at least three; None where E = 0 or one of them has
+        no value.
     """
     epochs = len(curve) - 1
     # 1e-9: 0.8 * 5 is 4, but (1 - 0.2) * 5 could be 3.9999999
-    tail = [_finite(entry) for entry in curve[math.floor((1 - TAIL) * epochs + 1e-9) :]]
+    start = min(math.floor((1 - TAIL) * epochs + 1e-9), epochs + 1 - LEAST)
+    tail = [_finite(entry) for entry in curve[max(start, 0) :]]
     known = [value for value in tail if value is not None]
     if epochs < 1 or len(known) < len(tail):
         return None

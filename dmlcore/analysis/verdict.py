@@ -52,31 +52,24 @@ class VariantVerdict:
         return "Counted, whatever it decides: " + "; ".join(effect.counted for effect in self.effects) + "."
 
     @property
-    def text(self) -> str:
-        return " ".join(
-            part for part in (f"{self.headline}.", self.below_features, self.matched, self.counted) if part
-        )
+    def details(self) -> str:
+        """What goes with the headline, in sentences."""
+        return " ".join(part for part in (self.below_features, self.matched, self.counted) if part)
 
 
-def verdict(rows: Sequence[Row], confidence: float, disagreeing: LongerRun | None = None) -> str:
-    """Word the verdict of a study: for each variant what is decided, then the counts.
+def verdict(study: Study, rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Word the verdict of a study: for each variant the headline of what is decided, then the details.
 
     Args:
-        rows: of `comparisons`, as dicts.
-        confidence: level of their intervals.
-        disagreeing: a longer run that shows that nothing had converged (`disagreeing_run`).
+        study: the results.
+        rows: its `comparisons`, as dicts.
     """
     if rows and all(row["variant"] == BASELINE for row in rows):
-        return "One variant alone (baseline): nothing to compare."
-    found = variant_verdicts(rows, confidence, disagreeing)
+        return [("One variant alone (baseline): nothing to compare.", "")]
+    found = variant_verdicts(rows, study.config.confidence, disagreeing_run(study))
     if not found:
-        return "Undecided: no seed finished both with and without the regulariser."
-    return " ".join(variant.text for variant in found)
-
-
-def study_verdict(study: Study, rows: Sequence[Row]) -> str:
-    """Word the verdict of a study whose `comparisons` are `rows`."""
-    return verdict(rows, study.config.confidence, disagreeing_run(study))
+        return [("Undecided: no seed finished both with and without the regulariser.", "")]
+    return [(f"{variant.headline}.", variant.details) for variant in found]
 
 
 def with_difference(rows: Sequence[Row], metric: str) -> list[Row]:

@@ -18,7 +18,7 @@ from dmlcore.analysis.convergence import (
     longer_runs,
 )
 from dmlcore.analysis.study import Study
-from dmlcore.analysis.verdict import study_verdict
+from dmlcore.analysis.verdict import verdict
 from dmlcore.report.figures.convergence import convergence_figure
 from dmlcore.report.text.tables import markdown_table
 from tests.analysis.studies import losses_study, margins_study
@@ -41,6 +41,8 @@ FLAT = [0.0, *[0.4] * 10]
         ([*FLAT[:7], 0.2, 0.4, 0.4, 0.4], True),  # before it, it may
         ([0.1, 0.2], False),
         ([0.2, 0.2], True),
+        ([0.1, 0.4, 0.4], False),  # two epochs alone are flat by chance
+        ([0.1, 0.4, 0.4, 0.4], True),
         ([0.1], None),
         ([], None),
         ([*FLAT[:-1], None], None),
@@ -76,7 +78,7 @@ def test_a_longer_run_checks_the_flat_ends(score: float, agrees: bool) -> None:
     assert (disagreeing_run(found) is None) is agrees
     assert run.sentence in (convergence_note(found) or "")
     assert (
-        study_verdict(found, comparisons(found).to_dicts()).startswith("Undecided: not converged")
+        verdict(found, comparisons(found).to_dicts())[0][0].startswith("Undecided: not converged")
         is not agrees
     )
 

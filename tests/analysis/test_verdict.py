@@ -8,7 +8,7 @@ import pytest
 
 from dmlcore.analysis.comparisons import comparisons
 from dmlcore.analysis.effects import decide
-from dmlcore.analysis.verdict import VariantVerdict, question, study_verdict, variant_verdicts
+from dmlcore.analysis.verdict import VariantVerdict, question, variant_verdicts, verdict
 from tests.analysis.synthetic import TCM, rows, study
 
 LOSSES = ("a", "b", "c", "d", "e", "f")
@@ -39,14 +39,14 @@ def made_up(
 
 
 def judged(found: list[dict[str, Any]]) -> VariantVerdict:
-    (verdict,) = variant_verdicts(comparisons(study(found)).to_dicts(), 0.95)
-    return verdict
+    (judgement,) = variant_verdicts(comparisons(study(found)).to_dicts(), 0.95)
+    return judgement
 
 
 def worded(found: list[dict[str, Any]]) -> str:
-    return study_verdict(study(found), comparisons(study(found)).to_dicts()).replace(
-        "\N{NO-BREAK SPACE}", " "
-    )
+    parts = verdict(study(found), comparisons(study(found)).to_dicts())
+    text = " ".join(f"{headline} {details}" for headline, details in parts)
+    return text.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_converged_and_clear_is_decided() -> None:
@@ -141,14 +141,14 @@ def test_a_network_below_its_own_features_is_said_first() -> None:
 def test_each_variant_has_its_verdict() -> None:
     found = rows(("set",), ("vit",), ("ap",), ("baseline", TCM, "language_guidance(omega=1)"), (0, 1))
     given = variant_verdicts(comparisons(study(found)).to_dicts(), 0.95)
-    assert [verdict.name.split("(")[0] for verdict in given] == ["language_guidance", "TCM"]
+    assert [each.name.split("(")[0] for each in given] == ["language_guidance", "TCM"]
 
 
 def test_one_variant_alone_is_no_question_of_tcm() -> None:
     found = study(rows(("set",), ("vit",), ("ap",), ("baseline",), (0, 1)))
     compared = comparisons(found).to_dicts()
     assert variant_verdicts(compared, 0.95) == []
-    assert study_verdict(found, compared).startswith("One variant alone")
+    assert verdict(found, compared)[0][0].startswith("One variant alone")
     assert "TCM" not in question(compared)
     assert question(comparisons(study(rows())).to_dicts()).startswith("Does TCM make one distance threshold")
 

@@ -23,7 +23,7 @@ from dmlcore.analysis.protocol import environment, protocol_text, shared_setting
 from dmlcore.analysis.study import CELL_COLUMNS, Study
 from dmlcore.analysis.trajectories import EQUAL_ACCURACY
 from dmlcore.analysis.tuned_settings import displayed_study
-from dmlcore.analysis.verdict import opis_metric, question, study_verdict, variant_verdicts
+from dmlcore.analysis.verdict import opis_metric, question, variant_verdicts, verdict
 from dmlcore.report.html.charts import (
     heat_map_data,
     legend_entries,
@@ -78,7 +78,7 @@ def _sections(study: Study) -> dict[str, Any]:
         "headline": {
             "question": question(rows),
             "variants": variant_verdicts(rows, confidence, disagreeing_run(displayed)),
-            "no_comparison": study_verdict(displayed, rows),
+            "no_comparison": verdict(displayed, rows)[0][0],
         },
         "tradeoff": {
             "datasets": sorted(set(displayed.trials["dataset"])),

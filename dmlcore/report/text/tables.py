@@ -37,7 +37,7 @@ from dmlcore.analysis.metric_labels import (
 from dmlcore.analysis.protocol import protocol_text
 from dmlcore.analysis.study import BASELINE, Study
 from dmlcore.analysis.tuned_settings import displayed_study
-from dmlcore.analysis.verdict import study_verdict
+from dmlcore.analysis.verdict import verdict
 
 WIDTH = 100
 STYLES = {"better": "bold blue", "worse": "bold yellow"}
@@ -71,7 +71,9 @@ def print_summary(
     )
     for text in (reading, LEGEND, *(f"Protocol: {line}" for line in protocol_text(study).splitlines())):
         out.print(Text(text, style="dim"))
-    out.print(Text("\n" + study_verdict(study, rows), style="bold"))
+    for headline, details in verdict(study, rows):
+        out.print(Text(f"\n{headline}", style="bold"))
+        out.print(Text(details))
     for text in (*sentences, *caveats(study, rows), ""):
         out.print(Text(text))
     for text in (f"plot     {plot}", f"results  {results}", f"MLflow   {mlflow}"):
@@ -101,8 +103,11 @@ def markdown_table(study: Study) -> str:
     )
     notes = [reading, LEGEND, *protocol_text(study).splitlines()]
     escaped = [f"{_escape_markdown(note)}\n" for note in (*notes, *sentences, *caveats(study, rows))]
-    first = f"**{_escape_markdown(study_verdict(study, rows))}**\n"
-    return "\n".join([first, *map(markdown_row, lines), "", *escaped])
+    worded = [
+        f"**{_escape_markdown(headline)}** {_escape_markdown(details)}".strip() + "\n"
+        for headline, details in verdict(study, rows)
+    ]
+    return "\n".join([*worded, *map(markdown_row, lines), "", *escaped])
 
 
 def markdown_row(cells: Sequence[str]) -> str:
