@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -317,3 +321,88 @@ def test_the_plain_code_fits_every_head_layout_and_crop(folder, name, stored_siz
     exec(code.replace("image.jpg", str(tmp_path / "image.png")), names)
     expected = Embedder.from_pretrained(tmp_path / name).embed([tmp_path / "image.png"])
     np.testing.assert_allclose(names["embeddings"], expected, rtol=0, atol=TOLERANCE)
+
+
+class Hub(BaseHTTPRequestHandler):
+    """The few addresses of the hub that an upload needs; keeps what it gets."""
+
+    uploaded: ClassVar[dict[str, bytes]] = {}
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path.endswith("/preupload/main"):
+            names = [file["path"] for file in json.loads(body)["files"]]
+            answer = {
+                "files": [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]
+            }
+        elif self.path.endswith("/commit/main"):
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    self.uploaded[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            answer = {
+                "commitUrl": f"http://{self.headers['Host']}/me/glyphs/commit/1",
+                "commitOid": "1",
+                "success": True,
+            }
+        else:
+            answer = {"url": f"http://{self.headers['Host']}/me/glyphs", "id": "me/glyphs"}
+        self._answer(answer)
+
+    def do_GET(self):
+        self._answer({"id": "me/glyphs", "sha": "1", "siblings": [], "tags": []})
+
+    def _answer(self, values):
+        content = json.dumps(values).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+@needs_hub
+@pytest.mark.parametrize("study", ["whole"], indirect=True)
+def test_an_embedder_is_pushed_as_the_folder_that_it_was_read_from(study):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    Thread(target=server.serve_forever, daemon=True).start()
+    code = f"""
+from dmlcore.hub import Embedder
+Embedder.from_pretrained({str(study / "exported")!r}).push_to_hub("me/glyphs", token="hf_x")
+"""
+    environment = os.environ | {
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "HF_HUB_DISABLE_XET": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    server.shutdown()
+    server.server_close()
+    assert done.returncode == 0, done.stderr
+    exported = {path.name: path.read_bytes() for path in (study / "exported").iterdir()}
+    assert set(Hub.uploaded) == set(exported)
+    for name in ("model.safetensors", "README.md", "threshold.json"):
+        assert Hub.uploaded[name] == exported[name]
+
+
+@pytest.mark.parametrize("study", ["whole"], indirect=True)
+def test_without_the_extra_hub_folders_are_read_and_one_line_says_what_is_missing(study):
+    code = f"""
+import sys
+sys.modules["huggingface_hub"] = None
+from dmlcore.hub import Embedder
+embedder = Embedder.from_pretrained({str(study / "exported")!r})
+for call in (embedder.push_to_hub, Embedder.from_pretrained):
+    try:
+        call("me/glyphs")
+    except ImportError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2
+    assert all(line.endswith("not installed; run pip install 'dmlcore[hub]'") for line in lines)
