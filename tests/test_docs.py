@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -163,7 +164,7 @@ def inline(pattern: str) -> set[str]:
 
 
 def test_commands_and_targets_in_the_text_are_there():
-    assert inline(r"^dmlcore ([a-z]+)") == set(get_command(app).commands)
+    assert inline(r"^dmlcore ([a-z][a-z-]*)") == set(get_command(app).commands)
     assert inline(r"^make ([a-z-]+)") <= make_targets()
     assert all((ROOT / "benchmarks" / f"{name}.py").is_file() for name in inline(r"-m benchmarks\.(\w+)"))
 
@@ -193,3 +194,31 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_a_network(tmp_
     assert "<math" in (tmp_path / "science.html").read_text(encoding="utf-8")
     pages = {page.name: page.read_text(encoding="utf-8") for page in tmp_path.rglob("*.html")}
     assert not [name for name, text in pages.items() if "```" in text], "a block that is not drawn as one"
+
+
+NOTEBOOK = DOCS / "notebook" / "one_threshold.ipynb"
+NO_NETWORK = """
+import sys
+def refuse(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        raise AssertionError(f"the notebook opens a connection: {event} {arguments}")
+sys.addaudithook(refuse)
+"""
+
+
+def test_the_notebook_runs_without_a_network(tmp_path):
+    """All code cells in one process; its output has what the text says of it."""
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    assert not [cell for cell in cells if cell.get("outputs")], "commit it without outputs"
+    code = "\n".join(["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"])
+    environment = os.environ | {"MPLBACKEND": "agg", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", f"{NO_NETWORK}\n{code}"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    estimate, promise = (float(found) for found in re.findall(r"distance ([0-9.]+):", done.stdout))
+    assert promise < estimate, "a promise is stricter"
+    assert "one class: True  two classes: False" in done.stdout
+    before, after = re.findall(r"shifted: (\[.*?\])", done.stdout)
+    assert before == "[]" != after

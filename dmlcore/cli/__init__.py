@@ -24,13 +24,13 @@ from dmlcore.cli.evaluate import evaluate
 from dmlcore.cli.monitor import monitor
 from dmlcore.cli.options import DEFECT, WRONG_INPUT
 from dmlcore.cli.study import check, export, plan, summary, sync
-from dmlcore.cli.trials import publish, reevaluate
+from dmlcore.cli.trials import export_model, publish, reevaluate
 from dmlcore.core.errors import one_line, without_passwords
 from dmlcore.extras import MissingExtraError, require
 
 COMMANDS: dict[str | None, tuple[Callable[..., None], ...]] = {
     None: (evaluate, calibrate, monitor),
-    "train": (embed,),
+    "train": (embed, export_model),
     "pipeline": (plan, check, summary, export, reevaluate, publish, sync),
 }
 """Extra -> the subcommands that need it; None: the core's."""
@@ -97,7 +97,7 @@ def _needing(extra: str, command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def checked(*args: Any, **kwargs: Any) -> None:
-        require(extra, f"`dmlcore {command.__name__}`")
+        require(extra, f"`dmlcore {command.__name__.replace('_', '-')}`")
         command(*args, **kwargs)
 
     return checked

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dmlcore.cli.options import INCOMPLETE, Study, finished_trial, prepared_folder
-from dmlcore.core.errors import DataError
 from dmlcore.core.io import atomic_write_path
 
 if TYPE_CHECKING:
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
 
     from dmlcore.config.data import PreprocessConfig
     from dmlcore.config.trial import TrialConfig
-    from dmlcore.data.images import Images
-    from dmlcore.datasets.prepare.catalogue import Item
-    from dmlcore.datasets.prepare.journal import EncodedImage
     from dmlcore.models import Embedder
     from dmlcore.training.store import TrialStore
 
@@ -107,19 +103,12 @@ def trained_model(config: TrialConfig, store: TrialStore, prepared: Path) -> Tra
     Raises:
         ValueError: the data set is not prepared, or was prepared with other settings than data/params.yaml has now.
     """
-    from dmlcore.config.data import load_datasets
     from dmlcore.data.dataset import PreparedDataset
     from dmlcore.training.load import trained_embedder
+    from dmlcore.training.preparation import preprocess_settings
 
-    dataset = PreparedDataset.open(prepared)
-    preprocess = load_datasets(prepared.parents[1] / "params.yaml").datasets[config.dataset].preprocess
-    for name in ("image_size", "encoding"):
-        was, now = dataset.summary[name], getattr(preprocess, name)
-        if was != now:
-            raise ValueError(
-                f"{prepared} was prepared with {name} {was}, data/params.yaml has {now}; run `dvc repro`"
-            )
-    channels = int(dataset.summary["channels"])
+    preprocess = preprocess_settings(config.dataset, prepared)
+    channels = int(PreparedDataset.open(prepared).summary["channels"])
     return TrainedModel(trained_embedder(config, store, channels=channels), preprocess, channels)
 
 
@@ -129,61 +118,26 @@ def _embed_files(
     """Return embeddings [N, D] of the readable images, their files, and the errors of the others."""
     import torch
 
+    from dmlcore.hub.images import encode, in_memory
     from dmlcore.training.load import embed_images
 
     parts, kept, broken = [], [], []
     for start in range(0, len(files), CHUNK_IMAGES):
         chunk = files[start : start + CHUNK_IMAGES]
-        encoded = _encode(chunk, model)
+        encoded = encode(chunk, model.preprocess, model.channels)
         kept += [path for path, image in zip(chunk, encoded, strict=True) if not image.error]
         broken += [image.error for image in encoded if image.error]
         for path, image in zip(chunk, encoded, strict=True):
             if image.note:
                 typer.echo(f"dmlcore: {path}: {image.note}", err=True)
         if good := [image for image in encoded if not image.error]:
-            parts.append(embed_images(model.embedder, config, _in_memory(good, model)))
+            images = in_memory(good, model.preprocess, model.channels)
+            parts.append(embed_images(model.embedder, config, images))
     if not parts:
         raise ValueError(
             f"none of the {len(files)} images can be read, nothing is written; first: {broken[0]}"
         )
     return torch.cat(parts).numpy(), kept, broken
-
-
-def _encode(files: list[Path], model: TrainedModel) -> list[EncodedImage]:
-    """Encode each file as the stage `preprocess` would store it; a broken file gives its error instead."""
-    from dmlcore.datasets.prepare.catalogue import Catalogue, Item
-    from dmlcore.datasets.prepare.encoding import encoder
-    from dmlcore.datasets.prepare.image_decoding import pillow_for_threads
-
-    items = [Item("", "", str(path), "") for path in files]
-    catalogue = Catalogue(tuple(items), _read, model.channels, "", "")
-    with pillow_for_threads():
-        return list(map(encoder(catalogue, model.preprocess), items))
-
-
-def _read(item: Item) -> bytes:
-    from dmlcore.datasets.acquire.folders import read_bounded
-    from dmlcore.datasets.prepare.limits import UnreadableImageError
-
-    try:
-        return read_bounded(Path(item.source))
-    except (OSError, DataError) as error:  # One file is no reason to lose the embeddings of all others.
-        raise UnreadableImageError(str(error)) from None
-
-
-def _in_memory(encoded: list[EncodedImage], model: TrainedModel) -> Images:
-    """Wrap encoded images as a prepared data set would return them from disk."""
-    import numpy as np
-
-    from dmlcore.data.images import RawImages
-    from dmlcore.data.jpeg import JpegImages
-
-    data = np.frombuffer(b"".join(image.data for image in encoded), dtype=np.uint8)
-    if model.preprocess.encoding == "raw":
-        size = model.preprocess.image_size
-        return RawImages(data.reshape(len(encoded), size, size, model.channels))
-    lengths = np.array([len(image.data) for image in encoded], dtype=np.int64)
-    return JpegImages(data, np.cumsum(lengths) - lengths, lengths)
 
 
 def _check_outputs(out: Path, paths: Path) -> None:

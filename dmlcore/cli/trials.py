@@ -1,4 +1,4 @@
-"""`dmlcore reevaluate` and `dmlcore publish`: finished trials of a study evaluated again, their models into MLflow."""
+"""`dmlcore reevaluate`, `publish`, `export-model`: finished trials evaluated again, their models handed on."""
 
 from __future__ import annotations
 
@@ -29,6 +29,10 @@ NumThresholds = Annotated[int | None, typer.Option(help="Thresholds in the range
 Epsilon = Annotated[float | None, typer.Option(help="Share of the classes for epsilon_opis, 0 to 1.")]
 Bootstrap = Annotated[
     int | None, typer.Option(help="Resamples of the classes for the interval of OPIS; 0: no interval.")
+]
+
+Card = Annotated[
+    Path | None, typer.Option(help="Card of `dmlcore calibrate` for the trial: its threshold goes along.")
 ]
 
 
@@ -132,11 +136,13 @@ def publish(
         str | None,
         typer.Option(metavar="NAME", help="Also make the model a version of this registered model."),
     ] = None,
+    card: Card = None,
 ) -> None:
     """Log models of trained trials to MLflow, each to the run of its trial and only once.
 
     A model takes images, uint8 [N, H, W, C], and returns embeddings of length 1, float32 [N, D]. The store is the
-    server that MLFLOW_TRACKING_URI names, else state/mlflow.db. Exits with 1 if the store refuses the model.
+    server that MLFLOW_TRACKING_URI names, else state/mlflow.db. Exits with 1 if the store refuses the model. A model
+    that was logged without `--card` stays, and one with it is logged beside it.
 
     Example: dmlcore publish 0123abcd --register glyph-embedder --study .
     """
@@ -146,9 +152,11 @@ def publish(
     records = _chosen(study, trials or [])
     if register and len(records) != 1:
         raise ValueError(f"--register takes one trial, {len(records)} are chosen; name the one")
+    if card is not None:
+        _check_card(card, records)
     tracker = MlflowTracker.for_study(load_study(study / "params.yaml").sweep.study, study / "state", None)
     for record in records:
-        typer.echo(_publish(tracker, study, record, register))
+        typer.echo(_publish(tracker, study, record, register, card))
 
 
 def _chosen(study: Path, keys: list[str]) -> list[TrialRecord]:
@@ -163,7 +171,18 @@ def _chosen(study: Path, keys: list[str]) -> list[TrialRecord]:
     return best
 
 
-def _publish(tracker: MlflowTracker, study: Path, record: TrialRecord, name: str | None) -> str:
+def _check_card(card: Path, records: list[TrialRecord]) -> None:
+    """Refuse a card of another trial, or for several."""
+    from dmlcore.hub.export import threshold_of
+
+    if len(records) != 1:
+        raise ValueError(f"--card takes one trial, {len(records)} are chosen; name the one")
+    threshold_of(card, records[0])
+
+
+def _publish(
+    tracker: MlflowTracker, study: Path, record: TrialRecord, name: str | None, card: Path | None
+) -> str:
     """Log the model unless it is there, register it if a name is given; return a line that says so."""
     from mlflow.exceptions import MlflowException
 
@@ -174,8 +193,8 @@ def _publish(tracker: MlflowTracker, study: Path, record: TrialRecord, name: str
     runs = tracker.runs
     try:
         runs.prepare()
-        found = find_model(runs, record)
-        model = found or log_model(runs, record, store_of(study, record), prepared_folder(study))
+        found = find_model(runs, record, card)
+        model = found or log_model(runs, record, store_of(study, record), prepared_folder(study), card)
         before = " (logged before)" if found else ""
         version = f", registered as models:/{name}/{register(runs, model, name)}" if name else ""
     except MlflowException as error:
@@ -183,3 +202,32 @@ def _publish(tracker: MlflowTracker, study: Path, record: TrialRecord, name: str
         typer.echo(f"dmlcore: MLflow at {address} did not take the model: {reason}", err=True)
         raise typer.Exit(INCOMPLETE) from None
     return f"{record.name} [{record.trial_key}]: models:/{model.model_id}{before}{version}"
+
+
+def export_model(
+    trial: Annotated[str, typer.Argument(help="Key of a finished trial of the study.")],
+    into: Annotated[Path, typer.Option(help="Folder to write: new, empty, or an earlier export.")],
+    study: Study = Path(),
+    card: Card = None,
+    onnx: Annotated[bool, typer.Option(help="Write model.onnx, where the extra `onnx` is installed.")] = True,
+) -> None:
+    """Write a trial's model as a folder that needs no dmlcore: weights, all settings, a model card, ONNX.
+
+    `dmlcore.hub.Embedder.from_pretrained(FOLDER)` reads it, as does the code in its README.md. All files are written,
+    or none.
+
+    Example: dmlcore export-model 0123abcd --into glyph-embedder --card card.json --study .
+    """
+    from dmlcore.hub.export import exported
+    from dmlcore.hub.folder import check_folder
+
+    check_folder(into)
+    record, store = finished_trial(study, trial)
+    embedder = exported(record, store, prepared_folder(study), card)
+    embedder.save_pretrained(into, onnx=onnx)
+    written = sorted(path.name for path in into.iterdir())
+    typer.echo(f"{record.name} [{record.trial_key}]: {into}: {', '.join(written)}")
+    if onnx and "model.onnx" not in written:
+        typer.echo(
+            "dmlcore: no model.onnx: pip install 'dmlcore[onnx]', or the weights are above 1.9 GB", err=True
+        )

@@ -5,7 +5,9 @@ A model is attached to the run of its trial and logged once. What is here raises
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 import tempfile
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -18,11 +20,13 @@ from numpy.typing import NDArray
 from dmlcore.config.base import parse
 from dmlcore.config.trial import TrialConfig
 from dmlcore.core.errors import without_passwords
+from dmlcore.core.hashing import file_sha256
 from dmlcore.data.dataset import PreparedDataset
 from dmlcore.records import CURVE, TrialRecord
 from dmlcore.tracking.runs import Runs
 from dmlcore.training.load import store_of, trained_embedder
 from dmlcore.training.loader import input_pipeline
+from dmlcore.training.preparation import preparation_of
 from dmlcore.training.store import TrialStore
 
 if TYPE_CHECKING:
@@ -37,6 +41,7 @@ REQUIREMENTS = (
 )  # fmt: skip
 """Packages that the copy of dmlcore inside a model imports when it embeds."""
 DATA_FACTS = ("name", "data_hash", "licence", "image_size", "encoding")
+CARD_TAG = "threshold_card_sha256"
 EXAMPLES = 2
 
 
@@ -77,12 +82,14 @@ def log_best(runs: Runs, records: Iterable[TrialRecord], study: Path, prepared: 
     return logged
 
 
-def find_model(runs: Runs, record: TrialRecord) -> LoggedModel | None:
-    """Find the logged model of a trial; None where there is none."""
+def find_model(runs: Runs, record: TrialRecord, card: Path | None = None) -> LoggedModel | None:
+    """Find the logged model of a trial, with that card of a threshold if one is given; None where there is none."""
     run = runs.find(record.trial_key)
     found = [] if run is None else _models_of(runs, run.info.run_id)
     # A model whose upload was cut short never becomes READY: it is logged again.
-    return next((model for model in found if str(model.status) == "READY"), None)
+    ready = (model for model in found if str(model.status) == "READY")
+    wanted = file_sha256(card) if card else None
+    return next((model for model in ready if wanted in (None, model.tags.get(CARD_TAG))), None)
 
 
 def _models_of(runs: Runs, run_id: str) -> list[LoggedModel]:
@@ -90,7 +97,9 @@ def _models_of(runs: Runs, run_id: str) -> list[LoggedModel]:
     return list(runs.client.search_logged_models([runs.experiment_id], filter_string=query))
 
 
-def log_model(runs: Runs, record: TrialRecord, store: TrialStore, prepared: Path) -> LoggedModel:
+def log_model(
+    runs: Runs, record: TrialRecord, store: TrialStore, prepared: Path, card: Path | None = None
+) -> LoggedModel:
     """Log the model of a finished trial to the trial's run.
 
     Args:
@@ -98,9 +107,10 @@ def log_model(runs: Runs, record: TrialRecord, store: TrialStore, prepared: Path
         record: of the trial.
         store: its files.
         prepared: the folder of prepared data sets.
+        card: of `dmlcore calibrate`, checked: it goes along as `threshold.json`, the threshold in the metadata too.
 
     Raises:
-        ValueError: the data set is not prepared.
+        ValueError: the data set is not prepared, or not with the settings of data/params.yaml.
     """
     from mlflow.entities import LoggedModelOutput
 
@@ -115,12 +125,14 @@ def log_model(runs: Runs, record: TrialRecord, store: TrialStore, prepared: Path
         run.info.experiment_id,
         "embedder",
         source_run_id=run.info.run_id,
-        tags={name: str(value) for name, value in record.labels.items()} | {"trial_key": record.trial_key},
+        tags={name: str(value) for name, value in record.labels.items()}
+        | {"trial_key": record.trial_key}
+        | ({CARD_TAG: file_sha256(card)} if card else {}),
         params=run.data.params,
     )
     try:
         with tempfile.TemporaryDirectory(prefix="dmlcore-model-") as folder:
-            _write(model, record, store, prepared, Path(folder) / "model")
+            _write(model, record, store, prepared, Path(folder) / "model", card)
             runs.client.log_model_artifacts(model.model_id, f"{folder}/model")
     except Exception:
         runs.client.finalize_logged_model(model.model_id, "FAILED")
@@ -143,8 +155,15 @@ def register(runs: Runs, model: LoggedModel, name: str) -> int:
     return int(created.version)
 
 
-def _write(model: LoggedModel, record: TrialRecord, store: TrialStore, prepared: Path, folder: Path) -> None:
-    """Write the model as files: MLmodel, code, weights.safetensors, the trial's config, an input example."""
+def _write(
+    model: LoggedModel,
+    record: TrialRecord,
+    store: TrialStore,
+    prepared: Path,
+    folder: Path,
+    card: Path | None,
+) -> None:
+    """Write the model as files: MLmodel, code, weights.safetensors, the trial's config, an input example, the card."""
     from mlflow.models import Model
     from mlflow.pyfunc import save_model
 
@@ -159,14 +178,25 @@ def _write(model: LoggedModel, record: TrialRecord, store: TrialStore, prepared:
         mlflow_model=Model(run_id=model.source_run_id, model_id=model.model_id, model_uuid=model.model_id),
         python_model=str(PACKAGE / "tracking" / "model_code.py"),
         code_paths=[str(PACKAGE)],
-        artifacts={"weights": str(scratch.path("weights"))},
+        artifacts={"weights": str(scratch.path("weights"))} | _card_file(card, folder.parent),
         model_config={"trial": record.config, "channels": channels},
         # Without a signature and requirements MLflow would load and run the model here to infer them.
         signature=_signature(example, config.model.embedding_dim),
         input_example=example,
         pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
-        metadata={"trial_key": record.trial_key} | {name: data.summary[name] for name in DATA_FACTS},
+        metadata={"trial_key": record.trial_key}
+        | {name: data.summary[name] for name in DATA_FACTS}
+        | {"preprocessing": preparation_of(config, prepared / config.dataset).model_dump(mode="json")}
+        | ({"threshold": json.loads(card.read_bytes())["threshold"]} if card else {}),
     )
+
+
+def _card_file(card: Path | None, scratch: Path) -> dict[str, str]:
+    """Copy a card to the name that it has in the model; return it as an artifact."""
+    if card is None:
+        return {}
+    shutil.copyfile(card, scratch / "threshold.json")
+    return {"threshold": str(scratch / "threshold.json")}
 
 
 def _signature(example: NDArray[np.uint8], width: int) -> ModelSignature:
