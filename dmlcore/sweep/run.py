@@ -14,6 +14,7 @@ from dmlcore.data.dataset import PreparedDataset
 from dmlcore.data.verification import verify_once
 from dmlcore.records import RecordFolder
 from dmlcore.sweep.baselines import raw_pixel_baseline
+from dmlcore.sweep.control import Control
 from dmlcore.sweep.dry_run.forecast import concurrent_trials, over_budget
 from dmlcore.sweep.execution.guards import Limits, pop_kill_reason, sweep_lock
 from dmlcore.sweep.execution.outcomes import record_lost, reevaluate, relabel
@@ -72,7 +73,7 @@ def run_sweep(
         NewerRecordError: the record of one of its trials is of a later version of dmlcore.
     """
     folders.records.mkdir(parents=True, exist_ok=True)
-    with sweep_lock(folders.state):
+    with sweep_lock(folders.state), Control(folders.state).shown():
         limits = Limits(sweep.resources.time_limit_seconds, sweep.resources.memory_bytes)
         context = WorkerContext(folders.state, sweep.resources.gpus, limits, run)
         plan = make_plan(sweep, study=folders.study, prepared=folders.prepared)

@@ -15,6 +15,7 @@ from ray.tune import Callback
 
 from dmlcore.config.base import canonical
 from dmlcore.records import CURVE, RecordFolder, TrialRecord
+from dmlcore.sweep.control import LiveStatus
 from dmlcore.sweep.execution.worker import StoppedEarlyError, WorkerContext
 from dmlcore.sweep.plan import PlannedTrial
 from dmlcore.sweep.progress import Progress
@@ -81,6 +82,7 @@ class SweepCallback(Callback):
         trials: those to run; those of a search are added by `prepare`.
         session: of the sweep.
         progress: the display.
+        live: what `dmlcore status` shows.
         tracker: shows trials elsewhere.
         scheduler: decides on early stopping; None: every trial runs to its last epoch.
     """
@@ -90,11 +92,13 @@ class SweepCallback(Callback):
         trials: list[PlannedTrial],
         session: SweepSession,
         progress: Progress,
+        live: LiveStatus,
         tracker: Tracker,
         scheduler: EarlyStopping | None,
     ) -> None:
         self.trials = {trial.key: trial for trial in trials}
-        self.session, self.progress, self.tracker, self.scheduler = session, progress, tracker, scheduler
+        self.session, self.progress, self.live = session, progress, live
+        self.tracker, self.scheduler = tracker, scheduler
         self.records = RecordFolder(session.context.records)
         self.died: dict[str, str] = {}
         """Trial key -> Ray's reason, of trials whose process died at every attempt."""
@@ -119,9 +123,13 @@ class SweepCallback(Callback):
             download_results(trial, storage, self.records)
         return self.records.read_or_set_aside(trial.key)
 
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self.live.write()  # Tune takes a step every tenth of a second at least, whether trials report or not
+
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         planned = self.trials[trial.config["trial_key"]]
         self.progress.start(planned.key, planned.name, planned.cell.config.train.epochs)
+        self.live.start(planned.key, planned.name, planned.cell.config.train.epochs)
         self.tracker.start(planned.key, planned.name, planned.cell.labels, canonical(planned.cell.config))
 
     def on_trial_result(
@@ -134,6 +142,7 @@ class SweepCallback(Callback):
         score = metrics.get(CURVE)
         self.tracker.epoch(planned.key, epoch, metrics)
         self.progress.epoch(planned.key, epoch, score)
+        self.live.epoch(planned.key, epoch, result.get("hostname"))
         reason = self.scheduler.should_stop(planned, epoch, score) if self.scheduler else None
         if reason:
             self.session.stop_signals.request(planned, reason)
@@ -143,11 +152,15 @@ class SweepCallback(Callback):
         record = self.fetch_record(planned)
         if record is not None:
             self.tracker.finish(record, planned.name)
-        self.progress.end(planned.key, planned.name, record)
+        self._end(planned, record)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         planned = self.trials[trial.config["trial_key"]]
         error = trial.get_error()
         lines = str(error or "").strip().splitlines() or ["Ray kept no reason"]
         self.died[planned.key] = f"process died: {type(error).__name__}: {lines[-1]}"
-        self.progress.end(planned.key, planned.name, None)
+        self._end(planned, None)
+
+    def _end(self, planned: PlannedTrial, record: TrialRecord | None) -> None:
+        self.progress.end(planned.key, planned.name, record)
+        self.live.end(planned.key, planned.name, record, self.died.get(planned.key, ""))

@@ -23,6 +23,7 @@ from ray.tune.search import Searcher
 
 from dmlcore.config.sweep import SweepConfig
 from dmlcore.records import RecordFolder
+from dmlcore.sweep.control import Control, LiveStatus
 from dmlcore.sweep.execution.worker import WorkerContext, execute
 from dmlcore.sweep.plan import PlannedTrial
 from dmlcore.sweep.progress import Progress
@@ -79,9 +80,11 @@ def run_trials(
         if connection.storage is not None:
             remaining = sync_with_nodes(remaining, connection.storage, RecordFolder(context.records))
         total = search.remaining if search else len(remaining)
+        queue = [(trial.key, trial.name) for trial in remaining]
+        live = LiveStatus(Control(context.state), total, queue)
         with Progress(total, sweep.resources.max_concurrent or connection.concurrent) as progress:
             session = SweepSession(context, connection)
-            callback = SweepCallback(remaining, session, progress, tracker, scheduler)
+            callback = SweepCallback(remaining, session, progress, live, tracker, scheduler)
             if search or remaining:
                 _fit(_tuner(trials, sweep, callback, search), callback)
     return callback.died

@@ -1,0 +1,116 @@
+"""The subcommands that look at a running sweep from another shell, without Ray."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dmlcore.cli.options import Study
+
+if TYPE_CHECKING:
+    from dmlcore.sweep.control import LiveTrial, SweepStatus
+
+
+def status(
+    study: Study = Path(),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON; times are seconds, or seconds since 1970.")
+    ] = False,
+) -> None:
+    """Print what the sweep of a study is doing: running trials, queue, failures with their reason.
+
+    Needs no Ray and disturbs nothing. Where no sweep runs, counts the records. State is one of `running`; `killed`: its
+    driver ended without a farewell, `dvc repro` resumes; `starting`: the lock is held and nothing is known yet;
+    `idle`.
+
+    Example: dmlcore status --study .
+    """
+    from dmlcore.sweep.control import Control, printable
+
+    control = Control(study / "state")
+    found = control.read()
+    if control.is_running(found):
+        state = "running"
+    elif found is not None:
+        state = "killed"
+    else:
+        state = "starting" if control.is_locked() else "idle"
+    if as_json:
+        typer.echo(json.dumps({"state": state, **_values(study, found if state == "running" else None)}))
+        return
+    lines = _live_lines(found) if found and state == "running" else _idle_lines(study, state, found)
+    for line in lines:
+        typer.echo(printable(line))
+
+
+def _values(study: Path, found: SweepStatus | None) -> dict[str, Any]:
+    """Return what `--json` prints besides the state."""
+    if found is None:
+        counts, failures = _recorded(study)
+        return counts | {"failures": failures}
+    now = time.time()
+    left = {trial.key: trial.seconds_left(now) for trial in found.running}
+    values = found.model_dump()
+    for trial in values["running"]:
+        trial |= {"seconds": max(0.0, now - trial["started"]), "seconds_left": left[trial["key"]]}
+    return values
+
+
+def _live_lines(found: SweepStatus) -> list[str]:
+    from dmlcore.sweep.progress import duration
+
+    now = time.time()
+    counts = f"{found.finished} finished, {found.failed} failed, {found.stopped} stopped"
+    lines = [
+        f"running for {duration(max(0.0, now - found.started))}, process {found.pid} on {found.host}",
+        f"{counts}, {len(found.running)} running, {found.queued} queued, of {found.total}",
+    ]
+    lines += [f"no further trial starts: {found.halted}"] if found.halted else []
+    lines += [f"RUNNING {trial.key} {trial.name}: {_progress(trial, now)}" for trial in found.running]
+    lines += [f"QUEUED {trial.key} {trial.name}" for trial in found.next]
+    hidden = found.queued - len(found.next)
+    lines += [f"QUEUED {hidden} more"] if found.next and hidden > 0 else []
+    return lines + [f"FAILED {trial.key} {trial.name}: {trial.reason}" for trial in found.failures]
+
+
+def _progress(trial: LiveTrial, now: float) -> str:
+    from dmlcore.sweep.progress import duration
+
+    parts = [f"epoch {trial.epoch}/{trial.epochs}", f"{duration(max(0.0, now - trial.started))} so far"]
+    left = trial.seconds_left(now)
+    parts += [] if left is None else [f"about {duration(left)} left"]
+    return ", ".join([*parts, f"on {trial.node}" if trial.node else "no report yet"])
+
+
+def _idle_lines(study: Path, state: str, found: SweepStatus | None) -> list[str]:
+    says = {
+        "idle": "no sweep runs",
+        "starting": "a sweep starts, or `dmlcore sync` runs: its lock is held",
+        "killed": f"no sweep runs: its process {found.pid} on {found.host} was killed, `dvc repro` resumes it"
+        if found
+        else "",
+    }
+    counts, failures = _recorded(study)
+    recorded = ", ".join(f"{count} {name}" for name, count in counts.items())
+    lines = [says[state], f"records: {recorded}"]
+    return lines + [f"FAILED {each['key']} {each['name']}: {each['reason']}" for each in failures]
+
+
+def _recorded(study: Path) -> tuple[dict[str, int], list[dict[str, str]]]:
+    """Count the readable records by status, and say why the failed ones failed."""
+    from dmlcore.records import RecordFolder
+
+    records = RecordFolder(study / "state" / "records").all()
+    counts = {
+        name: sum(record.status == name for record in records) for name in ("finished", "failed", "stopped")
+    }
+    failures = [
+        {"key": r.trial_key, "name": r.name, "reason": (r.error or "no reason").strip().split("\n")[0]}
+        for r in records
+        if r.status == "failed"
+    ]
+    return counts, failures

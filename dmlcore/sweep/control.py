@@ -1,0 +1,235 @@
+"""What a running sweep shows to other processes, and what they ask of it: small files in `state/control`.
+
+The driver alone writes `status.json`, at most once a second. Whoever reads trusts nothing in it, and takes it for that
+of a running sweep only while the sweep's lock is held: the file of a killed driver is recognised by its free lock.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dmlcore.core.io import write_atomically
+from dmlcore.core.text import is_valid_name
+from dmlcore.records import KEY, TrialRecord
+
+WRITE_SECONDS = 1.0
+"""The status is written at most this often."""
+SHOWN = 20
+"""Trials of the queue, and last failures, that the status names."""
+LARGEST = 1 << 24
+"""Bytes of the largest file that is read: ten thousand running trials are 4 MB."""
+
+Key = Annotated[str, Field(pattern=f"^{KEY.pattern}$")]
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Text = Annotated[str, Field(max_length=1000)]
+
+
+def printable(text: str) -> str:
+    """Return text that others wrote as one line, without what would move a terminal's cursor or its colours."""
+    return "".join(letter if is_valid_name(letter) else " " for letter in text)
+
+
+class _Shown(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class LiveTrial(_Shown):
+    """A trial that runs; times are seconds since 1970."""
+
+    key: Key
+    name: Text
+    epochs: Count
+    started: Seconds
+    epoch: Count = 0
+    node: Text | None = None
+    """Host name; None until its first report."""
+    first_epoch: Count | None = None
+    """The first that it reported; a resumed trial does not begin at 0."""
+    first_report: Seconds = 0.0
+    last_report: Seconds = 0.0
+
+    def seconds_left(self, now: float) -> float | None:
+        """Extrapolate from its own epochs, evaluation after the last one not included; None before the second."""
+        if self.first_epoch is None or self.epoch <= self.first_epoch:
+            return None
+        each = (self.last_report - self.first_report) / (self.epoch - self.first_epoch)
+        return max(0.0, each * (self.epochs - self.epoch) - (now - self.last_report))
+
+
+class QueuedTrial(_Shown):
+    key: Key
+    name: Text
+
+
+class FailedTrial(QueuedTrial):
+    reason: Text
+
+
+class SweepStatus(_Shown):
+    """How far a sweep is."""
+
+    pid: Annotated[int, Field(ge=1)]
+    host: Text
+    started: Seconds
+    total: Count = 0
+    """Trials of this run of the stage."""
+    finished: Count = 0
+    failed: Count = 0
+    stopped: Count = 0
+    running: list[LiveTrial] = []
+    queued: Count = 0
+    next: list[QueuedTrial] = []
+    """The first SHOWN of the queue; of a search, which draws its settings as it goes, none."""
+    failures: list[FailedTrial] = []
+    """The last SHOWN."""
+    halted: Text | None = None
+    """Why no further trial starts; None: they do."""
+
+
+class Control:
+    """The folder `state/control` of a study.
+
+    Args:
+        state: the study's state folder.
+    """
+
+    def __init__(self, state: Path) -> None:
+        self.lock, self.folder = state / "sweep.lock", state / "control"
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Show that this process runs a sweep, whose lock it holds, and drop requests to an earlier one."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.write(new_status())
+        try:
+            yield
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def write(self, status: SweepStatus) -> None:
+        """Replace the status; a disk that refuses it is no reason to end a sweep."""
+        try:
+            write_atomically(self.folder / "status.json", status.model_dump_json())
+        except OSError:
+            return
+
+    def read(self) -> SweepStatus | None:
+        """Return the status that a driver wrote last, alive or killed; None if there is none.
+
+        Raises:
+            ValueError: the file holds something else.
+        """
+        path = self.folder / "status.json"
+        try:
+            with path.open("rb") as file:
+                content = file.read(LARGEST)
+        except FileNotFoundError:
+            return None
+        try:
+            return SweepStatus.model_validate_json(content)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            where = ".".join(map(str, fault["loc"]))
+            raise ValueError(
+                f"{path} is not the status of a sweep: `{printable(where)}`: {fault['msg']}"
+            ) from None
+
+    def is_running(self, status: SweepStatus | None) -> bool:
+        """Return whether the driver that wrote `status` still holds the sweep's lock."""
+        if status is None or not self.is_locked():
+            return False
+        # `dmlcore sync` takes the same lock, possibly beside the file of a killed driver.
+        return status.host != platform.node() or Path(f"/proc/{status.pid}").exists() or not _has_proc()
+
+    def is_locked(self) -> bool:
+        """Return whether any process holds the sweep's lock. A sweep that starts just now waits for this look."""
+        if not self.lock.exists():
+            return False
+        try:
+            FileLock(self.lock).acquire(timeout=0).lock.release()
+        except Timeout:
+            return True
+        return False
+
+
+def new_status() -> SweepStatus:
+    """Return the status of a sweep in this process that starts now."""
+    return SweepStatus(pid=os.getpid(), host=platform.node(), started=time.time())
+
+
+def _has_proc() -> bool:
+    return Path("/proc/self").exists()
+
+
+class LiveStatus:
+    """Keeps the status of a sweep as its driver hears of its trials.
+
+    Args:
+        control: where it is written.
+        total: trials to run.
+        queue: (key, name) of the trials in their order; empty for a search.
+    """
+
+    def __init__(self, control: Control, total: int, queue: Iterable[tuple[str, str]]) -> None:
+        self.control, self.status = control, new_status()
+        self.status.total = total
+        self.queue = dict(queue)
+        self.running: dict[str, LiveTrial] = {}
+        self._changed, self._written = True, 0.0
+
+    def start(self, key: str, name: str, epochs: int) -> None:
+        self.queue.pop(key, None)
+        self.running[key] = LiveTrial(key=key, name=name[:1000], epochs=epochs, started=time.time())
+        self._changed = True
+
+    def epoch(self, key: str, epoch: int, node: str | None) -> None:
+        """Take in a report of a running trial."""
+        trial, now = self.running.get(key), time.time()
+        if trial is None:
+            return
+        if trial.first_epoch is None or epoch < trial.first_epoch:  # another attempt may begin before
+            trial.first_epoch, trial.first_report = epoch, now
+        trial.epoch, trial.last_report, trial.node = epoch, now, node
+        self._changed = True
+
+    def end(self, key: str, name: str, record: TrialRecord | None, died: str = "") -> None:
+        """Take in how a trial ended: with `record`, or with None if its process died, for which reason."""
+        self.queue.pop(key, None)
+        self.running.pop(key, None)
+        status = "failed" if record is None else record.status
+        setattr(self.status, status, getattr(self.status, status) + 1)
+        if status == "failed":
+            reason = (record.error if record else None) or died or "its process died"
+            failure = FailedTrial(key=key, name=name[:1000], reason=reason.strip().split("\n")[0][:1000])
+            self.status.failures = [*self.status.failures, failure][-SHOWN:]
+        self._changed = True
+
+    def halt(self, reason: str) -> None:
+        """Show that no further trial starts."""
+        self.status.halted = reason[:1000]
+        self._changed = True
+
+    def write(self) -> None:
+        """Write the status if it changed and was not written just now."""
+        if not self._changed or time.monotonic() - self._written < WRITE_SECONDS:
+            return
+        status, ended = self.status, self.status.finished + self.status.failed + self.status.stopped
+        status.running = list(self.running.values())
+        status.queued = max(0, status.total - ended - len(self.running))
+        status.next = [
+            QueuedTrial(key=key, name=name[:1000])
+            for key, name in list(self.queue.items())[:SHOWN]  # dictionaries keep their order
+        ]
+        self.control.write(status)
+        self._changed, self._written = False, time.monotonic()
