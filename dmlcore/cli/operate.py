@@ -1,4 +1,4 @@
-"""The subcommands that look at a running sweep from another shell, without Ray."""
+"""The subcommands that look at a running sweep from another shell, without Ray: status and logs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dmlcore.cli.options import Study
 
 if TYPE_CHECKING:
     from dmlcore.sweep.control import LiveTrial, SweepStatus
+    from dmlcore.sweep.ray.shared_storage import SharedStorage
 
 
 def status(
@@ -114,3 +115,80 @@ def _recorded(study: Path) -> tuple[dict[str, int], list[dict[str, str]]]:
         if r.status == "failed"
     ]
     return counts, failures
+
+
+def logs(
+    trial: Annotated[
+        str, typer.Argument(help="Key of a trial, or its beginning; `dmlcore status` prints it.")
+    ],
+    study: Study = Path(),
+    lines: Annotated[int, typer.Option(min=1, help="Print that many lines, the last ones.")] = 50,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on printing what comes until the trial has ended.")
+    ] = False,
+) -> None:
+    """Print what a trial wrote: its epochs, stdout, stderr, warnings, and the traceback of its failure.
+
+    All attempts are in one file of at most 1 MiB, state/logs/KEY.log; of more, the older half was cut. It holds what a
+    killed process had written, too.
+
+    Example: dmlcore logs 0123abcd --study . --follow
+    """
+    key = _with_output(study, trial)
+    content = _output(study, key)
+    for line in content.decode(errors="replace").splitlines()[-lines:]:
+        _echo(line)
+    while follow and _runs(study, key):
+        time.sleep(1.0)
+        before, content = content, _output(study, key)
+        # shorter: it was cut meanwhile, and what is new cannot be told from what was printed
+        for line in content[len(before) :].decode(errors="replace").splitlines():
+            _echo(line)
+
+
+def _echo(line: str) -> None:
+    from dmlcore.sweep.control import printable
+
+    typer.echo(printable(line.expandtabs()))
+
+
+def _with_output(study: Path, beginning: str) -> str:
+    """Return the key of the one trial with output that begins so."""
+    from dmlcore.sweep.control import choose
+
+    here = [path.stem for path in (study / "state" / "logs").glob("*.log")]
+    storage = _storage(study)
+    there = [name.removesuffix(".log") for name in storage.names("logs")] if storage else []
+    return choose(beginning, [*here, *there], "trial with output, it has none before it starts")
+
+
+def _storage(study: Path) -> SharedStorage | None:
+    """Return the storage through which nodes send output while they run; None: they share this disk."""
+    from dmlcore.config.study import load_study
+    from dmlcore.sweep.ray.shared_storage import SharedStorage
+
+    params = study / "params.yaml"
+    if not params.is_file():  # output can be read where it is gone
+        return None
+    cluster = load_study(params).sweep.cluster
+    return SharedStorage(cluster.storage) if cluster.storage else None
+
+
+def _output(study: Path, key: str) -> bytes:
+    """Return the kept output of a trial, whole lines; a running trial's on a node is newer than what was fetched."""
+    from dmlcore.sweep.execution.trial_log import LIMIT_BYTES, log_file
+
+    storage = _storage(study)
+    content = storage.read(f"logs/{key}.log") if storage else None
+    if content is None:
+        content = log_file(study / "state", key).read_bytes()
+    content = content[-2 * LIMIT_BYTES :]
+    return content[: content.rfind(b"\n") + 1]
+
+
+def _runs(study: Path, key: str) -> bool:
+    from dmlcore.sweep.control import Control
+
+    control = Control(study / "state")
+    found = control.read()
+    return found is not None and control.is_running(found) and key in {trial.key for trial in found.running}

@@ -40,6 +40,19 @@ def printable(text: str) -> str:
     return "".join(letter if is_valid_name(letter) else " " for letter in text)
 
 
+def choose(beginning: str, keys: Iterable[str], what: str) -> str:
+    """Return the one key among `keys` that begins so; names of files that are no keys do not count.
+
+    Raises:
+        ValueError: none or several do; `what` says in the message of which kind it must be.
+    """
+    found = sorted({key for key in keys if KEY.fullmatch(key) and beginning and key.startswith(beginning)})
+    if len(found) != 1:
+        several = f"{len(found)} keys begin so" if found else "no key begins so"
+        raise ValueError(f"{beginning!r:.80} must begin the key of a {what}: {several}")
+    return found[0]
+
+
 class _Shown(BaseModel):
     model_config = ConfigDict(extra="forbid")
 

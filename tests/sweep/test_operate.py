@@ -10,14 +10,20 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from dmlcore.cli import app
 from dmlcore.cli.options import WRONG_INPUT
 from dmlcore.sweep.control import SHOWN, Control, LiveStatus, LiveTrial, SweepStatus
 from dmlcore.sweep.execution.guards import sweep_lock
+from dmlcore.sweep.execution.trial_log import CUT, LIMIT_BYTES, kept_output, log_file
+from dmlcore.sweep.ray.remote_worker import LogSync, download_log
+from dmlcore.sweep.ray.shared_storage import SharedStorage
+from tests.cli.study import SWEEP
 from tests.faults.sabotage import wait_for
 from tests.sweep.operated import gate, operated
 
@@ -53,6 +59,7 @@ def test_a_sweep_is_operated_from_another_process(tmp_path, small_data):
         gate(folder, "third").pid()
         wait_for(lambda: len(status_of(folder)["running"]) == 2 and status_of(folder)["failed"])
         check_status(folder, driver.pid, first, dying, third, [fourth, *rest])
+        check_logs(folder, first, dying)
         gate(folder, "first").open()
         gate(folder, "third").open()
         assert driver.wait(timeout=200) == 0, (tmp_path / "driver.log").read_text()
@@ -81,6 +88,18 @@ def check_status(folder, pid, first, dying, third, queue):
     assert "epoch 2/4" in shown
     assert f"FAILED {dying}" in shown
     assert "process died" in shown
+
+
+def check_logs(folder, first, dying):
+    """The epochs of a trial that runs, and the last words of one that was killed."""
+    result = call("logs", first[:10], "--study", folder)
+    assert "epoch 2/4  " in result.output
+    assert "validation/map_at_r" in result.output
+    killed = call("logs", dying, "--study", folder).output
+    assert "the last words\n" in killed
+    assert "a warning [2J\n" in killed
+    assert "epoch 0/4" in killed
+    assert "epoch 0/4" not in call("logs", dying, "--study", folder, "--lines", 2).output
 
 
 def holder(state, then):
@@ -163,3 +182,83 @@ def test_a_status_stays_small_however_many_trials_wait(tmp_path):
 def test_a_disk_that_refuses_the_status_ends_no_sweep(tmp_path):
     (tmp_path / "control").write_text("a file in the place of the folder")
     LiveStatus(Control(tmp_path), 1, []).write()
+
+
+WRITER = """
+import os, sys, warnings
+from pathlib import Path
+from dmlcore.sweep.execution.trial_log import kept_output
+
+with kept_output(Path(sys.argv[1])):
+    print("from Python")
+    os.write(1, b"from C\\n")
+    warnings.warn("from a library")
+    if sys.argv[2] == "raises":
+        raise ZeroDivisionError("the reason")
+print("after")
+"""
+
+
+def test_the_output_of_a_block_is_kept_that_of_c_too_and_a_traceback(tmp_path):
+    file = log_file(tmp_path, KEY)
+    for end in ("raises", "returns"):
+        with (tmp_path / end).open("wb") as own:
+            python("-c", WRITER, file, end, log=own).wait(timeout=100)
+    first, second = file.read_text().split("--- 20")[1:]
+    for attempt in (first, second):
+        assert "from Python\nfrom C\n" in attempt
+        assert "UserWarning: from a library" in attempt
+        assert "after" not in attempt
+    assert "ZeroDivisionError: the reason" in first
+    assert "ZeroDivisionError" not in second
+    assert (tmp_path / "returns").read_text() == "after\n"
+
+
+def test_output_beyond_the_limit_loses_its_older_part(tmp_path):
+    file = log_file(tmp_path, KEY)
+    with kept_output(file):
+        for number in range(40_000):
+            os.write(1, b"line %d %s\n" % (number, b"x" * 50))
+    lines = file.read_bytes().splitlines()
+    assert file.stat().st_size <= LIMIT_BYTES
+    assert lines[0] == CUT.strip()
+    assert lines[-1].startswith(b"line 39999 x")
+    assert lines[1].startswith(b"line ")
+
+
+def test_a_trial_runs_where_its_output_cannot_be_kept(tmp_path, capfd):
+    log_file(tmp_path, KEY).parent.mkdir()
+    log_file(tmp_path, KEY).symlink_to(tmp_path / "elsewhere")
+    with kept_output(log_file(tmp_path, KEY)):
+        os.write(1, b"seen\n")
+    assert not (tmp_path / "elsewhere").exists()
+    assert "not kept" in capfd.readouterr().err
+
+
+def test_output_comes_back_from_a_node_and_to_the_next(tmp_path, monkeypatch):
+    monkeypatch.setenv("DMLCORE_SCRATCH", str(tmp_path / "scratch"))
+    storage, state = SharedStorage(f"file://{tmp_path}/shared"), tmp_path / "study" / "state"
+    for attempt in (b"one\n", b"two\n"):
+        with LogSync(KEY, state, storage) as log, kept_output(log.file):
+            os.write(1, attempt)
+        log.file.unlink()  # the next attempt is on another node
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "params.yaml").write_text(
+        yaml.safe_dump({"sweep": SWEEP | {"cluster": {"storage": storage.address}}})
+    )
+    for _ in range(2):  # from the storage while it runs, then from the study
+        shown = call("logs", KEY, "--study", tmp_path / "study").output
+        assert [line for line in shown.splitlines() if not line.startswith("---")] == ["one", "two"]
+        download_log(SimpleNamespace(key=KEY), storage, state, done=True)
+        assert storage.names("logs") == []
+
+
+def test_logs_of_what_is_no_trial_are_refused(tmp_path):
+    (tmp_path / "state" / "logs").mkdir(parents=True)
+    for name in (KEY, KEY.replace("0", "1", 1), "secret"):
+        (tmp_path / "state" / "logs" / f"{name}.log").write_text("x\n")
+    for wrong in ("../../etc/passwd", "secret", "f", ""):
+        result = call("logs", wrong, "--study", tmp_path)
+        assert result.exit_code == WRONG_INPUT, result.output
+        assert "must begin the key" in result.output
+    assert call("logs", KEY[:3], "--study", tmp_path).output == "x\n"

@@ -19,7 +19,7 @@ from dmlcore.sweep.control import LiveStatus
 from dmlcore.sweep.execution.worker import StoppedEarlyError, WorkerContext
 from dmlcore.sweep.plan import PlannedTrial
 from dmlcore.sweep.progress import Progress
-from dmlcore.sweep.ray.remote_worker import download_results, sync_with_nodes, weights_file
+from dmlcore.sweep.ray.remote_worker import download_log, download_results, sync_with_nodes, weights_file
 from dmlcore.sweep.ray.shared_storage import SharedStorage
 from dmlcore.tracking.base import Tracker
 
@@ -162,5 +162,9 @@ class SweepCallback(Callback):
         self._end(planned, None)
 
     def _end(self, planned: PlannedTrial, record: TrialRecord | None) -> None:
+        storage = self.session.connection.storage
+        if storage is not None:
+            done = record is not None and record.done
+            download_log(planned, storage, self.session.context.state, done)
         self.progress.end(planned.key, planned.name, record)
         self.live.end(planned.key, planned.name, record, self.died.get(planned.key, ""))

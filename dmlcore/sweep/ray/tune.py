@@ -24,11 +24,12 @@ from ray.tune.search import Searcher
 from dmlcore.config.sweep import SweepConfig
 from dmlcore.records import RecordFolder
 from dmlcore.sweep.control import Control, LiveStatus
+from dmlcore.sweep.execution.trial_log import kept_output, say_end, say_epoch
 from dmlcore.sweep.execution.worker import WorkerContext, execute
 from dmlcore.sweep.plan import PlannedTrial
 from dmlcore.sweep.progress import Progress
 from dmlcore.sweep.ray.callbacks import SweepCallback, SweepSession
-from dmlcore.sweep.ray.remote_worker import run_remote, sync_with_nodes, weights_file
+from dmlcore.sweep.ray.remote_worker import LogSync, run_remote, sync_with_nodes, weights_file
 from dmlcore.tracking.base import Tracker
 from dmlcore.training.checkpoint import EpochReport
 
@@ -149,17 +150,22 @@ def _run_trial(config: dict[str, Any], session: SweepSession, trials: dict[str, 
     def report(epoch: EpochReport) -> None:
         # Metrics as pairs: of each number in a dictionary Tune keeps running averages until the sweep ends, for all
         # trials (90 KB a trial).
+        say_epoch(epoch, trial.cell.config.train.epochs)
+        log.try_to_send()
         tune.report({"epoch": epoch.epoch, "metrics": [*epoch.metrics.items()], "status": "running"})
         stop_signals.check(trial)
 
-    stop_signals.reset(trial)
-    # A node that joins after the driver's check of all nodes is checked by its first trial.
-    if connection.probe is not None:
-        connection.probe.check()
-    if connection.storage is None:
-        record = execute(trial, session.context, report)
-    else:
-        record = run_remote(trial, session.context, report, connection.storage)
+    log = LogSync(trial.key, session.context.state, connection.storage)
+    with log, kept_output(log.file):
+        stop_signals.reset(trial)
+        # A node that joins after the driver's check of all nodes is checked by its first trial.
+        if connection.probe is not None:
+            connection.probe.check()
+        if connection.storage is None:
+            record = execute(trial, session.context, report)
+        else:
+            record = run_remote(trial, session.context, report, connection.storage)
+        say_end(record)
     tune.report({"status": record.status})
 
 
