@@ -22,7 +22,7 @@ from dmlcore.cli.data import data
 from dmlcore.cli.embed import embed
 from dmlcore.cli.evaluate import evaluate
 from dmlcore.cli.monitor import monitor
-from dmlcore.cli.operate import logs, status
+from dmlcore.cli.operate import cancel, drain, logs, status
 from dmlcore.cli.options import DEFECT, WRONG_INPUT
 from dmlcore.cli.study import check, export, plan, summary, sync
 from dmlcore.cli.trials import publish, reevaluate
@@ -32,7 +32,7 @@ from dmlcore.extras import MissingExtraError, require
 COMMANDS: dict[str | None, tuple[Callable[..., None], ...]] = {
     None: (evaluate, calibrate, monitor),
     "train": (embed,),
-    "pipeline": (plan, check, status, logs, summary, export, reevaluate, publish, sync),
+    "pipeline": (plan, check, status, logs, drain, cancel, summary, export, reevaluate, publish, sync),
 }
 """Extra -> the subcommands that need it; None: the core's."""
 

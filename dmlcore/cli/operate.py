@@ -1,8 +1,10 @@
-"""The subcommands that look at a running sweep from another shell, without Ray: status and logs."""
+"""The subcommands for a running sweep, from another shell and without Ray: status, logs, drain, cancel."""
 
 from __future__ import annotations
 
+import getpass
 import json
+import platform
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +14,7 @@ import typer
 from dmlcore.cli.options import Study
 
 if TYPE_CHECKING:
-    from dmlcore.sweep.control import LiveTrial, SweepStatus
+    from dmlcore.sweep.control import Control, LiveTrial, SweepStatus
     from dmlcore.sweep.ray.shared_storage import SharedStorage
 
 
@@ -88,16 +90,12 @@ def _progress(trial: LiveTrial, now: float) -> str:
 
 
 def _idle_lines(study: Path, state: str, found: SweepStatus | None) -> list[str]:
-    says = {
-        "idle": "no sweep runs",
-        "starting": "a sweep starts, or `dmlcore sync` runs: its lock is held",
-        "killed": f"no sweep runs: its process {found.pid} on {found.host} was killed, `dvc repro` resumes it"
-        if found
-        else "",
-    }
+    says = "no sweep runs" if state == "idle" else "a sweep starts, or `dmlcore sync` runs: its lock is held"
+    if found is not None:
+        says = f"no sweep runs: its process {found.pid} on {found.host} was killed, `dvc repro` resumes it"
     counts, failures = _recorded(study)
     recorded = ", ".join(f"{count} {name}" for name, count in counts.items())
-    lines = [says[state], f"records: {recorded}"]
+    lines = [says, f"records: {recorded}"]
     return lines + [f"FAILED {each['key']} {each['name']}: {each['reason']}" for each in failures]
 
 
@@ -187,8 +185,64 @@ def _output(study: Path, key: str) -> bytes:
 
 
 def _runs(study: Path, key: str) -> bool:
+    _, found = _running(study)
+    return found is not None and key in {trial.key for trial in found.running}
+
+
+def drain(study: Study = Path()) -> None:
+    """Let the running trials of a sweep end, and start no other; the stage then ends as interrupted.
+
+    `dvc repro` resumes it. Exits with 2 if no sweep runs.
+
+    Example: dmlcore drain --study .
+    """
+    control, found = _running(study)
+    if found is None:
+        raise _none_runs(study)
+    control.request_drain(_who())
+    running = len(found.running)
+    typer.echo(f"asked: no further trial starts, the sweep ends after the {running} that run")
+
+
+def cancel(
+    trials: Annotated[
+        list[str], typer.Argument(help="Keys of running or queued trials, or their beginnings.")
+    ],
+    study: Study = Path(),
+) -> None:
+    """Stop trials of the running sweep for good: a running one at its next epoch, a queued one does not start.
+
+    Its record says who cancelled it, and it is not run again until `dmlcore retry` asks. Nobody is asked if one of the
+    keys is wrong.
+
+    Example: dmlcore cancel 0123abcd 4567cdef --study .
+    """
+    from dmlcore.sweep.control import choose
+
+    control, found = _running(study)
+    if found is None:
+        raise _none_runs(study)
+    known = control.known(found)
+    keys = [choose(beginning, known, "trial that runs or waits") for beginning in trials]
+    running = {trial.key for trial in found.running}
+    for key in keys:
+        control.request_cancel(key, _who())
+        when = "stops at its next epoch" if key in running else "does not start"
+        _echo(f"asked: {key} {known[key]} {when}")
+
+
+def _running(study: Path) -> tuple[Control, SweepStatus | None]:
+    """Return the status of the sweep that runs; None: none does."""
     from dmlcore.sweep.control import Control
 
     control = Control(study / "state")
     found = control.read()
-    return found is not None and control.is_running(found) and key in {trial.key for trial in found.running}
+    return control, found if control.is_running(found) else None
+
+
+def _none_runs(study: Path) -> ValueError:
+    return ValueError(f"no sweep of {study} runs, so there is nothing to ask")
+
+
+def _who() -> str:
+    return f"{getpass.getuser()} on {platform.node()}"

@@ -10,22 +10,18 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from dmlcore.core.io import write_atomically
 from dmlcore.core.text import is_valid_name
-from dmlcore.records import KEY, TrialRecord
+from dmlcore.records import KEY
 
-WRITE_SECONDS = 1.0
-"""The status is written at most this often."""
-SHOWN = 20
-"""Trials of the queue, and last failures, that the status names."""
 LARGEST = 1 << 24
 """Bytes of the largest file that is read: ten thousand running trials are 4 MB."""
 
@@ -110,6 +106,29 @@ class SweepStatus(_Shown):
     """Why no further trial starts; None: they do."""
 
 
+QUEUE = TypeAdapter(list[QueuedTrial])
+T = TypeVar("T")
+
+
+def _parsed(path: Path, content: bytes, what: str, parse: Callable[[bytes], T]) -> T:
+    try:
+        return parse(content)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise ValueError(f"{path} is not {what}: `{printable(where)}`: {fault['msg']}") from None
+
+
+def _first_line(path: Path) -> str | None:
+    """Return the first line of a small file that anybody may have written; None if it is not there."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(200)
+    except OSError:
+        return None
+    return printable(content.decode(errors="replace").partition("\n")[0])
+
+
 class Control:
     """The folder `state/control` of a study.
 
@@ -149,14 +168,47 @@ class Control:
                 content = file.read(LARGEST)
         except FileNotFoundError:
             return None
-        try:
-            return SweepStatus.model_validate_json(content)
-        except ValidationError as error:
-            fault = error.errors()[0]
-            where = ".".join(map(str, fault["loc"]))
-            raise ValueError(
-                f"{path} is not the status of a sweep: `{printable(where)}`: {fault['msg']}"
-            ) from None
+        return _parsed(path, content, "the status of a sweep", SweepStatus.model_validate_json)
+
+    def write_queue(self, trials: Iterable[tuple[str, str]]) -> None:
+        """Write (key, name) of all trials of this run, once."""
+        content = QUEUE.dump_json([QueuedTrial(key=key, name=name[:1000]) for key, name in trials])
+        with suppress(OSError):
+            write_atomically(self.folder / "queue.json", content)
+
+    def known(self, status: SweepStatus) -> dict[str, str]:
+        """Return key -> name of the trials of this run that are known, ended ones too.
+
+        Raises:
+            ValueError: the file holds something else.
+        """
+        path = self.folder / "queue.json"
+        content = path.read_bytes()[:LARGEST] if path.exists() else b"[]"
+        queue = _parsed(path, content, "the queue of a sweep", QUEUE.validate_json)
+        running = {trial.key: trial.name for trial in status.running}
+        return {trial.key: trial.name for trial in queue} | running
+
+    def request_drain(self, by: str) -> None:
+        """Ask the driver to start no further trial."""
+        write_atomically(self.folder / "drain", by)
+
+    def request_cancel(self, trial_key: str, by: str) -> None:
+        """Ask the driver to end a trial, or not to start it."""
+        write_atomically(self.folder / "cancel" / trial_key, by)
+
+    def drain_requested(self) -> str | None:
+        """Return who asked to drain; None: nobody has."""
+        return _first_line(self.folder / "drain")
+
+    def cancel_requests(self) -> dict[str, str]:
+        """Return the key of each trial to cancel, and who asked."""
+        folder = self.folder / "cancel"
+        found = sorted(folder.iterdir()) if folder.is_dir() else []
+        return {path.name: _first_line(path) or "?" for path in found if KEY.fullmatch(path.name)}
+
+    def cancel_done(self, trial_key: str) -> None:
+        """Remove a request that was obeyed."""
+        (self.folder / "cancel" / trial_key).unlink(missing_ok=True)
 
     def is_running(self, status: SweepStatus | None) -> bool:
         """Return whether the driver that wrote `status` still holds the sweep's lock."""
@@ -183,66 +235,3 @@ def new_status() -> SweepStatus:
 
 def _has_proc() -> bool:
     return Path("/proc/self").exists()
-
-
-class LiveStatus:
-    """Keeps the status of a sweep as its driver hears of its trials.
-
-    Args:
-        control: where it is written.
-        total: trials to run.
-        queue: (key, name) of the trials in their order; empty for a search.
-    """
-
-    def __init__(self, control: Control, total: int, queue: Iterable[tuple[str, str]]) -> None:
-        self.control, self.status = control, new_status()
-        self.status.total = total
-        self.queue = dict(queue)
-        self.running: dict[str, LiveTrial] = {}
-        self._changed, self._written = True, 0.0
-
-    def start(self, key: str, name: str, epochs: int) -> None:
-        self.queue.pop(key, None)
-        self.running[key] = LiveTrial(key=key, name=name[:1000], epochs=epochs, started=time.time())
-        self._changed = True
-
-    def epoch(self, key: str, epoch: int, node: str | None) -> None:
-        """Take in a report of a running trial."""
-        trial, now = self.running.get(key), time.time()
-        if trial is None:
-            return
-        if trial.first_epoch is None or epoch < trial.first_epoch:  # another attempt may begin before
-            trial.first_epoch, trial.first_report = epoch, now
-        trial.epoch, trial.last_report, trial.node = epoch, now, node
-        self._changed = True
-
-    def end(self, key: str, name: str, record: TrialRecord | None, died: str = "") -> None:
-        """Take in how a trial ended: with `record`, or with None if its process died, for which reason."""
-        self.queue.pop(key, None)
-        self.running.pop(key, None)
-        status = "failed" if record is None else record.status
-        setattr(self.status, status, getattr(self.status, status) + 1)
-        if status == "failed":
-            reason = (record.error if record else None) or died or "its process died"
-            failure = FailedTrial(key=key, name=name[:1000], reason=reason.strip().split("\n")[0][:1000])
-            self.status.failures = [*self.status.failures, failure][-SHOWN:]
-        self._changed = True
-
-    def halt(self, reason: str) -> None:
-        """Show that no further trial starts."""
-        self.status.halted = reason[:1000]
-        self._changed = True
-
-    def write(self) -> None:
-        """Write the status if it changed and was not written just now."""
-        if not self._changed or time.monotonic() - self._written < WRITE_SECONDS:
-            return
-        status, ended = self.status, self.status.finished + self.status.failed + self.status.stopped
-        status.running = list(self.running.values())
-        status.queued = max(0, status.total - ended - len(self.running))
-        status.next = [
-            QueuedTrial(key=key, name=name[:1000])
-            for key, name in list(self.queue.items())[:SHOWN]  # dictionaries keep their order
-        ]
-        self.control.write(status)
-        self._changed, self._written = False, time.monotonic()

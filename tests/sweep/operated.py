@@ -7,8 +7,11 @@ import signal
 import sys
 from pathlib import Path
 
+from dmlcore.sweep.execution.guards import SweepHaltedError
 from tests.faults.sabotage import Fault, Gate
 from tests.faults.study import Study, study_config
+
+HALTED = 130
 
 
 def die() -> None:
@@ -30,10 +33,13 @@ if __name__ == "__main__":
     folder, prepared = (Path(argument) for argument in sys.argv[1:])
     study = operated(folder, prepared)
     first, dying, third = (trial.key for trial in study.trials[:3])
-    study.run(
-        {
-            first: (Fault(2, gate(folder, "first")),),
-            dying: (Fault(1, die, always=True),),
-            third: (Fault(1, gate(folder, "third")),),
-        }
-    )
+    faults = {
+        first: (Fault(2, gate(folder, "first")),),
+        dying: (Fault(1, die, always=True),),
+        third: (Fault(1, gate(folder, "third")),),
+    }
+    try:
+        study.run(faults)
+    except SweepHaltedError as halt:
+        print(halt)
+        sys.exit(HALTED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,14 +20,21 @@ from typer.testing import CliRunner
 
 from dmlcore.cli import app
 from dmlcore.cli.options import WRONG_INPUT
-from dmlcore.sweep.control import SHOWN, Control, LiveStatus, LiveTrial, SweepStatus
+from dmlcore.sweep.control import Control, LiveTrial, SweepStatus
 from dmlcore.sweep.execution.guards import sweep_lock
 from dmlcore.sweep.execution.trial_log import CUT, LIMIT_BYTES, kept_output, log_file
+from dmlcore.sweep.execution.worker import execute
+from dmlcore.sweep.live_status import SHOWN, LiveStatus
+from dmlcore.sweep.plan import CANCELLED
 from dmlcore.sweep.ray.remote_worker import LogSync, download_log
 from dmlcore.sweep.ray.shared_storage import SharedStorage
+from dmlcore.sweep.ray.signals import StopSignals
+from dmlcore.training.run import run_trial
+from dmlcore.training.store import TrialStore
 from tests.cli.study import SWEEP
 from tests.faults.sabotage import wait_for
-from tests.sweep.operated import gate, operated
+from tests.sweep.operated import HALTED, gate, operated
+from tests.sweep.sweeps import plan_of, worker_context
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "0123456789abcdef-01234567"
@@ -60,14 +69,50 @@ def test_a_sweep_is_operated_from_another_process(tmp_path, small_data):
         wait_for(lambda: len(status_of(folder)["running"]) == 2 and status_of(folder)["failed"])
         check_status(folder, driver.pid, first, dying, third, [fourth, *rest])
         check_logs(folder, first, dying)
+        cancel_and_drain(folder, third, fourth)
         gate(folder, "first").open()
         gate(folder, "third").open()
-        assert driver.wait(timeout=200) == 0, (tmp_path / "driver.log").read_text()
+        assert driver.wait(timeout=200) == HALTED, (tmp_path / "driver.log").read_text()
     finally:
         with suppress(ProcessLookupError):
             driver.kill()
         driver.wait(timeout=60)
     assert status_of(folder)["state"] == "idle"
+    check_ended(study, first, dying, third, fourth, rest)
+    assert "drained by" in (tmp_path / "driver.log").read_text()
+
+
+def cancel_and_drain(folder, third, fourth):
+    assert call("cancel", third, "0", "--study", folder).exit_code == WRONG_INPUT
+    shown = call("cancel", third, fourth[:12], "--study", folder).output
+    assert f"{third} small" in shown
+    assert "stops at its next epoch" in shown
+    assert "does not start" in shown
+    wait_for(lambda: status_of(folder)["stopped"] == 1)
+    assert call("drain", "--study", folder).exit_code == 0
+    wait_for(lambda: status_of(folder)["halted"])
+    found = status_of(folder)
+    assert (found["stopped"], found["queued"], len(found["running"])) == (1, 2, 2)
+
+
+def check_ended(study, first, dying, third, fourth, rest):
+    """The one that ran is finished, the cancelled ones are stopped for good, those held back have no record."""
+    records = {record.trial_key: record for record in study.records.all()}
+    assert {key: record.status for key, record in records.items()} == {
+        first: "finished",
+        dying: "failed",
+        third: "stopped",
+        fourth: "stopped",
+    }
+    user = f"cancelled by {getpass.getuser()} on {os.uname().nodename}"
+    assert records[third].error == user
+    assert len(records[third].curve) == 3  # the gate is in epoch 1, so it stops at its report of epoch 2
+    assert records[fourth].error == f"{user}, before it began"
+    assert [trial.key for trial in plan_of(study.config, study.folders).missing] == [dying, *rest]
+    assert dict(zip(study.table()["trial_key"], study.table()["status"], strict=True)) == {
+        key: records[key].status if key in records else "missing"
+        for key in (first, dying, third, fourth, *rest)
+    }
 
 
 def check_status(folder, pid, first, dying, third, queue):
@@ -262,3 +307,40 @@ def test_logs_of_what_is_no_trial_are_refused(tmp_path):
         assert result.exit_code == WRONG_INPUT, result.output
         assert "must begin the key" in result.output
     assert call("logs", KEY[:3], "--study", tmp_path).output == "x\n"
+
+
+def test_without_a_sweep_there_is_nothing_to_ask(tmp_path):
+    for arguments in (["drain"], ["cancel", KEY]):
+        result = call(*arguments, "--study", tmp_path)
+        assert result.exit_code == WRONG_INPUT
+        assert "no sweep of" in result.output
+        assert not (tmp_path / "state").exists()
+
+
+def test_requests_to_an_earlier_sweep_do_not_meet_the_next(tmp_path):
+    control = Control(tmp_path)
+    control.request_drain("a")
+    control.request_cancel(KEY, "b\x1b\nc")
+    (control.folder / "cancel" / "no key").touch()
+    assert (control.drain_requested(), control.cancel_requests()) == ("a", {KEY: "b "})
+    with control.shown():
+        assert (control.drain_requested(), control.cancel_requests()) == (None, {})
+
+
+def test_a_cancelled_trial_keeps_its_checkpoint_and_is_complete(tmp_path, small_data):
+    study = operated(tmp_path / "study", small_data.folder.parent)
+    trial = study.trials[0]
+    signals = StopSignals(SharedStorage(f"file://{tmp_path}/signals"))
+
+    def report(epoch):
+        if epoch.epoch == 2:
+            signals.cancel(trial.key, "cancelled by somebody")
+        signals.check(trial)
+
+    context = worker_context(study.folders, run=partial(run_trial, checkpoint_seconds=0.0))
+    record = execute(trial, context, report)
+    assert (record.status, record.error, record.error_type) == ("stopped", "cancelled by somebody", CANCELLED)
+    assert trial.is_complete(record)
+    assert TrialStore(trial.store_folder).path("last").is_file()
+    signals.remove()
+    signals.check(trial)

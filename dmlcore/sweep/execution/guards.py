@@ -21,6 +21,10 @@ class SweepBusyError(RuntimeError):
     """Another process runs this sweep."""
 
 
+class SweepHaltedError(RuntimeError):
+    """The sweep has ended before its last trial, as somebody asked or as its budget demands; nothing is lost."""
+
+
 def keep_state(study: Path, checkout: Path) -> None:
     """In a copy that DVC made for an experiment, let `state/` be that of the checkout from which it was queued.
 

@@ -1,78 +1,35 @@
 """The driver's callback: passes what Ray Tune reports to the display, the tracker and early stopping.
 
-And the signals by which the driver stops a trial early, and what driver and workers share.
+And obeys what other processes ask of the sweep.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import time
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from dmlcore.sweep.ray.cluster import Connection
-
-# isort: split
 from ray.tune import Callback
 
 from dmlcore.config.base import canonical
 from dmlcore.records import CURVE, RecordFolder, TrialRecord
-from dmlcore.sweep.control import LiveStatus
-from dmlcore.sweep.execution.worker import StoppedEarlyError, WorkerContext
-from dmlcore.sweep.plan import PlannedTrial
+from dmlcore.sweep.execution.worker import attempts_at, make_record
+from dmlcore.sweep.live_status import LiveStatus
+from dmlcore.sweep.plan import CANCELLED, PlannedTrial
 from dmlcore.sweep.progress import Progress
 from dmlcore.sweep.ray.remote_worker import download_log, download_results, sync_with_nodes, weights_file
-from dmlcore.sweep.ray.shared_storage import SharedStorage
+from dmlcore.sweep.ray.shared_storage import SharedStorageError
+from dmlcore.sweep.ray.signals import SweepSession
 from dmlcore.tracking.base import Tracker
 
 if TYPE_CHECKING:
     from dmlcore.sweep.search.early_stopping import EarlyStopping
 
 
-@dataclass(frozen=True)
-class StopSignals:
-    """A file for each trial that must stop, holding the reason.
-
-    Tune returns from `tune.report` only after the driver's callback has handled the epoch, so a signal for an epoch is
-    there when its worker checks.
-    """
-
-    storage: SharedStorage
-
-    def request(self, trial: PlannedTrial, reason: str) -> None:
-        """Tell the worker of a trial to end it."""
-        self.storage.write(f"stop/{trial.key}", reason.encode())
-
-    def check(self, trial: PlannedTrial) -> None:
-        """End the trial if the driver requested it; called in the worker, after each report.
-
-        Raises:
-            StoppedEarlyError: the trial must end.
-        """
-        if trial.cell.comparison_group is None:
-            return
-        reason = self.storage.read(f"stop/{trial.key}")
-        if reason is not None:
-            self.reset(trial)
-            raise StoppedEarlyError(reason.decode(errors="replace")[:200])
-
-    def reset(self, trial: PlannedTrial) -> None:
-        """Drop a signal to an earlier attempt; called in the worker, before an attempt.
-
-        The attempt may resume from an earlier epoch; the signal is given again at the epoch to which it belongs.
-        """
-        if trial.cell.comparison_group is not None:
-            self.storage.remove(f"stop/{trial.key}")
-
-
-@dataclass(frozen=True)
-class SweepSession:
-    """What the driver and all workers of a sweep have in common."""
-
-    context: WorkerContext
-    connection: Connection
-
-    @property
-    def stop_signals(self) -> StopSignals:
-        return StopSignals(self.connection.storage or SharedStorage(f"file://{self.context.state}"))
+HELD = "held"
+"""Last report of a trial that did not begin, since the sweep was halted; it leaves no record."""
+POLL_SECONDS = 0.5
 
 
 class SweepCallback(Callback):
@@ -102,6 +59,11 @@ class SweepCallback(Callback):
         self.records = RecordFolder(session.context.records)
         self.died: dict[str, str] = {}
         """Trial key -> Ray's reason, of trials whose process died at every attempt."""
+        self.halted: str | None = None
+        """Why no further trial starts."""
+        self._cancelled: set[str] = set()
+        """Keys of trials that were cancelled before they began: they have their record."""
+        self._polled = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle nothing: Tune saves its callbacks for Tuner.restore, which is never used (records are the truth)."""
@@ -124,10 +86,56 @@ class SweepCallback(Callback):
         return self.records.read_or_set_aside(trial.key)
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self.live.write()  # Tune takes a step every tenth of a second at least, whether trials report or not
+        # Tune takes a step every tenth of a second at least, whether trials report or not.
+        if time.monotonic() - self._polled >= POLL_SECONDS:
+            self._obey()
+            self._polled = time.monotonic()
+        self.live.write()
+
+    def _obey(self) -> None:
+        """Do what other processes asked; what shared storage does not take now is done at the next look."""
+        control = self.live.control
+        with suppress(OSError, SharedStorageError):
+            by = control.drain_requested()
+            if by is not None and self.halted is None:
+                self.halt(f"drained by {by}")
+            for key, by in control.cancel_requests().items():
+                self._cancel(key, f"cancelled by {by}")
+                control.cancel_done(key)
+
+    def halt(self, reason: str) -> None:
+        """Start no further trial; those that run go on to their end."""
+        # First the signal: a worker must not begin what the driver holds for held.
+        self.session.stop_signals.halt(reason)
+        self.halted = reason
+        self.live.halt(reason)
+        self.progress.console.print(f"sweep: {reason}; no further trial starts", markup=False, soft_wrap=True)
+
+    def _cancel(self, key: str, reason: str) -> None:
+        """End a running trial at its next report; give one that waits its record now."""
+        planned = self.trials.get(key)
+        if planned is None or key in self._cancelled:
+            return
+        if key in self.live.running:
+            self.session.stop_signals.cancel(key, reason)
+        elif key in self.live.queue:
+            self.session.stop_signals.cancel(key, reason)
+            record = make_record(
+                planned,
+                status="stopped",
+                error=f"{reason}, before it began",
+                error_type=CANCELLED,
+                attempts=attempts_at(planned.store_folder),
+            )
+            self.records.write(record)
+            self._cancelled.add(key)
+            self.tracker.finish(record, planned.name)
+            self._end(planned, record)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         planned = self.trials[trial.config["trial_key"]]
+        if self.halted is not None or planned.key in self._cancelled:
+            return  # it will not begin
         self.progress.start(planned.key, planned.name, planned.cell.config.train.epochs)
         self.live.start(planned.key, planned.name, planned.cell.config.train.epochs)
         self.tracker.start(planned.key, planned.name, planned.cell.labels, canonical(planned.cell.config))
@@ -149,7 +157,13 @@ class SweepCallback(Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         planned = self.trials[trial.config["trial_key"]]
+        if (trial.last_result or {}).get("status") == HELD:
+            self.progress.hold(planned.key)
+            self.live.hold(planned.key, planned.name)
+            return
         record = self.fetch_record(planned)
+        if planned.key in self._cancelled:
+            return
         if record is not None:
             self.tracker.finish(record, planned.name)
         self._end(planned, record)

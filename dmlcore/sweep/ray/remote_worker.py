@@ -27,7 +27,7 @@ from dmlcore.records import (
 )
 from dmlcore.sweep.execution.trial_log import log_file
 from dmlcore.sweep.execution.worker import WorkerContext, execute
-from dmlcore.sweep.plan import PlannedTrial
+from dmlcore.sweep.plan import CANCELLED, PlannedTrial
 from dmlcore.sweep.ray.arrivals import (
     DATA_FILES,
     LAST,
@@ -102,7 +102,7 @@ def download_results(
             file.replace(trial.store_folder / file.name)
         # The record is written here before anything is removed there: a driver that is killed in between repeats this.
         records.write(record)
-        if record.done:
+        if record.done and record.error_type != CANCELLED:
             storage.remove(sync.folder)
         storage.remove(f"records/{trial.key}.json")
     shutil.rmtree(incoming.store_folder, ignore_errors=True)
