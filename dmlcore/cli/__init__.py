@@ -25,14 +25,14 @@ from dmlcore.cli.monitor import monitor
 from dmlcore.cli.operate import cancel, drain, logs, status
 from dmlcore.cli.options import DEFECT, WRONG_INPUT
 from dmlcore.cli.study import check, export, plan, summary, sync
-from dmlcore.cli.trials import publish, reevaluate
+from dmlcore.cli.trials import publish, reevaluate, retry
 from dmlcore.core.errors import one_line, without_passwords
 from dmlcore.extras import MissingExtraError, require
 
 COMMANDS: dict[str | None, tuple[Callable[..., None], ...]] = {
     None: (evaluate, calibrate, monitor),
     "train": (embed,),
-    "pipeline": (plan, check, status, logs, drain, cancel, summary, export, reevaluate, publish, sync),
+    "pipeline": (plan, check, status, logs, drain, cancel, retry, summary, export, reevaluate, publish, sync),
 }
 """Extra -> the subcommands that need it; None: the core's."""
 

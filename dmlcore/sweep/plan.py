@@ -178,6 +178,11 @@ class Plan:
         return [*self.records.values(), *self.others]
 
     @property
+    def spent_seconds(self) -> float:
+        """Return the time of the recorded trials of this sweep, of each its last attempt."""
+        return sum(record.seconds for record in self.records.values())
+
+    @property
     def remaining_trials(self) -> int:
         """Return how many settings the searches have still to try."""
         return sum(search.remaining for search in self.searches)

@@ -16,7 +16,7 @@ from dmlcore.records import RecordFolder
 from dmlcore.sweep.baselines import raw_pixel_baseline
 from dmlcore.sweep.control import Control
 from dmlcore.sweep.dry_run.forecast import concurrent_trials, over_budget
-from dmlcore.sweep.execution.guards import Limits, SweepHaltedError, pop_kill_reason, sweep_lock
+from dmlcore.sweep.execution.guards import Budget, Limits, SweepHaltedError, pop_kill_reason, sweep_lock
 from dmlcore.sweep.execution.outcomes import record_lost, reevaluate, relabel
 from dmlcore.sweep.execution.worker import WorkerContext
 from dmlcore.sweep.plan import Plan, PlannedTrial
@@ -71,7 +71,7 @@ def run_sweep(
         ConfigError: the sweep cannot be planned.
         DataError: a data set was changed since it was prepared.
         NewerRecordError: the record of one of its trials is of a later version of dmlcore.
-        SweepHaltedError: somebody drained it; all is written as after a complete run.
+        SweepHaltedError: somebody drained it, or its budget is spent; all is written as after a complete run.
     """
     folders.records.mkdir(parents=True, exist_ok=True)
     with sweep_lock(folders.state), Control(folders.state).shown():
@@ -93,8 +93,8 @@ def run_sweep(
         late = tracker.sync(after.recorded)
         if late:
             print(f"sweep: {late} run(s) brought up to their records in MLflow afterwards", flush=True)
-        if halted is not None:
-            left = len(after.missing) + after.remaining_trials
+        left = len(after.missing) + after.remaining_trials
+        if halted is not None and left:
             raise SweepHaltedError(f"{halted}; what ran has ended, {left} trials are left")
         return after
 
@@ -138,6 +138,9 @@ def _run_plan(
         reevaluate(trial, earlier, context, tracker)
     if not unfinished:
         return None
+    budget = None if sweep.budget_hours is None else Budget(sweep.budget_hours, plan.spent_seconds)
+    if budget is not None and budget.is_spent():
+        return budget.reason
     examples = [search.example for search in plan.searches] or plan.missing
     concurrent = concurrent_trials(examples, sweep.resources)
 
@@ -155,12 +158,14 @@ def _run_plan(
         from dmlcore.sweep.search.search_run import SearchRun
 
         plans = group_plans(sweep, sweep.search, study=folders.study, prepared=folders.prepared)
-        search = SearchRun(plans, plan.recorded, context, tracker, refuse)
+        search = SearchRun(plans, plan.recorded, context, tracker, refuse, sweep.priority)
     if examples:
         from dmlcore.sweep.ray.tune import run_trials
 
         scheduler = _early_stopping(sweep, plan)
-        died, halted = run_trials(examples, sweep, context, tracker, scheduler=scheduler, search=search)
+        died, halted = run_trials(
+            examples, sweep, context, tracker, scheduler=scheduler, search=search, budget=budget
+        )
         lost |= died
     record_lost(search.started if search else plan.missing, lost, context, tracker)
     return halted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import importlib.util
 import json
 import os
 import signal
@@ -19,22 +20,26 @@ import yaml
 from typer.testing import CliRunner
 
 from dmlcore.cli import app
-from dmlcore.cli.options import WRONG_INPUT
+from dmlcore.cli.options import INCOMPLETE, WRONG_INPUT
+from dmlcore.records import RecordFolder
 from dmlcore.sweep.control import Control, LiveTrial, SweepStatus
-from dmlcore.sweep.execution.guards import sweep_lock
+from dmlcore.sweep.dry_run.preview import preview
+from dmlcore.sweep.execution.guards import SweepHaltedError, sweep_lock
 from dmlcore.sweep.execution.trial_log import CUT, LIMIT_BYTES, kept_output, log_file
-from dmlcore.sweep.execution.worker import execute
+from dmlcore.sweep.execution.worker import execute, make_record
 from dmlcore.sweep.live_status import SHOWN, LiveStatus
 from dmlcore.sweep.plan import CANCELLED
 from dmlcore.sweep.ray.remote_worker import LogSync, download_log
 from dmlcore.sweep.ray.shared_storage import SharedStorage
 from dmlcore.sweep.ray.signals import StopSignals
+from dmlcore.sweep.run import SweepFolders, run_sweep
 from dmlcore.training.run import run_trial
 from dmlcore.training.store import TrialStore
 from tests.cli.study import SWEEP
 from tests.faults.sabotage import wait_for
+from tests.memory_tracker import MemoryTracker
 from tests.sweep.operated import HALTED, gate, operated
-from tests.sweep.sweeps import plan_of, worker_context
+from tests.sweep.sweeps import plan_of, sweep_config, worker_context
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "0123456789abcdef-01234567"
@@ -152,7 +157,7 @@ def holder(state, then):
     code = (
         "import sys, time; from pathlib import Path\n"
         "from dmlcore.sweep.control import Control\n"
-        "from dmlcore.sweep.execution.guards import sweep_lock\n"
+        "from dmlcore.sweep.execution.guards import SweepHaltedError, sweep_lock\n"
         f"state = Path({str(state)!r})\n"
         f"with sweep_lock(state), Control(state).shown():\n    {then}\n"
     )
@@ -344,3 +349,79 @@ def test_a_cancelled_trial_keeps_its_checkpoint_and_is_complete(tmp_path, small_
     assert TrialStore(trial.store_folder).path("last").is_file()
     signals.remove()
     signals.check(trial)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_spent_budget_lets_the_first_in_the_queue_end_and_starts_no_other(tmp_path, small_data):
+    folders = SweepFolders(tmp_path / "study", small_data.folder.parent)
+    losses = {name: {"loss": {"name": name}} for name in ("contrastive", "triplet", "multi_similarity")}
+    changes = {"losses": losses, "priority": [{"loss": "triplet"}], "resources": {"max_concurrent": 1}}
+    config = sweep_config(**changes, budget_hours=1.0e-9, regularizers=[[]])
+    with pytest.raises(SweepHaltedError, match="budget of 1e-09 hours"):
+        run_sweep(config, folders, MemoryTracker())
+    (record,) = RecordFolder(folders.records).all()
+    assert (record.status, record.labels["loss"]) == ("finished", "triplet")
+    tracker = MemoryTracker()
+    with pytest.raises(SweepHaltedError, match="2 trials are left"):
+        run_sweep(config, folders, tracker)
+    assert not tracker.started
+    lines = "\n".join(preview(plan_of(config, folders), config, folders.state / "storage"))
+    assert "budget of 1e-09 hours" in lines
+
+
+def test_trials_that_failed_or_were_cancelled_are_run_again_if_asked(tmp_path, small_data):
+    study = operated(tmp_path / "study", small_data.folder.parent)
+    trials = study.trials[:4]
+    records = [
+        make_record(trials[0], status="failed", error="x"),
+        make_record(trials[1], status="failed", error="y"),
+        make_record(trials[2], status="stopped", error="cancelled by z", error_type=CANCELLED),
+        make_record(trials[3], status="finished"),
+    ]
+    for record in records:
+        study.records.write(record)
+    folder = study.folders.study
+
+    def left():
+        return [trial.key for trial in trials if study.records.read(trial.key) is not None]
+
+    keys = [trial.key for trial in trials]
+    for wrong in ([], [keys[0], "--all-failed"], [keys[0], keys[3]]):
+        assert call("retry", *wrong, "--study", folder).exit_code == WRONG_INPUT
+    with sweep_lock(study.folders.state):
+        assert call("retry", keys[0], "--study", folder).exit_code == INCOMPLETE
+    assert left() == keys
+    assert keys[2] in call("retry", keys[2][:13], "--study", folder).output
+    assert left() == [keys[0], keys[1], keys[3]]
+    study.records.write(records[2])
+    assert call("retry", keys[2], "--study", folder).exit_code == 0
+    assert call("retry", "--all-failed", "--study", folder).exit_code == 0
+    assert left() == [keys[3]]
+    assert sorted(path.suffix for path in study.folders.records.glob("*.retried*")) == [
+        *[".retried"] * 3,
+        ".retried2",
+    ]
+
+
+def test_the_stage_ends_as_interrupted_where_the_sweep_was_halted(tmp_path, capsys, monkeypatch):
+    specification = importlib.util.spec_from_file_location("stage", ROOT / "pipeline" / "sweep.py")
+    stage = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(stage)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"sweep": SWEEP | {"tracker": "none"}}))
+
+    def halted(*arguments):
+        raise SweepHaltedError("drained by a on b; what ran has ended, 3 trials are left")
+
+    monkeypatch.setattr(stage, "run_sweep", halted)
+    assert stage.main(tmp_path) == HALTED
+    assert "sweep: halted: drained by a on b" in capsys.readouterr().out
+
+
+def test_looking_at_a_sweep_imports_neither_ray_nor_torch(tmp_path):
+    code = (
+        "import sys; from typer.testing import CliRunner; from dmlcore.cli import app\n"
+        f"assert CliRunner().invoke(app, ['status', '--study', {str(tmp_path)!r}]).exit_code == 0\n"
+        "sys.exit(bool({'ray', 'torch', 'mlflow', 'optuna'} & sys.modules.keys()))"
+    )
+    assert python("-c", code, log=subprocess.DEVNULL).wait(timeout=100) == 0

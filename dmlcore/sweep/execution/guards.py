@@ -77,6 +77,24 @@ class Limits:
     memory_bytes: int | None = None
 
 
+@dataclass
+class Budget:
+    """Hours of trials after which none starts."""
+
+    hours: float
+    spent_seconds: float
+    """Of the trials that have ended, in earlier runs too."""
+
+    def is_spent(self, running_seconds: float = 0.0) -> bool:
+        return self.spent_seconds + running_seconds >= 3600 * self.hours
+
+    @property
+    def reason(self) -> str:
+        return (
+            f"the budget of {self.hours:g} hours of trials is spent (sweep.budget_hours: raise it to go on)"
+        )
+
+
 NO_LIMITS = Limits()
 
 

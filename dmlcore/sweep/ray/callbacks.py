@@ -14,6 +14,7 @@ from ray.tune import Callback
 
 from dmlcore.config.base import canonical
 from dmlcore.records import CURVE, RecordFolder, TrialRecord
+from dmlcore.sweep.execution.guards import Budget
 from dmlcore.sweep.execution.worker import attempts_at, make_record
 from dmlcore.sweep.live_status import LiveStatus
 from dmlcore.sweep.plan import CANCELLED, PlannedTrial
@@ -42,6 +43,7 @@ class SweepCallback(Callback):
         live: what `dmlcore status` shows.
         tracker: shows trials elsewhere.
         scheduler: decides on early stopping; None: every trial runs to its last epoch.
+        budget: hours of trials after which none starts; None: no limit.
     """
 
     def __init__(
@@ -52,10 +54,11 @@ class SweepCallback(Callback):
         live: LiveStatus,
         tracker: Tracker,
         scheduler: EarlyStopping | None,
+        budget: Budget | None,
     ) -> None:
         self.trials = {trial.key: trial for trial in trials}
         self.session, self.progress, self.live = session, progress, live
-        self.tracker, self.scheduler = tracker, scheduler
+        self.tracker, self.scheduler, self.budget = tracker, scheduler, budget
         self.records = RecordFolder(session.context.records)
         self.died: dict[str, str] = {}
         """Trial key -> Ray's reason, of trials whose process died at every attempt."""
@@ -93,12 +96,16 @@ class SweepCallback(Callback):
         self.live.write()
 
     def _obey(self) -> None:
-        """Do what other processes asked; what shared storage does not take now is done at the next look."""
+        """Do what other processes asked and the budget demands; where shared storage fails, at the next look."""
         control = self.live.control
         with suppress(OSError, SharedStorageError):
             by = control.drain_requested()
             if by is not None and self.halted is None:
                 self.halt(f"drained by {by}")
+            if self.budget is not None and self.halted is None:
+                running = self.live.running.values()
+                if self.budget.is_spent(sum(time.time() - trial.started for trial in running)):
+                    self.halt(self.budget.reason)
             for key, by in control.cancel_requests().items():
                 self._cancel(key, f"cancelled by {by}")
                 control.cancel_done(key)
@@ -180,5 +187,9 @@ class SweepCallback(Callback):
         if storage is not None:
             done = record is not None and record.done
             download_log(planned, storage, self.session.context.state, done)
+        if self.budget is not None:
+            begun = self.live.running.get(planned.key)
+            died = time.time() - begun.started if begun else 0.0
+            self.budget.spent_seconds += died if record is None else record.seconds
         self.progress.end(planned.key, planned.name, record)
         self.live.end(planned.key, planned.name, record, self.died.get(planned.key, ""))

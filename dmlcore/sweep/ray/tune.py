@@ -25,6 +25,7 @@ from ray.tune.search import BasicVariantGenerator, Searcher
 from dmlcore.config.sweep import SweepConfig
 from dmlcore.records import RecordFolder
 from dmlcore.sweep.control import Control
+from dmlcore.sweep.execution.guards import Budget
 from dmlcore.sweep.execution.trial_log import kept_output, say_end, say_epoch
 from dmlcore.sweep.execution.worker import WorkerContext, execute
 from dmlcore.sweep.live_status import LiveStatus
@@ -60,6 +61,7 @@ def run_trials(
     *,
     scheduler: EarlyStopping | None = None,
     search: SearchRun | None = None,
+    budget: Budget | None = None,
 ) -> tuple[dict[str, str], str | None]:
     """Run trials through Ray; each leaves its record.
 
@@ -70,6 +72,7 @@ def run_trials(
         tracker: is told what they report.
         scheduler: ends trials before their last epoch; None: each runs to its end.
         search: gives the trials one after the other; None: they are `trials`.
+        budget: after which none starts; None: no limit.
 
     Returns:
         Trial key -> Ray's reason, of each trial whose process died at every attempt; and why the sweep was halted
@@ -89,7 +92,7 @@ def run_trials(
         live = LiveStatus(Control(context.state), total, queue)
         with Progress(total, sweep.resources.max_concurrent or connection.concurrent) as progress:
             session = SweepSession(context, connection)
-            callback = SweepCallback(remaining, session, progress, live, tracker, scheduler)
+            callback = SweepCallback(remaining, session, progress, live, tracker, scheduler, budget)
             if search or remaining:
                 _fit(_tuner(trials, sweep, callback, search), callback)
         session.stop_signals.remove()
@@ -156,18 +159,17 @@ def _run_trial(config: dict[str, Any], session: SweepSession, trials: dict[str, 
         return
 
     def report(epoch: EpochReport) -> None:
-        # Metrics as pairs: of each number in a dictionary Tune keeps running averages until the sweep ends, for all
-        # trials (90 KB a trial).
         say_epoch(epoch, trial.cell.config.train.epochs)
         log.try_to_send()
+        # Metrics as pairs: of each number in a dictionary Tune keeps running averages until the sweep ends, for all
+        # trials (90 KB a trial).
         tune.report({"epoch": epoch.epoch, "metrics": [*epoch.metrics.items()], "status": "running"})
         stop_signals.check(trial)
 
     context = replace(
         session.context, run=partial(run_unless_cancelled, trial, stop_signals, session.context.run)
     )
-    log = LogSync(trial.key, session.context.state, connection.storage)
-    with log, kept_output(log.file):
+    with LogSync(trial.key, session.context.state, connection.storage) as log, kept_output(log.file):
         stop_signals.reset(trial)
         # A node that joins after the driver's check of all nodes is checked by its first trial.
         if connection.probe is not None:
