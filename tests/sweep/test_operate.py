@@ -354,19 +354,25 @@ def test_a_cancelled_trial_keeps_its_checkpoint_and_is_complete(tmp_path, small_
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_spent_budget_lets_the_first_in_the_queue_end_and_starts_no_other(tmp_path, small_data):
+    """Without `max_concurrent` Tune holds all trials ready: those that have not begun must leave nothing."""
     folders = SweepFolders(tmp_path / "study", small_data.folder.parent)
-    losses = {name: {"loss": {"name": name}} for name in ("contrastive", "triplet", "multi_similarity")}
-    changes = {"losses": losses, "priority": [{"loss": "triplet"}], "resources": {"max_concurrent": 1}}
-    config = sweep_config(**changes, budget_hours=1.0e-9, regularizers=[[]])
-    with pytest.raises(SweepHaltedError, match="budget of 1e-09 hours"):
-        run_sweep(config, folders, MemoryTracker())
-    (record,) = RecordFolder(folders.records).all()
-    assert (record.status, record.labels["loss"]) == ("finished", "triplet")
+    losses = {name: {"loss": {"name": name}} for name in ("contrastive", "triplet")}
+    seeds = list(range((os.cpu_count() or 1) + 2))
+    changes = {"losses": losses, "seeds": seeds, "regularizers": [[]]}
+    config = sweep_config(**changes, priority=[{"loss": "triplet"}], budget_hours=1.0e-9)
     tracker = MemoryTracker()
-    with pytest.raises(SweepHaltedError, match="2 trials are left"):
+    with pytest.raises(SweepHaltedError, match="budget of 1e-09 hours"):
         run_sweep(config, folders, tracker)
-    assert not tracker.started
-    lines = "\n".join(preview(plan_of(config, folders), config, folders.state / "storage"))
+    records = RecordFolder(folders.records).all()
+    plan = plan_of(config, folders)
+    assert {record.trial_key for record in records} == {trial.key for trial in plan.trials[: len(records)]}
+    assert {(record.status, record.labels["loss"]) for record in records} == {("finished", "triplet")}
+    assert tracker.records.keys() == {record.trial_key for record in records}
+    again, left = MemoryTracker(), 2 * len(seeds) - len(records)
+    with pytest.raises(SweepHaltedError, match=f"{left} trials are left"):
+        run_sweep(config, folders, again)
+    assert not again.started
+    lines = "\n".join(preview(plan, config, folders.state / "storage"))
     assert "budget of 1e-09 hours" in lines
 
 
