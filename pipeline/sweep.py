@@ -12,7 +12,7 @@ from dmlcore.config.study import load_study
 from dmlcore.core.errors import DataError, one_line
 from dmlcore.records import RecordError
 from dmlcore.sweep.dry_run.preview import preview
-from dmlcore.sweep.execution.guards import SweepBusyError, keep_state
+from dmlcore.sweep.execution.guards import SweepBusyError, SweepHaltedError, keep_state
 from dmlcore.sweep.planning import make_plan
 from dmlcore.sweep.ray.shared_storage import ClusterError
 from dmlcore.sweep.run import SweepFolders, run_sweep
@@ -37,6 +37,9 @@ def main(study: Path, dry_run: bool = False) -> int:
             plan = run_sweep(sweep, folders, running)
     except KeyboardInterrupt:
         print("\nsweep: interrupted; every finished trial is kept. Resume with: dvc repro")
+        return 130
+    except SweepHaltedError as halt:
+        print(f"\nsweep: halted: {halt}. Resume with: dvc repro")
         return 130
     for name in tracker.log_models(plan.records.values(), study, folders.prepared):
         print(f"sweep: model of {name} logged, the best of its data set on validation")

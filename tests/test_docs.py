@@ -138,7 +138,7 @@ def check_removal(arguments):
 
 def check_pip(arguments):
     assert arguments[0] == "install"
-    names = re.fullmatch(r"dmlcore(?:\[([\w,]+)\])?", arguments[1])[1]
+    names = re.fullmatch(r"(?:dmlcore|\.)(?:\[([\w,]+)\])?", arguments[1])[1]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert not names or set(names.split(",")) <= project["optional-dependencies"].keys()
 

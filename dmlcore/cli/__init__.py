@@ -22,7 +22,9 @@ from dmlcore.cli.data import data
 from dmlcore.cli.embed import embed
 from dmlcore.cli.evaluate import evaluate
 from dmlcore.cli.monitor import monitor
+from dmlcore.cli.operate import cancel, drain, logs, status
 from dmlcore.cli.options import DEFECT, WRONG_INPUT
+from dmlcore.cli.retry import retry
 from dmlcore.cli.study import check, export, plan, summary, sync
 from dmlcore.cli.trials import export_model, publish, reevaluate
 from dmlcore.core.errors import one_line, without_passwords
@@ -31,7 +33,7 @@ from dmlcore.extras import MissingExtraError, require
 COMMANDS: dict[str | None, tuple[Callable[..., None], ...]] = {
     None: (evaluate, calibrate, monitor),
     "train": (embed, export_model),
-    "pipeline": (plan, check, summary, export, reevaluate, publish, sync),
+    "pipeline": (plan, check, status, logs, drain, cancel, retry, summary, export, reevaluate, publish, sync),
 }
 """Extra -> the subcommands that need it; None: the core's."""
 

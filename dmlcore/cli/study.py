@@ -42,6 +42,8 @@ def check(
 
     Example: dmlcore check --study . --deep
     """
+    from dmlcore.sweep.plan import CANCELLED
+
     found = plan_of(study)
     damaged = _deep_check(study, found) if deep else 0
     for trial in found.missing:
@@ -50,6 +52,9 @@ def check(
         if fault is not None:
             state, error = "DAMAGED", f": {fault}"
         typer.echo(f"{state} {trial.key} {trial.name}{error}")
+    for record in found.records.values():
+        if record.error_type == CANCELLED:
+            typer.echo(f"CANCELLED {record.trial_key} {record.name}: {record.error}; `dmlcore retry` runs it")
     for fault in found.foreign_faults:
         typer.echo(f"not of this sweep, left as it is: {fault}")
     typer.echo(f"{len(found.trials) - len(found.missing)} of {len(found.trials)} trials are finished")

@@ -185,6 +185,11 @@ class SweepConfig(Strict):
     grids: tuple[GridConfig, ...] = ()
     """Several grids in place of one: the sweep is their union, a cell that is in two is run once."""
     seeds: Some[Seed] = (0,)
+    priority: tuple[
+        Annotated[dict[Literal["dataset", "backbone", "loss"], Name], Field(min_length=1)], ...
+    ] = ()
+    """Labels of cells, as `where` of an override: those that match the first entry run first, then those of the
+    second, ..., and last the others, each in the order of the grid. Of a search: the searches."""
     search: SearchConfig | None = None
     """None: the full grid is run."""
     stop_early: StopEarlyConfig | None = None
@@ -195,6 +200,9 @@ class SweepConfig(Strict):
     """Folder of checkpoints and embeddings, relative to the study's folder."""
     disk_budget_bytes: PositiveInt | None = None
     """Largest size of the storage folder: a trial that would exceed it is not started and fails. None: no limit."""
+    budget_hours: PositiveFloat | None = None
+    """Hours of trials, added up over all runs of the study and the trials that run side by side: once they are spent
+    no trial starts, and the stage ends when those that run have ended. None: no limit."""
     resources: ResourcesConfig = ResourcesConfig()
     cluster: ClusterConfig = ClusterConfig()
     tracker: Annotated[str, AfterValidator(_known_tracker)] = "mlflow"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import product
@@ -58,20 +58,22 @@ class _Point(NamedTuple):
 
 
 def expand(sweep: SweepConfig) -> list[Cell]:
-    """Return all cells of a sweep in the order of params.yaml, seeds outermost.
+    """Return all cells of a sweep by priority, and then in the order of params.yaml, seeds outermost.
 
     Seeds come outermost so that an unfinished sweep has results of every combination before it repeats one.
 
     Raises:
         ConfigError: a cell's config breaks the schema; the message names the cell.
     """
-    _check_overrides(sweep)
+    _check_labels(sweep)
     points: list[_Point] = []
     for grid in sweep.grids or (GridConfig(),):
         # Grids may overlap: a point counts once. Repeats within one grid stay, for `check_distinct` to report.
         earlier = {repr(point) for point in points}
         points += [point for point in _points(sweep, grid) if repr(point) not in earlier]
-    ordered = sorted(points, key=lambda point: _seed_order(sweep, point.seed))
+    ordered = sorted(
+        points, key=lambda point: (rank(sweep.priority, point.labels), _seed_order(sweep, point.seed))
+    )
     return [_cell(sweep, point) for point in ordered]
 
 
@@ -88,6 +90,12 @@ def _points(sweep: SweepConfig, grid: GridConfig) -> Iterator[_Point]:
     return map(_Point._make, product(*dimensions))
 
 
+def rank(priority: Sequence[Mapping[Any, str]], labels: Mapping[str, Any]) -> int:
+    """Return the place of a cell in the queue: of the first entry of `sweep.priority` that it matches, 0 first."""
+    matching = (place for place, where in enumerate(priority) if where.items() <= labels.items())
+    return next(matching, len(priority))
+
+
 def _seed_order(sweep: SweepConfig, seed: int) -> tuple[bool, int]:
     return (seed not in sweep.seeds, sweep.seeds.index(seed) if seed in sweep.seeds else seed)
 
@@ -98,15 +106,17 @@ def _checked(labels: tuple[str, ...], known: Mapping[str, Any], where: str) -> t
     return labels
 
 
-def _check_overrides(sweep: SweepConfig) -> None:
-    """Refuse an override that matches no cell: it would be a setting that silently does nothing."""
+def _check_labels(sweep: SweepConfig) -> None:
+    """Refuse an override or priority that matches no cell: it would be a setting that silently does nothing."""
     known = {"dataset": set(sweep.datasets), "backbone": set(sweep.backbones), "loss": set(sweep.losses)}
     known["dataset"] |= {name for grid in sweep.grids for name in grid.datasets or ()}
-    for override in sweep.overrides:
-        for label, value in override.where.items():
+    given = [("overrides", override.where) for override in sweep.overrides]
+    given += [("priority", where) for where in sweep.priority]
+    for section, where in given:
+        for label, value in where.items():
             if value not in known[label]:
                 raise ConfigError(
-                    f"`sweep.overrides`: {label} must be among {sorted(known[label])}, got {value!r}"
+                    f"`sweep.{section}`: {label} must be among {sorted(known[label])}, got {value!r}"
                 )
 
 

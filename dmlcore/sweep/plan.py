@@ -17,6 +17,9 @@ from dmlcore.sweep.grid import Cell
 from dmlcore.sweep.trial_key import TrialKeys, trial_keys
 from dmlcore.training.trainer import TrainingError
 
+CANCELLED = "Cancelled"
+"""`error_type` of the record of a trial that somebody cancelled: stopped, and not run again until that is asked."""
+
 
 @dataclass(frozen=True)
 class PlannedTrial:
@@ -52,13 +55,14 @@ class PlannedTrial:
     def is_complete(self, record: TrialRecord) -> bool:
         """Return whether nothing is left to run.
 
-        A stopped record completes only a trial that may be stopped early. A diverged search trial counts as complete,
-        because rerunning it is deterministic.
+        A stopped record completes only a trial that may be stopped early, or was cancelled. A diverged search trial
+        counts as complete, because rerunning it is deterministic.
         """
         if record.status == "failed":
             diverged = record.error_type == TrainingError.__name__
             return diverged and self.cell.labels.get("role") == "searched"
-        return record.status == "finished" or self.cell.comparison_group is not None
+        stopped_for_good = self.cell.comparison_group is not None or record.error_type == CANCELLED
+        return record.status == "finished" or stopped_for_good
 
 
 def ended_records(
@@ -172,6 +176,11 @@ class Plan:
     def recorded(self) -> list[TrialRecord]:
         """Return every record of the study."""
         return [*self.records.values(), *self.others]
+
+    @property
+    def spent_seconds(self) -> float:
+        """Return the time of the recorded trials of this sweep, of each its last attempt."""
+        return sum(record.seconds for record in self.records.values())
 
     @property
     def remaining_trials(self) -> int:

@@ -74,6 +74,11 @@ class Progress:
         if not self.console.is_terminal:
             self.console.print(f"    {self.summary()}", markup=False, soft_wrap=True)
 
+    def hold(self, key: str) -> None:
+        """Take a trial out of the count: it does not begin in this run."""
+        self.running.pop(key, None)
+        self.total -= 1
+
     @property
     def all_ended(self) -> bool:
         return self.finished + self.failed == self.total

@@ -14,8 +14,9 @@ from dmlcore.data.dataset import PreparedDataset
 from dmlcore.data.verification import verify_once
 from dmlcore.records import RecordFolder
 from dmlcore.sweep.baselines import raw_pixel_baseline
+from dmlcore.sweep.control import Control
 from dmlcore.sweep.dry_run.forecast import concurrent_trials, over_budget
-from dmlcore.sweep.execution.guards import Limits, pop_kill_reason, sweep_lock
+from dmlcore.sweep.execution.guards import Budget, Limits, SweepHaltedError, pop_kill_reason, sweep_lock
 from dmlcore.sweep.execution.outcomes import record_lost, reevaluate, relabel
 from dmlcore.sweep.execution.worker import WorkerContext
 from dmlcore.sweep.plan import Plan, PlannedTrial
@@ -70,9 +71,10 @@ def run_sweep(
         ConfigError: the sweep cannot be planned.
         DataError: a data set was changed since it was prepared.
         NewerRecordError: the record of one of its trials is of a later version of dmlcore.
+        SweepHaltedError: somebody drained it, or its budget is spent; all is written as after a complete run.
     """
     folders.records.mkdir(parents=True, exist_ok=True)
-    with sweep_lock(folders.state):
+    with sweep_lock(folders.state), Control(folders.state).shown():
         limits = Limits(sweep.resources.time_limit_seconds, sweep.resources.memory_bytes)
         context = WorkerContext(folders.state, sweep.resources.gpus, limits, run)
         plan = make_plan(sweep, study=folders.study, prepared=folders.prepared)
@@ -82,7 +84,7 @@ def run_sweep(
         # Measured and stored before the trials: `publish` below must neither take long nor fail after Ctrl-C.
         _summaries(plan, folders)
         try:
-            _run_plan(plan, sweep, folders, tracker, context)
+            halted = _run_plan(plan, sweep, folders, tracker, context)
         finally:
             # After an interruption or a cluster that broke down too: the table always shows every record.
             after = make_plan(sweep, study=folders.study, prepared=folders.prepared)
@@ -91,6 +93,9 @@ def run_sweep(
         late = tracker.sync(after.recorded)
         if late:
             print(f"sweep: {late} run(s) brought up to their records in MLflow afterwards", flush=True)
+        left = len(after.missing) + after.remaining_trials
+        if halted is not None and left:
+            raise SweepHaltedError(f"{halted}; what ran has ended, {left} trials are left")
         return after
 
 
@@ -120,22 +125,29 @@ def _set_aside_broken(plan: Plan, records: RecordFolder) -> None:
 
 def _run_plan(
     plan: Plan, sweep: SweepConfig, folders: SweepFolders, tracker: Tracker, context: WorkerContext
-) -> None:
-    """Run what a plan has left: evaluate again, then train through Ray. Each trial leaves a record."""
+) -> str | None:
+    """Run what a plan has left: evaluate again, then train through Ray. Each trial leaves a record.
+
+    Returns:
+        Why it was halted before the last trial; None: it was not.
+    """
     unfinished = plan.missing or plan.remaining_trials
     if plan.reevaluate or unfinished:
         tracker.prepare()
     for trial, earlier in plan.reevaluate:
         reevaluate(trial, earlier, context, tracker)
     if not unfinished:
-        return
+        return None
+    budget = None if sweep.budget_hours is None else Budget(sweep.budget_hours, plan.spent_seconds)
+    if budget is not None and budget.is_spent():
+        return budget.reason
     examples = [search.example for search in plan.searches] or plan.missing
     concurrent = concurrent_trials(examples, sweep.resources)
 
     def refuse(trials: list[PlannedTrial]) -> dict[str, str]:
         return over_budget(trials, folders.study / sweep.storage, sweep.disk_budget_bytes, concurrent)
 
-    search, lost = None, {}
+    search, lost, halted = None, {}, None
     if sweep.search is None:
         for trial in plan.missing:
             pop_kill_reason(context.kill_reason_file(trial.key))  # of an earlier run of the stage
@@ -146,13 +158,17 @@ def _run_plan(
         from dmlcore.sweep.search.search_run import SearchRun
 
         plans = group_plans(sweep, sweep.search, study=folders.study, prepared=folders.prepared)
-        search = SearchRun(plans, plan.recorded, context, tracker, refuse)
+        search = SearchRun(plans, plan.recorded, context, tracker, refuse, sweep.priority)
     if examples:
         from dmlcore.sweep.ray.tune import run_trials
 
         scheduler = _early_stopping(sweep, plan)
-        lost |= run_trials(examples, sweep, context, tracker, scheduler=scheduler, search=search)
+        died, halted = run_trials(
+            examples, sweep, context, tracker, scheduler=scheduler, search=search, budget=budget
+        )
+        lost |= died
     record_lost(search.started if search else plan.missing, lost, context, tracker)
+    return halted
 
 
 def _early_stopping(sweep: SweepConfig, plan: Plan) -> EarlyStopping | None:

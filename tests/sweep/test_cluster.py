@@ -23,6 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dmlcore.config.sweep import ClusterConfig
 from dmlcore.records import RecordFolder
+from dmlcore.sweep.execution.trial_log import log_file
 from dmlcore.sweep.ray.cluster import connected
 from dmlcore.sweep.ray.node_checks import (
     MEMORY_MONITOR,
@@ -110,6 +111,7 @@ def test_nodes_that_share_no_disk_use_shared_storage(two_nodes, folders, metrics
     }
     for trial in plan.trials:
         assert TrialStore(trial.store_folder).matches(plan.records[trial.key].files)
+        assert "epoch 2/2" in log_file(folders.state, trial.key).read_text()
     left = {name.split("/")[2] for name in fsspec.filesystem("s3").find(object_store)}
     assert left == {"data"}  # all else was taken over
 

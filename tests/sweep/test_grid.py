@@ -8,6 +8,7 @@ from dmlcore.config.base import ConfigError, parse
 from dmlcore.config.sweep import SweepConfig
 from dmlcore.sweep.grid import check_distinct, expand, merge, variant_label
 from tests.small import TRIAL
+from tests.sweep.sweeps import sweep_config
 
 SWEEP = {
     "study": "t",
@@ -142,3 +143,21 @@ def test_an_empty_dimension_of_one_of_several_grids_is_refused(name):
 def test_an_axis_without_values_is_refused(change):
     with pytest.raises(ConfigError, match="at least 1 item"):
         sweep(**change)
+
+
+def test_cells_with_priority_come_first_each_in_the_order_of_the_grid():
+    losses = {name: {"loss": {"name": name}} for name in ("contrastive", "triplet", "multi_similarity")}
+    config = {"losses": losses, "datasets": ["a", "b"], "seeds": [0, 1], "regularizers": [[]]}
+    priority = [{"loss": "triplet", "dataset": "b"}, {"loss": "multi_similarity"}]
+    plain = [cell.labels for cell in expand(sweep_config(**config))]
+    ordered = [cell.labels for cell in expand(sweep_config(**config, priority=priority))]
+    first = [labels for labels in plain if labels["loss"] == "triplet" and labels["dataset"] == "b"]
+    second = [labels for labels in plain if labels["loss"] == "multi_similarity"]
+    assert ordered == first + second + [labels for labels in plain if labels not in first + second]
+    assert (len(first), len(second), len(ordered)) == (2, 4, 12)
+
+
+@pytest.mark.parametrize(("where", "words"), [({"loss": "tripplet"}, "loss must be among"), ({}, "priority")])
+def test_a_priority_that_matches_no_cell_is_refused(where, words):
+    with pytest.raises(ConfigError, match=words):
+        expand(sweep_config(priority=[where]))

@@ -88,6 +88,9 @@ def _needs(plan: Plan, sweep: SweepConfig, storage: Path) -> Iterator[str]:
     temporary = concurrent * max(estimate.temporary for estimate in estimates)
     present = f"{storage} has {size(folder_bytes(storage))} already"
     yield f"disk: {size(persistent)} to keep, {size(temporary)} more while trials run; {present}"
+    if sweep.budget_hours is not None:
+        spent = duration(plan.spent_seconds)
+        yield f"budget of {sweep.budget_hours:g} hours of trials: {spent} are spent, beyond it no trial starts"
     if refused := over_budget(plan.missing, storage, sweep.disk_budget_bytes, concurrent):
         yield f"disk budget of {size(sweep.disk_budget_bytes or 0)}: {len(refused)} trials do not fit and will fail"
 

@@ -21,6 +21,10 @@ class SweepBusyError(RuntimeError):
     """Another process runs this sweep."""
 
 
+class SweepHaltedError(RuntimeError):
+    """The sweep has ended before its last trial, as somebody asked or as its budget demands; nothing is lost."""
+
+
 def keep_state(study: Path, checkout: Path) -> None:
     """In a copy that DVC made for an experiment, let `state/` be that of the checkout from which it was queued.
 
@@ -71,6 +75,24 @@ class Limits:
 
     seconds: float | None = None
     memory_bytes: int | None = None
+
+
+@dataclass
+class Budget:
+    """Hours of trials after which none starts."""
+
+    hours: float
+    spent_seconds: float
+    """Of the trials that have ended, in earlier runs too."""
+
+    def is_spent(self, running_seconds: float = 0.0) -> bool:
+        return self.spent_seconds + running_seconds >= 3600 * self.hours
+
+    @property
+    def reason(self) -> str:
+        return (
+            f"the budget of {self.hours:g} hours of trials is spent (sweep.budget_hours: raise it to go on)"
+        )
 
 
 NO_LIMITS = Limits()

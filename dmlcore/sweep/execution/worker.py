@@ -25,7 +25,7 @@ from dmlcore.core.sealed_json import finite
 from dmlcore.data.dataset import PreparedDataset
 from dmlcore.records import RecordFolder, TrialRecord
 from dmlcore.sweep.execution.guards import NO_LIMITS, Limits, enforce_limits, pop_kill_reason
-from dmlcore.sweep.plan import PlannedTrial
+from dmlcore.sweep.plan import CANCELLED, PlannedTrial
 from dmlcore.training.checkpoint import EpochReport
 from dmlcore.training.run import TrialResult, run_trial, select_device
 from dmlcore.training.store import TrialStore
@@ -37,6 +37,10 @@ ATTEMPTS = "attempts"
 
 class StoppedEarlyError(Exception):
     """Raised by `report` in `execute`: the driver ends this trial before its last epoch; says at which rung."""
+
+
+class CancelledError(StoppedEarlyError):
+    """Raised in its place where somebody cancelled the trial; says who."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +138,11 @@ def _attempt(
         # No metrics: a trial that was stopped early is in no comparison.
         reported = [finite(epoch.metrics) for epoch in curve]
         outcome = {"status": "stopped", "error": str(stop), "curve": reported}
-        for name in ("last", "best"):
-            store.discard(name)
+        if isinstance(stop, CancelledError):  # its checkpoint stays: it may be asked for again
+            outcome["error_type"] = CANCELLED
+        else:
+            for name in ("last", "best"):
+                store.discard(name)
     except Exception as error:
         outcome = {
             "status": "failed",

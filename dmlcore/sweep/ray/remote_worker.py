@@ -10,7 +10,9 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,8 +25,9 @@ from dmlcore.records import (
     TrialRecord,
     record_text,
 )
+from dmlcore.sweep.execution.trial_log import log_file
 from dmlcore.sweep.execution.worker import WorkerContext, execute
-from dmlcore.sweep.plan import PlannedTrial
+from dmlcore.sweep.plan import CANCELLED, PlannedTrial
 from dmlcore.sweep.ray.arrivals import (
     DATA_FILES,
     LAST,
@@ -99,14 +102,26 @@ def download_results(
             file.replace(trial.store_folder / file.name)
         # The record is written here before anything is removed there: a driver that is killed in between repeats this.
         records.write(record)
-        if record.done:
+        if record.done and record.error_type != CANCELLED:
             storage.remove(sync.folder)
         storage.remove(f"records/{trial.key}.json")
     shutil.rmtree(incoming.store_folder, ignore_errors=True)
     return record
 
 
+def download_log(trial: PlannedTrial, storage: SharedStorage, state: Path, done: bool) -> None:
+    """Copy the output of a trial that has ended to the study; that of a failed one stays for its next attempt."""
+    name = f"logs/{trial.key}.log"
+    with suppress(OSError, SharedStorageError):
+        if storage.get(name, log_file(state, trial.key)) and done:
+            storage.remove(name)
+
+
 # ------------------------------------------------------------------------------------------- the worker
+
+
+LOG_SECONDS = 10.0
+"""A trial's output is uploaded at most this often."""
 
 
 def run_remote(
@@ -143,6 +158,39 @@ def run_remote(
         records.path(trial.key).unlink(missing_ok=True)
         shutil.rmtree(local.store_folder, ignore_errors=True)
     return record
+
+
+class LogSync:
+    """The file of a trial's output on this node, and its copy in shared storage, in which no failure is a trial's.
+
+    Args:
+        trial_key: of the trial.
+        state: the study's state folder.
+        storage: None: the nodes share the driver's disk, and the file is in the study.
+    """
+
+    def __init__(self, trial_key: str, state: Path, storage: SharedStorage | None) -> None:
+        self.storage, self.name = storage, f"logs/{trial_key}.log"
+        self.file = log_file(scratch(storage.address) if storage else state, trial_key)
+        self._sent = 0.0
+
+    def __enter__(self) -> LogSync:
+        if self.storage is not None:
+            # That of an earlier attempt on any node; what this disk holds of another is older.
+            with suppress(OSError, SharedStorageError):
+                self.file.unlink(missing_ok=True)
+                self.storage.get(self.name, self.file)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.try_to_send(0.0)
+
+    def try_to_send(self, apart: float = LOG_SECONDS) -> None:
+        """Upload the file, unless it was sent less than `apart` seconds ago."""
+        if self.storage is not None and time.monotonic() - self._sent >= apart:
+            with suppress(OSError, SharedStorageError):
+                self.storage.put(self.file, self.name)
+            self._sent = time.monotonic()
 
 
 def scratch(address: str) -> Path:

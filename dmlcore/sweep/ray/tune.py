@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dmlcore.sweep.ray.cluster import connected
@@ -19,15 +20,20 @@ from dmlcore.sweep.ray.cluster import connected
 import ray
 from ray import tune
 from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
-from ray.tune.search import Searcher
+from ray.tune.search import BasicVariantGenerator, Searcher
 
 from dmlcore.config.sweep import SweepConfig
 from dmlcore.records import RecordFolder
+from dmlcore.sweep.control import Control
+from dmlcore.sweep.execution.guards import Budget
+from dmlcore.sweep.execution.trial_log import kept_output, say_end, say_epoch
 from dmlcore.sweep.execution.worker import WorkerContext, execute
+from dmlcore.sweep.live_status import LiveStatus
 from dmlcore.sweep.plan import PlannedTrial
 from dmlcore.sweep.progress import Progress
-from dmlcore.sweep.ray.callbacks import SweepCallback, SweepSession
-from dmlcore.sweep.ray.remote_worker import run_remote, sync_with_nodes, weights_file
+from dmlcore.sweep.ray.callbacks import HELD, SweepCallback
+from dmlcore.sweep.ray.remote_worker import LogSync, run_remote, sync_with_nodes, weights_file
+from dmlcore.sweep.ray.signals import SweepSession, run_unless_cancelled
 from dmlcore.tracking.base import Tracker
 from dmlcore.training.checkpoint import EpochReport
 
@@ -55,7 +61,8 @@ def run_trials(
     *,
     scheduler: EarlyStopping | None = None,
     search: SearchRun | None = None,
-) -> dict[str, str]:
+    budget: Budget | None = None,
+) -> tuple[dict[str, str], str | None]:
     """Run trials through Ray; each leaves its record.
 
     Args:
@@ -65,9 +72,11 @@ def run_trials(
         tracker: is told what they report.
         scheduler: ends trials before their last epoch; None: each runs to its end.
         search: gives the trials one after the other; None: they are `trials`.
+        budget: after which none starts; None: no limit.
 
     Returns:
-        Trial key -> Ray's reason, of each trial whose process died at every attempt.
+        Trial key -> Ray's reason, of each trial whose process died at every attempt; and why the sweep was halted
+        before its last trial, or None.
 
     Raises:
         ClusterError: the cluster cannot run them.
@@ -79,12 +88,15 @@ def run_trials(
         if connection.storage is not None:
             remaining = sync_with_nodes(remaining, connection.storage, RecordFolder(context.records))
         total = search.remaining if search else len(remaining)
+        queue = [(trial.key, trial.name) for trial in remaining]
+        live = LiveStatus(Control(context.state), total, queue)
         with Progress(total, sweep.resources.max_concurrent or connection.concurrent) as progress:
             session = SweepSession(context, connection)
-            callback = SweepCallback(remaining, session, progress, tracker, scheduler)
+            callback = SweepCallback(remaining, session, progress, live, tracker, scheduler, budget)
             if search or remaining:
                 _fit(_tuner(trials, sweep, callback, search), callback)
-    return callback.died
+        session.stop_signals.remove()
+    return callback.died, callback.halted
 
 
 def _tuner(
@@ -99,7 +111,7 @@ def _tuner(
     most, reuse = sweep.resources.max_concurrent, sweep.resources.reuse_workers
     if search is None:
         space = {"trial_key": tune.grid_search(list(callback.trials))}
-        tune_config = TuneConfig(max_concurrent_trials=most, reuse_actors=reuse)
+        tune_config = TuneConfig(search_alg=Grid(callback, most), reuse_actors=reuse)
     else:
         space = {}
         tune_config = TuneConfig(
@@ -142,22 +154,46 @@ def _run_trial(config: dict[str, Any], session: SweepSession, trials: dict[str, 
     """Run a trial in a worker."""
     trial = config.get("trial") or trials[config["trial_key"]]
     connection, stop_signals = session.connection, session.stop_signals
+    if stop_signals.is_halted():
+        tune.report({"status": HELD})
+        return
 
     def report(epoch: EpochReport) -> None:
+        say_epoch(epoch, trial.cell.config.train.epochs)
+        log.try_to_send()
         # Metrics as pairs: of each number in a dictionary Tune keeps running averages until the sweep ends, for all
         # trials (90 KB a trial).
         tune.report({"epoch": epoch.epoch, "metrics": [*epoch.metrics.items()], "status": "running"})
         stop_signals.check(trial)
 
-    stop_signals.reset(trial)
-    # A node that joins after the driver's check of all nodes is checked by its first trial.
-    if connection.probe is not None:
-        connection.probe.check()
-    if connection.storage is None:
-        record = execute(trial, session.context, report)
-    else:
-        record = run_remote(trial, session.context, report, connection.storage)
+    context = replace(
+        session.context, run=partial(run_unless_cancelled, trial, stop_signals, session.context.run)
+    )
+    with LogSync(trial.key, session.context.state, connection.storage) as log, kept_output(log.file):
+        stop_signals.reset(trial)
+        # A node that joins after the driver's check of all nodes is checked by its first trial.
+        if connection.probe is not None:
+            connection.probe.check()
+        if connection.storage is None:
+            record = execute(trial, context, report)
+        else:
+            record = run_remote(trial, context, report, connection.storage)
+        say_end(record)
     tune.report({"status": record.status})
+
+
+class Grid(BasicVariantGenerator):
+    """Tune's own generator, which gives the trials in their order, until the sweep is halted."""
+
+    def __init__(self, callback: SweepCallback, most: int | None) -> None:
+        super().__init__(max_concurrent=most or 0)
+        self.callback = callback
+
+    def next_trial(self) -> Any:
+        """Return the next trial; None: none is left."""
+        if self.callback.halted is not None:
+            self.set_finished()
+        return super().next_trial()
 
 
 class PlannedTrials(Searcher):
@@ -185,6 +221,8 @@ class PlannedTrials(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """Return the config of the next trial; None: wait; FINISHED: there is none left."""
+        if self.callback.halted is not None:
+            return Searcher.FINISHED
         if len(self._running) >= self._capacity():
             return None
         while (trial := self.search.next_trial()) is not None:

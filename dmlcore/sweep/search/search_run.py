@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from dmlcore.config.base import ConfigError
 from dmlcore.records import RecordFolder, TrialRecord
 from dmlcore.sweep.execution.guards import pop_kill_reason
 from dmlcore.sweep.execution.outcomes import record_lost, reevaluate
 from dmlcore.sweep.execution.worker import WorkerContext, make_record
+from dmlcore.sweep.grid import rank
 from dmlcore.sweep.plan import PlannedTrial, ended_records
 from dmlcore.sweep.search.log import Suggestion
 from dmlcore.sweep.search.plan import GroupPlan
@@ -119,6 +121,7 @@ class SearchRun:
         context: of the workers.
         tracker: is told of trials that need not run or must not.
         over_budget: trial key -> why it must not start, of the trials whose files would not fit.
+        priority: labels of the searches whose trials come first.
     """
 
     def __init__(
@@ -128,8 +131,10 @@ class SearchRun:
         context: WorkerContext,
         tracker: Tracker,
         over_budget: Callable[[list[PlannedTrial]], dict[str, str]],
+        priority: Sequence[Mapping[Any, str]] = (),
     ) -> None:
         self.groups = [GroupSearch(plan, RecordFolder(context.records)) for plan in plans]
+        self.priority = priority
         self.context, self.tracker, self.over_budget = context, tracker, over_budget
         self.started: list[PlannedTrial] = []
         self._trained = {record.train_key: record for record in recorded if record.status == "finished"}
@@ -138,7 +143,7 @@ class SearchRun:
     def next_trial(self) -> PlannedTrial | None:
         """Return the next trial to run; None: nothing until a running trial has ended."""
         # The group with the fewest results first, so that each suggestion can learn from as much as possible.
-        for group in sorted(self.groups, key=lambda group: group.suggestions_used):
+        for group in sorted(self.groups, key=lambda group: (self._rank(group), group.suggestions_used)):
             while (trial := group.next_trial()) is not None:
                 if self._must_run(trial):
                     self._group_of[trial.key] = group
@@ -146,6 +151,9 @@ class SearchRun:
                     return trial
                 group.record_result(trial)
         return None
+
+    def _rank(self, group: GroupSearch) -> int:
+        return rank(self.priority, group.plan.group.labels)
 
     def record_result(self, trial: PlannedTrial) -> None:
         """Take in the record of a trial from `next_trial` that has ended."""

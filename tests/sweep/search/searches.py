@@ -36,7 +36,7 @@ def opened(config: SweepConfig, folders: SweepFolders, context: WorkerContext) -
     assert config.search is not None
     plans = group_plans(config, config.search, study=folders.study, prepared=folders.prepared)
     recorded = plan_of(config, folders).recorded
-    return SearchRun(plans, recorded, context, MemoryTracker(), lambda trials: {})
+    return SearchRun(plans, recorded, context, MemoryTracker(), lambda trials: {}, config.priority)
 
 
 def search_here(config: SweepConfig, folders: SweepFolders, most: int = 1000) -> list[TrialRecord]:

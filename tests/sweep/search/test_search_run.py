@@ -368,3 +368,18 @@ def test_other_evaluation_settings_search_anew_and_train_nothing_twice(folders):
     assert not plan.missing
     assert len(plan.records) == 2
     assert len(logs(folders)) == 2
+
+
+def test_the_searches_with_priority_come_first_and_the_others_where_they_wait(folders):
+    losses = {name: {"loss": {"name": name}} for name in ("contrastive", "triplet")}
+    config = searching({"trials": 2} | RATE_ALONE, losses=losses, regularizers=[[]])
+    context = worker_context(folders)
+
+    def order(**changes):
+        search = opened(config.model_copy(update=changes), folders, context)
+        return [trial.cell.labels["loss"] for trial in iter(search.next_trial, None)]
+
+    first = order(priority=({"loss": "triplet"},))
+    assert first == ["triplet", "triplet", "contrastive", "contrastive"]
+    shutil.rmtree(folders.state / "search")
+    assert order() == ["contrastive", "triplet", "contrastive", "triplet"]

@@ -8,9 +8,9 @@ import pytest
 
 from dmlcore.records import RecordFolder
 from dmlcore.sweep.execution.worker import StoppedEarlyError
-from dmlcore.sweep.ray.callbacks import StopSignals
 from dmlcore.sweep.ray.remote_worker import download_results, run_remote, upload_inputs
 from dmlcore.sweep.ray.shared_storage import SharedStorage
+from dmlcore.sweep.ray.signals import StopSignals
 from dmlcore.sweep.run import SweepFolders
 from tests.sweep.search.searches import worker_context
 from tests.sweep.search.test_early_stopping import trial
