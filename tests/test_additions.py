@@ -37,8 +37,8 @@ class Attraction(MetricLoss):
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         x = normalize(embeddings)
         positive = (labels[:, None] == labels).triu(1)
-        gaps = (1 - (x @ x.T)[positive]).clamp(min=0) ** self.power
-        return gaps.mean() if len(gaps) else 0 * x.sum()
+        gaps = (1 - x @ x.T).clamp(min=0) ** self.power
+        return (gaps * positive).sum() / positive.sum().clamp(min=1)
 '''
 LOSS_REFERENCE = """
 def attraction(x: Tensor, labels: Labels, power=1.0) -> Tensor:
