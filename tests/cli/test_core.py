@@ -108,12 +108,21 @@ def test_the_version_is_printed():
     ("extra", "command"),
     [
         ("data", "data list"),
-        *((extra, each.__name__) for extra in COMMANDS if extra for each in COMMANDS[extra]),
+        *(
+            (extra, each.__name__.replace("_", "-"))
+            for extra in COMMANDS
+            if extra
+            for each in COMMANDS[extra]
+        ),
     ],
 )
 def test_a_command_without_its_extra_says_which_to_install(core_alone, tmp_path, extra, command):
-    arguments = {"embed": [str(tmp_path), "--trial", "0"], "publish": ["0"]}.get(command, [])
-    done = CliRunner().invoke(app, [*command.split(), *arguments])
+    arguments = {
+        "embed": [str(tmp_path), "--trial", "0"],
+        "export-model": ["0", "--into", str(tmp_path)],
+        **dict.fromkeys(("cancel", "logs", "publish"), ["0"]),
+    }
+    done = CliRunner().invoke(app, [*command.split(), *arguments.get(command, [])])
     assert done.exit_code == WRONG_INPUT, done.output
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"dmlcore: `dmlcore {command.split()[0]}` needs ")
