@@ -120,7 +120,7 @@ def test_a_command_without_its_extra_says_which_to_install(core_alone, tmp_path,
     arguments = {
         "embed": [str(tmp_path), "--trial", "0"],
         "export-model": ["0", "--into", str(tmp_path)],
-        **dict.fromkeys(("cancel", "logs", "publish"), ["0"]),
+        **{name: ["0"] for name in ("cancel", "logs", "publish")},
     }
     done = CliRunner().invoke(app, [*command.split(), *arguments.get(command, [])])
     assert done.exit_code == WRONG_INPUT, done.output
