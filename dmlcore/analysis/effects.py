@@ -24,6 +24,7 @@ NOT_CONVERGED, CONVERGENCE_UNKNOWN, NO_PAIR = (
     "no validation curves",
     "no pair of finished seeds",
 )
+ONE_PAIR = "one pair of seeds, so no interval"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ def decide(row: Row, metric: str) -> Decision:
         return Decision(UNDECIDED, CONVERGENCE_UNKNOWN)
     if any(converged < seeds for converged, seeds in sides):
         return Decision(UNDECIDED, NOT_CONVERGED)
+    if row[f"test/{metric}/difference/low"] is None:
+        return Decision(UNDECIDED, ONE_PAIR)
     word = judgement(row, metric)
     if word in ("better", "worse"):
         return Decision(word)
@@ -70,7 +73,6 @@ class Effect:
     decisions: tuple[Decision, ...]
     better: int
     """Comparisons whose mean changed for the better, decided or not."""
-    worse: int
     size: str
     """The median change, relative where the baseline is not zero."""
     span: str
@@ -186,7 +188,6 @@ def effect_of(rows: Sequence[Row], metric: str, disagreeing: LongerRun | None) -
         metric=metric,
         decisions=decisions,
         better=sum(sign * mean > 0 for mean in means),
-        worse=sum(sign * mean < 0 for mean in means),
         size=size,
         span=low if low == high else f"{low} to {high}",
         significant=sum(p < SIGNIFICANCE for p in corrected) if corrected else None,
