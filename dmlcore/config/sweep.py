@@ -32,7 +32,12 @@ Seed = Annotated[int, Field(ge=0)]
 
 class ResourcesConfig(Strict):
     gpus: NonNegative = 0.0
-    """GPUs per trial, or a fraction of one. Its CPUs are `trial.threads`."""
+    """GPUs per trial: a whole number, of which each gets a process of the trial, or a fraction of one. Each process has
+    `trial.threads` CPUs."""
+    processes: PositiveInt | None = None
+    """Processes of a trial that share each batch, on one node. None: one, or one a GPU."""
+    process_timeout_seconds: PositiveFloat = 1800.0
+    """Longest time that a process of a trial waits for another: then one hangs, and the trial is tried again."""
     memory_bytes: PositiveInt | None = None
     """Memory reserved for a trial; a trial that uses more is killed and fails. None: no limit."""
     time_limit_seconds: PositiveFloat | None = None
@@ -41,6 +46,22 @@ class ResourcesConfig(Strict):
     """Run one trial after another in a worker process; a new process costs some seconds per trial."""
     max_concurrent: PositiveInt | None = None
     """Trials at a time; None: as many as the CPUs and GPUs of the machine or cluster allow."""
+
+    @property
+    def processes_per_trial(self) -> int:
+        """Return into how many processes a trial is divided."""
+        return self.processes or max(1, int(self.gpus))
+
+    @model_validator(mode="after")
+    def _a_gpu_each(self) -> ResourcesConfig:
+        if self.gpus > 1 and self.gpus != int(self.gpus):
+            raise ValueError(f"`gpus` must be a whole number or a fraction of one, got {self.gpus:g}")
+        if self.gpus and self.processes not in (None, max(1, int(self.gpus))):
+            raise ValueError(
+                f"with `gpus` {self.gpus:g} a trial has a process for each GPU, got `processes` {self.processes}: "
+                "remove one of the two"
+            )
+        return self
 
 
 class Override(Strict):
@@ -119,7 +140,7 @@ def _objective(metric: str) -> str:
     return metric
 
 
-NOT_SEARCHED = ("dataset", "seed", "evaluation", "threads")
+NOT_SEARCHED = ("dataset", "seed", "evaluation", "threads", "processes")
 Objective = Annotated[str, AfterValidator(_objective)]
 
 

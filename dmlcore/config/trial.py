@@ -150,7 +150,10 @@ class TrialConfig(Strict):
     evaluation: EvaluationConfig = EvaluationConfig()
     seed: Annotated[int, Field(ge=0)] = 0
     threads: PositiveInt = 1
-    """CPU threads of a trial. Part of its key: sums differ in the last bit between thread counts."""
+    """CPU threads of each process of a trial. Part of its key: sums differ in the last bit between thread counts."""
+    processes: Annotated[int, Field(ge=2)] | None = None
+    """Processes that share each batch of a trial. None: one. Set by `sweep.resources`, and part of the key, as threads
+    are."""
 
     @model_validator(mode="after")
     def _decodes(self) -> TrialConfig:

@@ -46,6 +46,23 @@ def gather_across_ranks(
     return rows, _concatenate(labels, sizes, group)
 
 
+def gather_rows(rows: Tensor, sizes: list[int], group: distributed.ProcessGroup | None = None) -> Tensor:
+    """Concatenate the rows of all processes where each knows the others' numbers: nobody waits for an agreement.
+
+    Args:
+        rows: [B, D], float; D and the type are alike on all ranks.
+        sizes: [W], the number of rows of each rank.
+        group: the processes, all by default.
+
+    Returns:
+        [N, D], with the gradient of `gather_across_ranks`; each rank must call it, and backward, alike.
+    """
+    if not torch.is_grad_enabled():
+        return _concatenate(rows, sizes, group)
+    gathered: Tensor = _Gather.apply(rows, rows.new_zeros((), requires_grad=True), sizes, group)
+    return gathered
+
+
 def _agree(
     embeddings: Tensor, labels: Tensor, group: distributed.ProcessGroup | None
 ) -> tuple[list[int], bool]:

@@ -132,6 +132,12 @@ def _cell(sweep: SweepConfig, point: _Point) -> Cell:
     regularizers = [part.model_dump() for part in point.variant]
     values |= {"dataset": point.dataset, "seed": point.seed, "regularizers": regularizers}
     where = "sweep cell " + " ".join(str(label) for label in labels.values())
+    if "processes" in values:
+        raise ConfigError(
+            f"{where}: `processes` is set by `sweep.resources.processes` or `.gpus`; move it there"
+        )
+    if (processes := sweep.resources.processes_per_trial) > 1:
+        values["processes"] = processes
     group = None if sweep.stop_early is None else _comparison_group(point)
     return Cell(labels, parse(TrialConfig, values, where), comparison_group=group)
 

@@ -15,7 +15,7 @@ from dmlcore.data.dataset import PreparedDataset
 from dmlcore.records import RecordError, TrialRecord
 from dmlcore.sweep.grid import Cell
 from dmlcore.sweep.trial_key import TrialKeys, trial_keys
-from dmlcore.training.trainer import TrainingError
+from dmlcore.training.loss_means import TrainingError
 
 CANCELLED = "Cancelled"
 """`error_type` of the record of a trial that somebody cancelled: stopped, and not run again until that is asked."""

@@ -76,7 +76,8 @@ def run_sweep(
     folders.records.mkdir(parents=True, exist_ok=True)
     with sweep_lock(folders.state), Control(folders.state).shown():
         limits = Limits(sweep.resources.time_limit_seconds, sweep.resources.memory_bytes)
-        context = WorkerContext(folders.state, sweep.resources.gpus, limits, run)
+        timeout = sweep.resources.process_timeout_seconds
+        context = WorkerContext(folders.state, sweep.resources.gpus, limits, timeout, run)
         plan = make_plan(sweep, study=folders.study, prepared=folders.prepared)
         _verify_data(plan, folders)
         _set_aside_broken(plan, RecordFolder(folders.records))

@@ -70,6 +70,11 @@ def _restore(state: list[Tensor]) -> None:
         torch.cuda.set_rng_state_all(state[1:])
 
 
+def mixing_layers(model: nn.Module) -> list[str]:
+    """Name the layers of a network in training mode in which an image's output depends on its neighbours."""
+    return [name for name, part in model.named_modules() if isinstance(part, BATCH_NORM) and part.training]
+
+
 def check_chunks(model: nn.Module, chunk_size: int | None) -> None:
     """Refuse chunks where a layer mixes the images of a batch.
 
@@ -79,7 +84,7 @@ def check_chunks(model: nn.Module, chunk_size: int | None) -> None:
     if chunk_size is None:
         return
     model.train()
-    mixing = [name for name, part in model.named_modules() if isinstance(part, BATCH_NORM) and part.training]
+    mixing = mixing_layers(model)
     if mixing:
         raise ValueError(
             f"train.chunk_size needs a network without BatchNorm over the batch, got {len(mixing)} such layers, first "

@@ -6,7 +6,7 @@ Shapes: B images, C channels; S x S pixels of a batch; a box is (top, left, heig
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -21,8 +21,10 @@ from dmlcore.core.errors import DataError
 from dmlcore.data.images import Box, Images, Indices, Pixels
 from dmlcore.data.jpeg import JpegImages
 from dmlcore.training.gpu_crops import Cuts, GpuCrops
+from dmlcore.training.samplers import Share, whole
 
 Job = tuple[Tensor, list[Future[None]]]
+EVERYTHING = slice(None)
 
 
 class InputPipeline:
@@ -69,25 +71,23 @@ class InputPipeline:
             self.gpu_crops = GpuCrops(images, self.shape, decode_on)
 
     def training_batches(
-        self, batches: Iterable[Indices], generator: np.random.Generator
+        self, batches: Iterable[Indices], generator: np.random.Generator, share: Share = whole
     ) -> Iterator[Tensor]:
         """Cut random crops, mirrored by chance, for each batch in order; one batch is decoded ahead, two on a GPU.
 
         Args:
             batches: of indices [B] of the images; read as far ahead, always in the thread of the caller.
             generator: 23 numbers an image are drawn from it, whatever is asked for; likewise ahead.
+            share: the rows of each batch that are decoded; those of the others are drawn all the same.
 
         Yields:
-            [B, S, S, C], uint8.
+            [B, S, S, C], uint8; B rows of the share.
 
         Raises:
             DataError: an index is outside 0..N-1.
         """
-        if self.gpu_crops is None:
-            return self._ahead(batches, lambda indices: self._training_boxes(indices, generator))
-        return self.gpu_crops.batches(
-            (self._checked(indices), self._training_boxes(indices, generator)) for indices in batches
-        )
+        drawn = (self._drawn(self._checked(indices), generator, share) for indices in batches)
+        return self._ahead(drawn) if self.gpu_crops is None else self.gpu_crops.batches(drawn)
 
     def evaluation_batch(self, indices: Indices) -> Tensor:
         """Cut centre crops of S x S stored pixels; of a smaller image the largest square, resized.
@@ -101,13 +101,13 @@ class InputPipeline:
         Raises:
             DataError: an index is outside 0..N-1.
         """
-        return next(self._ahead([indices], self._evaluation_boxes))
+        return next(self._ahead([(self._checked(indices), self._evaluation_boxes(indices))]))
 
-    def evaluation_batches(self, batch_size: int) -> Iterator[Tensor]:
-        """`evaluation_batch` of all images in order, `batch_size` at a time; one batch is decoded ahead."""
-        everything = np.arange(len(self.images))
-        starts = range(0, len(everything), batch_size)
-        return self._ahead((everything[i : i + batch_size] for i in starts), self._evaluation_boxes)
+    def evaluation_batches(self, batch_size: int, rows: slice = EVERYTHING) -> Iterator[Tensor]:
+        """`evaluation_batch` of the images `rows` in order, `batch_size` at a time; one batch is decoded ahead."""
+        chosen = np.arange(len(self.images))[rows]
+        parts = (chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size))
+        return self._ahead((part, self._evaluation_boxes(part)) for part in parts)
 
     def _stored_shape(self) -> tuple[int, int]:
         if self.random_crop is not None:
@@ -118,6 +118,11 @@ class InputPipeline:
                 f"without `size` all images must have one size, got {shapes[:5].tolist()}; set `size`"
             )
         return int(shapes[0, 0]), int(shapes[0, 1])
+
+    def _drawn(self, indices: Indices, generator: np.random.Generator, share: Share) -> tuple[Indices, Cuts]:
+        boxes, mirror = self._training_boxes(indices, generator)
+        rows = share(len(indices))
+        return indices[rows], (boxes[rows], mirror[rows])
 
     def _training_boxes(self, indices: Indices, generator: np.random.Generator) -> Cuts:
         draws = generator.random((len(indices), DRAWS))
@@ -134,13 +139,13 @@ class InputPipeline:
             sides = np.minimum(sizes.min(axis=1), self.size)[:, None].repeat(2, axis=1)
         return np.hstack([(sizes - sides) // 2, sides]), np.zeros(len(indices), np.bool_)
 
-    def _ahead(self, batches: Iterable[Indices], plan: Callable[[Indices], Cuts]) -> Iterator[Tensor]:
+    def _ahead(self, planned: Iterable[tuple[Indices, Cuts]]) -> Iterator[Tensor]:
         """Batches in order, the next one decoded meanwhile; leaving the iterator ends its threads."""
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="inputs", initializer=_compute_alone)
         try:
             waiting: Job | None = None
-            for indices in batches:
-                following = self._start(pool, self._checked(indices), plan(indices))
+            for indices, cuts in planned:
+                following = self._start(pool, indices, cuts)
                 if waiting is not None:
                     yield _finished(waiting)
                 waiting = following

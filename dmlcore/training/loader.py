@@ -18,8 +18,8 @@ from dmlcore.config.trial import TrialConfig
 from dmlcore.core.seeding import keyed_generator
 from dmlcore.data.dataset import Split
 from dmlcore.data.transforms import augment, augmentation_draws, to_float, without_waiting
-from dmlcore.training.input_pipeline import InputPipeline
-from dmlcore.training.samplers import Indices
+from dmlcore.training.input_pipeline import EVERYTHING, InputPipeline
+from dmlcore.training.samplers import Indices, Share, shares, whole
 
 CPU = torch.device("cpu")
 EMBEDDING_BATCH = 512
@@ -54,34 +54,42 @@ class ImageLoader:
         self.pipeline = input_pipeline(split, config, device)
         self._resident: Tensor | None = None
 
-    def training_batches(self, batches: Sequence[Indices], *, seed: int, epoch: int) -> Iterator[Batch]:
-        """Yield the batches of one epoch, augmented; a pure function of (seed, epoch)."""
+    def training_batches(
+        self, batches: Sequence[Indices], *, seed: int, epoch: int, share: Share = whole
+    ) -> Iterator[Batch]:
+        """Yield this process's share of the batches of one epoch, augmented; a pure function of (seed, epoch)."""
         # Two streams: the pipeline draws its crops one batch ahead, which must not shift the augmentation's draws.
         crops = keyed_generator(seed, "crops", epoch)
         noise = keyed_generator(seed, "augmentation", epoch)
-        for images in self._stored(batches) or self.pipeline.training_batches(batches, crops):
-            yield self._batch(
-                images.to(self.device, non_blocking=True), augmentation_draws(noise, len(images))
-            )
+        made = self._stored(batches, share) or self.pipeline.training_batches(batches, crops, share)
+        for batch, images in zip(batches, made, strict=True):
+            draws = augmentation_draws(noise, len(batch))[:, share(len(batch))]
+            yield self._batch(images.to(self.device, non_blocking=True), draws)
 
-    def _stored(self, batches: Sequence[Indices]) -> Iterator[Tensor] | None:
+    def _stored(self, batches: Sequence[Indices], share: Share) -> Iterator[Tensor] | None:
         """Return the batches [B, H, W, C] from the device's memory; None where they are not there."""
         if self.config.input is not None or (pixels := self._pixels()) is None:
             return None
         rows = without_waiting(torch.from_numpy(np.concatenate(batches)), self.device)
-        return (pixels[part] for part in rows.split([len(batch) for batch in batches]))
+        return (pixels[part[share(len(part))]] for part in rows.split([len(batch) for batch in batches]))
 
-    def _pixels(self) -> Tensor | None:
-        """Return all images as evaluation takes them, [N, S, S, C], on the device; None where they do not fit."""
+    def _pixels(self, rows: slice = EVERYTHING) -> Tensor | None:
+        """Return images as evaluation takes them, [N, S, S, C], on the device; None where they do not fit.
+
+        `rows`, always the same, are kept alone where nothing else is asked for: of a split that is only embedded.
+        """
+        kept = EVERYTHING if self.config.input is None else rows
         if self._resident is None and self._fits():
-            shape = (len(self.pipeline.images), *self.pipeline.shape, self.pipeline.images.channels)
+            count = len(range(len(self.pipeline.images))[kept])
+            shape = (count, *self.pipeline.shape, self.pipeline.images.channels)
             pixels = torch.empty(shape, dtype=torch.uint8, device=self.device)
-            for part, images in zip(
-                pixels.split(EMBEDDING_BATCH), self.pipeline.evaluation_batches(EMBEDDING_BATCH), strict=True
-            ):
+            batches = self.pipeline.evaluation_batches(EMBEDDING_BATCH, kept)
+            for part, images in zip(pixels.split(EMBEDDING_BATCH), batches, strict=count > 0):
                 part.copy_(images, non_blocking=True)
             self._resident = pixels
-        return self._resident
+        if self._resident is None or kept is rows:
+            return self._resident
+        return self._resident[rows]
 
     def _fits(self) -> bool:
         if self.device.type != "cuda":
@@ -102,14 +110,22 @@ class ImageLoader:
 
         return Batch(len(images), chunk)
 
-    def evaluation_batches(self) -> Iterator[Tensor]:
-        """Yield all images in order, not augmented, a batch at a time on the device."""
+    def __len__(self) -> int:
+        return len(self.pipeline.images)
+
+    @property
+    def evaluation_batch_size(self) -> int:
+        """Return how many images are embedded at once."""
         height, width = self.pipeline.shape
-        count = EMBEDDING_BATCH
         if self.device.type == "cpu":
-            count = max(1, min(count, CPU_PIXELS // (height * width)))
-        pixels = self._pixels()
-        batches = self.pipeline.evaluation_batches(count) if pixels is None else pixels.split(count)
+            return max(1, min(EMBEDDING_BATCH, CPU_PIXELS // (height * width)))
+        return EMBEDDING_BATCH
+
+    def evaluation_batches(self, rows: slice = EVERYTHING) -> Iterator[Tensor]:
+        """Yield the images `rows` in order, not augmented, a batch at a time on the device."""
+        count = self.evaluation_batch_size
+        pixels = self._pixels(rows)
+        batches = self.pipeline.evaluation_batches(count, rows) if pixels is None else pixels.split(count)
         for images in batches:
             yield self._float(images.to(self.device, non_blocking=True))
 
@@ -141,16 +157,36 @@ class FeatureLoader:
     def __init__(self, features: npt.NDArray[np.float32], device: torch.device) -> None:
         self.features = torch.from_numpy(np.array(features)).to(device)
 
-    def training_batches(self, batches: Sequence[Indices], *, seed: int, epoch: int) -> Iterator[Batch]:
+    def training_batches(
+        self, batches: Sequence[Indices], *, seed: int, epoch: int, share: Share = whole
+    ) -> Iterator[Batch]:
         for indices in batches:
-            rows = self.features[without_waiting(torch.from_numpy(indices), self.features.device)]
+            own = torch.from_numpy(indices[share(len(indices))])
+            rows = self.features[without_waiting(own, self.features.device)]
             yield Batch(len(rows), rows.__getitem__)
 
-    def evaluation_batches(self) -> Iterator[Tensor]:
-        yield from self.features.split(16 * EMBEDDING_BATCH)
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def evaluation_batch_size(self) -> int:
+        return 16 * EMBEDDING_BATCH
+
+    def evaluation_batches(self, rows: slice = EVERYTHING) -> Iterator[Tensor]:
+        yield from self.features[rows].split(self.evaluation_batch_size)
 
 
 Loader = ImageLoader | FeatureLoader
+
+
+def evaluation_shares(loader: Loader, parts: int) -> list[slice]:
+    """Cut the images of `loader` into runs of whole batches: each image is embedded beside those it always is.
+
+    The last bits of an embedding may depend on the size of its batch, so that a cut elsewhere would move them.
+    """
+    size, count = loader.evaluation_batch_size, len(loader)
+    runs = shares(-(-count // size), parts)
+    return [slice(min(run.start * size, count), min(run.stop * size, count)) for run in runs]
 
 
 def embed(
@@ -159,11 +195,12 @@ def embed(
     device: torch.device,
     precision: str | None = None,
     forward: Callable[[Tensor], Tensor] | None = None,
+    rows: slice = EVERYTHING,
 ) -> Tensor:
-    """Embed all images of `loader` in evaluation mode, by `forward` or the model: `[N, D]` float32 on `device`."""
+    """Embed the images `rows` in evaluation mode, by `forward` or the model: `[N, D]` float32 on `device`."""
     model.eval()
     parts = []
-    for batch in loader.evaluation_batches():
+    for batch in loader.evaluation_batches(rows):
         with torch.inference_mode(), autocast(device, precision):
             parts.append((forward or model)(batch).float())
     return torch.cat(parts)

@@ -22,6 +22,7 @@ from dmlcore.training.checkpoint import (
     save_training_state,
 )
 from dmlcore.training.evaluation import evaluate_stored
+from dmlcore.training.ranks import ALONE, Ranks, check_size
 from dmlcore.training.store import DamagedFileError, TrialStore, state_copy
 from dmlcore.training.trainer import Trainer
 
@@ -54,6 +55,7 @@ def run_trial(
     report: Callable[[EpochReport], None] = lambda report: None,
     device: torch.device | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    ranks: Ranks = ALONE,
 ) -> TrialResult:
     """Train `config` on `data` and evaluate the epoch with the highest validation MAP@R on the test classes.
 
@@ -67,15 +69,18 @@ def run_trial(
         report: called after each epoch, epoch 0 being the untrained network; epochs of an interrupted run again.
         device: None for the CPU.
         checkpoint_seconds: how much work an interruption may cost, beyond the epoch that it falls into.
+        ranks: rank 0 of the processes that `config.processes` asks for; `sweep.execution.data_parallel` starts them.
 
     Raises:
         TrainingError: the loss or an embedding is not finite.
-        ValueError: a config that does not fit the data.
+        ValueError: a config that does not fit the data, or the number of processes.
     """
+    check_size(ranks, config.processes or 1)
     make_deterministic(config.threads)
 
     def attempt() -> TrialResult:
-        run = _TrialRun(config, data, store, report, device or torch.device("cpu"), checkpoint_seconds)
+        on = device or torch.device("cpu")
+        run = _TrialRun(config, data, store, report, on, checkpoint_seconds, ranks)
         if run.state.phase == "selection":
             run.select_epoch()
         if config.train.final:
@@ -112,6 +117,7 @@ class _TrialRun:
     report: Callable[[EpochReport], None]
     device: torch.device
     checkpoint_seconds: float
+    ranks: Ranks
 
     def __post_init__(self) -> None:
         self.saved_at = time.monotonic()
@@ -128,7 +134,7 @@ class _TrialRun:
 
     def _trainer(self, phase: Phase) -> Trainer:
         split = "train" if phase == "selection" else "train+validation"
-        return Trainer(self.config, self.data, split, self.device, self.store.folder.parent)
+        return Trainer(self.config, self.data, split, self.device, self.store.folder.parent, self.ranks)
 
     def select_epoch(self) -> None:
         """Train with a validation after each epoch; store the best epoch's weights as `best`."""
@@ -171,7 +177,8 @@ class _TrialRun:
         """Embed the test classes, evaluate what is stored, and drop the checkpoint."""
         self._store_embeddings("test")
         # From the files, as a later re-evaluation does: on the same kind of device both give the same numbers.
-        metrics, utility = evaluate_stored(self.store.load, self.config.evaluation, self.device)
+        with self.ranks.all_threads(self.config.threads):
+            metrics, utility = evaluate_stored(self.store.load, self.config.evaluation, self.device)
         training = next(report for report in reversed(self.state.curve) if "train/loss" in report.metrics)
         metrics |= self.state.untrained_test | {
             "validation/best_epoch": float(self.state.best_epoch),
@@ -208,7 +215,8 @@ class _TrialRun:
         split = self.data.split(name)
         settings = self.config.evaluation.model_dump(exclude={"bootstrap"})
         settings |= {"is_query": is_query(split), "groups": split.groups, "device": self.device}
-        found = evaluate(embeddings, split.labels, **settings)
+        with self.ranks.all_threads(self.config.threads):
+            found = evaluate(embeddings, split.labels, **settings)
         return {f"{prefix}/{key}": float(value) for key, value in found.metrics.items()}
 
     def _store_embeddings(self, name: str) -> None:

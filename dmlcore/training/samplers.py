@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,8 @@ import numpy.typing as npt
 from dmlcore.core.seeding import keyed_generator
 
 Indices = npt.NDArray[np.int64]
+Share = Callable[[int], slice]
+"""The number of rows of a batch -> those of this process."""
 
 
 def class_balanced_batches(
@@ -101,3 +104,14 @@ def _cycle(values: Indices, count: int, random: np.random.Generator) -> Iterator
         order = random.permutation(values)
         for start in range(0, len(order) - count + 1, count):
             yield order[start : start + count]
+
+
+def shares(count: int, parts: int) -> list[slice]:
+    """Cut `count` rows into `parts` runs in their order whose lengths differ by at most one, the longer ones first."""
+    ends = [part * (count // parts) + min(part, count % parts) for part in range(parts + 1)]
+    return [slice(start, end) for start, end in pairwise(ends)]
+
+
+def whole(count: int) -> slice:
+    """Return all of `count` rows: the share of one process alone."""
+    return slice(0, count)

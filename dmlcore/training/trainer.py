@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,18 @@ from dmlcore.training.features import trunk_features
 from dmlcore.training.gradient_cache import backward, check_chunks
 from dmlcore.training.held_state import HeldState
 from dmlcore.training.language import texts_of
-from dmlcore.training.loader import Batch, FeatureLoader, ImageLoader, Loader, autocast, embed
-from dmlcore.training.samplers import Indices, class_balanced_batches, random_batches
-
-FETCH_STEPS = 50
-"""Steps after which the losses are fetched from a GPU, and a loss that is not finite ends the trial."""
-
-
-class TrainingError(RuntimeError):
-    """Training diverged: a loss or an embedding is not finite."""
+from dmlcore.training.loader import (
+    Batch,
+    FeatureLoader,
+    ImageLoader,
+    Loader,
+    autocast,
+    embed,
+    evaluation_shares,
+)
+from dmlcore.training.loss_means import LossMeans, TrainingError
+from dmlcore.training.ranks import ALONE, Ranks, check_ranks
+from dmlcore.training.samplers import Indices, class_balanced_batches, random_batches, shares
 
 
 class Trainer:
@@ -46,19 +49,27 @@ class Trainer:
         split: the one to train on, `train` or `train+validation`.
         device: where it runs.
         caches: folder of the arrays that trials share: text embeddings, features of frozen trunks.
+        ranks: the processes of the trial. Each has a trainer, and follows what that of rank 0 does.
 
     Raises:
         ValueError: a config that does not fit the data.
     """
 
     def __init__(
-        self, config: TrialConfig, data: PreparedDataset, split: str, device: torch.device, caches: Path
+        self,
+        config: TrialConfig,
+        data: PreparedDataset,
+        split: str,
+        device: torch.device,
+        caches: Path,
+        ranks: Ranks = ALONE,
     ) -> None:
+        ranks.tell("begin", split)
         if config.train.decoder == "gpu" and device.type != "cuda":
             raise ValueError(
                 "train.decoder gpu needs a GPU, this trial has none: set resources.gpus, or remove train.decoder"
             )
-        self.config, self.data, self.device, self.caches = config, data, device, caches
+        self.config, self.data, self.device, self.caches, self.ranks = config, data, device, caches, ranks
         self.split = data.split(split)
         self.labels = torch.as_tensor(self.split.labels)
         self.batch_size = batch_size(config, len(self.split.class_names))
@@ -66,6 +77,7 @@ class Trainer:
         self.loader = self._loader(split)
         self.model: Embedder | Head = self._model().to(device)
         check_chunks(self.model, config.train.chunk_size)
+        check_ranks(ranks, self.batch_size, self.model, compiled=bool(config.model.compile))
         self.forward = torch.compile(self.model) if config.model.compile else self.model
         texts = texts_of(data, split, caches / "text")
         num_classes = len(self.split.class_names)
@@ -100,18 +112,33 @@ class Trainer:
         Raises:
             TrainingError: one is not finite.
         """
-        embeddings = embed(self.model, self._loader(split), self.device, self.config.train.precision)
+        self.ranks.tell("embed", split)
+        embeddings = self._embedded(split, self.model, self.config.model.embedding_dim)
         if not bool(torch.isfinite(embeddings).all()):
             raise TrainingError("embeddings are not finite after training; lower the learning rate")
         return embeddings
 
     def backbone_features(self, split: str) -> Tensor:
         """Embed a split by the backbone without its head: pooled features [N, F], on the device."""
+        self.ranks.tell("backbone_features", split)
         loader = self._loader(split)
         if isinstance(loader, FeatureLoader):
             return loader.features
         assert isinstance(self.model, Embedder)
-        return embed(self.model, loader, self.device, self.config.train.precision, self.model.pooled)
+        return self._embedded(split, self.model.pooled, self.model.backbone.num_features)
+
+    def _embedded(self, split: str, forward: Callable[[Tensor], Tensor], width: int) -> Tensor:
+        """Embed a split, each rank its share, with the weights of rank 0: [N, width]."""
+        loader = self._loader(split)
+        runs = evaluation_shares(loader, self.ranks.size)
+        own = runs[self.ranks.rank]
+        self.ranks.send(self.model.state_dict().values())
+        if own.start == own.stop:
+            rows = torch.empty((0, width), device=self.device)
+        else:
+            rows = embed(self.model, loader, self.device, self.config.train.precision, forward, own)
+        with torch.no_grad():
+            return self.ranks.gather(rows, runs)
 
     def train_epoch(self, epoch: int) -> dict[str, float]:
         """Train one epoch; return the mean of each term of the loss over its batches as `train/...`.
@@ -119,20 +146,32 @@ class Trainer:
         Raises:
             TrainingError: the loss is not finite.
         """
+        self.ranks.tell("train_epoch", epoch)
+        self.ranks.send(self.model.state_dict().values())
         self.model.train()
-        # Keyed by the epoch: after a resume, dropout draws what it would have drawn without the interruption.
-        torch.manual_seed(derived_seed(self.config.seed, "dropout", epoch))
+        # Keyed by the epoch: after a resume, dropout draws what it would have drawn without the interruption. And by
+        # the rank, so that no two images of a batch share their draws.
+        numbers = [epoch] if self.ranks.leads else [epoch, self.ranks.rank]
+        torch.manual_seed(derived_seed(self.config.seed, "dropout", *numbers))
         batches = self._batches(epoch)
-        losses = _LossMeans(self.device, epoch, len(batches))
-        loaded = self.loader.training_batches(batches, seed=self.config.seed, epoch=epoch)
+        losses = LossMeans(self.device, epoch, len(batches))
+        loaded = self.loader.training_batches(
+            batches, seed=self.config.seed, epoch=epoch, share=self.ranks.own
+        )
         for step, (labels, batch) in enumerate(zip(self._labels(batches), loaded, strict=True)):
             self._set_rates(epoch - 1 + step / len(batches))
             losses.add(self._step(batch, labels))
-            if (clip := self.config.train.optimizer.gradient_clip) is not None:
-                everything = [*self.model.parameters(), *self.objective.parameters()]
-                torch.nn.utils.clip_grad_norm_(everything, clip)
-            self.optimizer.step()
+            self.ranks.sum_gradients(self.model.parameters())
+            if self.ranks.leads:
+                self._update()
+            self.ranks.send(self.model.parameters())
         return {f"train/{name}": value for name, value in losses.means().items()}
+
+    def _update(self) -> None:
+        if (clip := self.config.train.optimizer.gradient_clip) is not None:
+            everything = [*self.model.parameters(), *self.objective.parameters()]
+            torch.nn.utils.clip_grad_norm_(everything, clip)
+        self.optimizer.step()
 
     def _labels(self, batches: list[Indices]) -> tuple[Tensor, ...]:
         """Labels of each batch, on the CPU, where a loss counts them without waiting for a GPU."""
@@ -160,57 +199,24 @@ class Trainer:
         terms = backward(
             self._embeddings,
             batch,
-            lambda embeddings: self.objective(embeddings, labels),
+            lambda embeddings: self._terms(embeddings, labels),
             self.config.train.chunk_size,
         )
         named = {f"loss_{name}": term for name, term in terms.items()}
         return {"loss": torch.stack(list(terms.values())).sum()} | named
 
+    def _terms(self, embeddings: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Compute the loss of the whole batch, on rank 0: the others take part in the gradient alone."""
+        everything = self.ranks.gather(embeddings, shares(len(labels), self.ranks.size))
+        if not self.ranks.leads:
+            return {"none": 0.0 * everything.sum()}
+        terms: dict[str, Tensor] = self.objective(everything, labels)
+        return terms
+
     def _embeddings(self, inputs: Tensor) -> Tensor:
-        with autocast(self.device, self.config.train.precision):
+        with self.ranks.batch_norm(), autocast(self.device, self.config.train.precision):
             embeddings: Tensor = self.forward(inputs)
         return embeddings if embeddings.dtype == torch.float64 else embeddings.float()
-
-
-class _LossMeans:
-    """Means of the terms of the loss over the steps of an epoch.
-
-    On a GPU the values are fetched `FETCH_STEPS` steps at a time: each fetch makes the CPU wait for the GPU.
-    """
-
-    def __init__(self, device: torch.device, epoch: int, num_steps: int) -> None:
-        self.epoch, self.num_steps, self.step = epoch, num_steps, 0
-        self.fetch_steps = 1 if device.type == "cpu" else FETCH_STEPS
-        self.names: list[str] = []
-        self.waiting: list[Tensor] = []
-        self.sums: dict[str, float] = {}
-
-    def add(self, terms: dict[str, Tensor]) -> None:
-        """Take the terms of the next step.
-
-        Raises:
-            TrainingError: the loss of this step, or of one not yet fetched, is not finite.
-        """
-        self.names = list(terms)
-        self.waiting.append(torch.stack(list(terms.values())))
-        if len(self.waiting) == self.fetch_steps:
-            self._fetch()
-
-    def means(self) -> dict[str, float]:
-        if self.waiting:
-            self._fetch()
-        return self.sums
-
-    def _fetch(self) -> None:
-        for row in torch.stack(self.waiting).tolist():
-            values = dict(zip(self.names, row, strict=True))
-            if not math.isfinite(values["loss"]):
-                place = f"epoch {self.epoch}, step {self.step}"
-                raise TrainingError(f"train/loss must be finite, got {values} in {place}")
-            for name, value in values.items():
-                self.sums[name] = self.sums.get(name, 0.0) + value / self.num_steps
-            self.step += 1
-        self.waiting = []
 
 
 def batch_size(config: TrialConfig, num_classes: int) -> int:

@@ -1,4 +1,4 @@
-"""Watchdog: kill a process that runs too long or takes too much memory, from outside it.
+"""Watchdog: kill a process that runs too long, or takes too much memory with its children, from outside it.
 
 Arguments: PID SECONDS BYTES REASON_FILE, where 0 means no limit. A script that imports the standard library alone, so
 that it starts in 20 ms. A thread of the process could not do it: code in C that hangs stops Python's threads.
@@ -20,7 +20,8 @@ def watch(pid: int, seconds: float, memory_bytes: int, kill_reason_file: Path) -
     started = time.monotonic()
     # Asked anew each time: once the parent has ended, another process may get its number.
     while os.getppid() == pid:
-        reason = _exceeded(time.monotonic() - started, seconds, _anonymous_bytes(pid), memory_bytes)
+        used = sum(map(_anonymous_bytes, [pid, *_children(pid)])) if memory_bytes else 0
+        reason = _exceeded(time.monotonic() - started, seconds, used, memory_bytes)
         if reason:
             # The reason comes first and atomically: whoever sees the process gone finds it complete.
             temporary = kill_reason_file.with_name(kill_reason_file.name + ".part")
@@ -40,6 +41,17 @@ def _exceeded(elapsed: float, seconds: float, used: int, memory_bytes: int) -> s
             "it was ended"
         )
     return ""
+
+
+def _children(pid: int) -> list[int]:
+    """Return the processes that `pid` has started: the other processes of its trial, and this one."""
+    found: list[int] = []
+    try:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (thread / "children").read_text().split())
+    except OSError:  # a thread has ended meanwhile
+        return found
+    return found
 
 
 def _anonymous_bytes(pid: int) -> int:

@@ -24,9 +24,11 @@ from dmlcore.core.io import write_atomically
 from dmlcore.core.sealed_json import finite
 from dmlcore.data.dataset import PreparedDataset
 from dmlcore.records import RecordFolder, TrialRecord
+from dmlcore.sweep.execution.data_parallel import RankLostError, started_ranks
 from dmlcore.sweep.execution.guards import NO_LIMITS, Limits, enforce_limits, pop_kill_reason
 from dmlcore.sweep.plan import CANCELLED, PlannedTrial
 from dmlcore.training.checkpoint import EpochReport
+from dmlcore.training.ranks import ALONE
 from dmlcore.training.run import TrialResult, run_trial, select_device
 from dmlcore.training.store import TrialStore
 
@@ -51,6 +53,8 @@ class WorkerContext:
     """The study's state folder, absolute; on a node without the driver's disk, a folder in its place."""
     gpus: float
     limits: Limits = NO_LIMITS
+    process_timeout_seconds: float = 1800.0
+    """How long a process of a trial waits for another."""
     run: Callable[..., TrialResult] = run_trial
     """Trains and evaluates; benchmarks and fault tests pass another function."""
 
@@ -125,8 +129,11 @@ def _attempt(
         # First: an attempt that dies counts too.
         write_atomically(trial.store_folder / ATTEMPTS, str(attempts))
         data = PreparedDataset.open(trial.data_folder)
-        device = select_device(context.gpus)
-        result = context.run(trial.local_config, data, store=store, report=on_epoch, device=device)
+        device, config = select_device(context.gpus), trial.local_config
+        caches, timeout = store.folder.parent, context.process_timeout_seconds
+        with started_ranks(config, trial.data_folder, caches, device, timeout) as ranks:
+            several = {} if ranks is ALONE else {"ranks": ranks}
+            result = context.run(config, data, store=store, report=on_epoch, device=device, **several)
         outcome: dict[str, Any] = {
             "status": "finished",
             "files": result.files,
@@ -143,6 +150,8 @@ def _attempt(
         else:
             for name in ("last", "best"):
                 store.discard(name)
+    except RankLostError:
+        raise  # as the death of this process would be, which is tried again
     except Exception as error:
         outcome = {
             "status": "failed",
@@ -154,7 +163,8 @@ def _attempt(
 
 
 def make_record(trial: PlannedTrial, **outcome: Any) -> TrialRecord:
-    """Make a record of `trial`, with the versions, machine and memory of this process."""
+    """Make a record of `trial`, with the versions, machine and memory of its processes."""
+    processes = trial.cell.config.processes or 1
     return TrialRecord(
         trial_key=trial.key,
         train_key=trial.keys.train,
@@ -164,10 +174,18 @@ def make_record(trial: PlannedTrial, **outcome: Any) -> TrialRecord:
         hashes=trial.keys.inputs,
         versions={name: importlib.metadata.version(name) for name in PACKAGES}
         | {"python": platform.python_version()},
-        machine=machine_facts(),
-        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        machine=machine_facts() | {"processes": processes},
+        peak_memory_bytes=peak_memory_bytes(processes),
         **outcome,
     )
+
+
+def peak_memory_bytes(processes: int) -> int:
+    """Return the largest memory of this process and, of a trial over several, of the largest of the others for each."""
+    own, other = (
+        resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return 1024 * (own + (processes - 1) * other)
 
 
 def machine_facts() -> dict[str, Any]:
