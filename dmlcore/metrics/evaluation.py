@@ -56,6 +56,7 @@ def evaluate(
     memory_bytes: int | None = None,
     device: str | torch.device | None = None,
     seed: int = 0,
+    share: bool = False,
 ) -> Evaluation:
     """Evaluate embeddings on all their pairs: exact, in bounded memory, the same numbers for every memory bound.
 
@@ -75,6 +76,7 @@ def evaluate(
         memory_bytes: bound on the working memory in addition to the input, default 2^30.
         device: where the products run, default the CPU.
         seed: of the bootstrap.
+        share: each process of torch.distributed counts a share of the pairs, on its `device`; all must call it alike.
 
     Returns:
         Evaluation. A class with one image (or all images in one group) has no positive pair: it is used as negatives
@@ -107,7 +109,7 @@ def evaluate(
     with torch.inference_mode(), one_thread():
         on = find_device(device or "cpu")
         pairs = build_pairs(embeddings, labels, is_query, on, groups=groups, ignore_label=ignore_label)
-        return evaluate_pairs(pairs, choose_sweep(pairs, settings, threads), settings)
+        return evaluate_pairs(pairs, choose_sweep(pairs, settings, threads, share), settings)
 
 
 def find_device(name: str | torch.device) -> torch.device:
@@ -127,11 +129,11 @@ def find_device(name: str | torch.device) -> torch.device:
     return found
 
 
-def choose_sweep(pairs: Pairs, settings: Settings, threads: int) -> Sweep:
-    """Choose compiled loops on the CPU, torch operations on any other device: the same counts."""
+def choose_sweep(pairs: Pairs, settings: Settings, threads: int, share: bool = False) -> Sweep:
+    """Choose compiled loops on the CPU, torch operations on other devices and over processes: the same counts."""
     memory = settings.memory_bytes // 4 * 3
-    if pairs.rows.device.type != "cpu":
-        return TorchSweep(pairs, memory)
+    if share or pairs.rows.device.type != "cpu":
+        return TorchSweep(pairs, memory, share)
     largest = settings.distance_range[1] if settings.distance_range else None
     return NumbaSweep(pairs, memory, max(settings.rates), largest, threads)
 

@@ -29,6 +29,7 @@ def evaluate_stored(
     load: Callable[[str], Mapping[str, Tensor]],
     config: EvaluationConfig,
     device: torch.device | None = None,
+    evaluate: Callable[..., Evaluation] = evaluate,
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Compute the metrics of stored embeddings: `validation/...`, `test/...`, and OPIS of test at validation's range.
 
@@ -37,6 +38,7 @@ def evaluate_stored(
             queries search a gallery, and `groups` [N] where two images of one class and one group are no pair.
         config: the section `evaluation` of the trial.
         device: where the products run; None: the CPU. Float32 products of two kinds of device differ in the last bits.
+        evaluate: evaluates, here or on several processes.
 
     Returns:
         The metrics, and the `utility_curve` of the test classes.

@@ -3,25 +3,25 @@
 A step: rank 0 sends the weights out, each rank embeds its share of the batch, rank 0 takes the loss of all embeddings,
 each rank carries its part of the gradient through the network, and rank 0 adds these up and steps. So there is one copy
 of proxies, queues and moments: nothing can drift apart, and a checkpoint is that of one process.
-Shapes: N rows of all ranks, B of this one, D width; C channels.
+Shapes: N rows of all ranks, B of this one, D width.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.nn.functional import batch_norm
-from torch.overrides import TorchFunctionMode
 
 from dmlcore.losses.gather import gather_rows
+from dmlcore.metrics.evaluation import Evaluation, evaluate
 from dmlcore.training.gradient_cache import mixing_layers
 from dmlcore.training.samplers import shares
+from dmlcore.training.synchronized import SynchronizedBatchNorm
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Ranks:
 
     def batch_norm(self) -> AbstractContextManager[object]:
         """Let BatchNorm take its statistics over the rows of all ranks within the block."""
-        return nullcontext() if self.size == 1 else _SynchronizedBatchNorm()
+        return nullcontext() if self.size == 1 else SynchronizedBatchNorm()
 
 
 ALONE = Ranks()
@@ -121,8 +121,8 @@ def check_ranks(ranks: Ranks, batch_size: int, model: nn.Module, *, compiled: bo
     model.train()
     if compiled and (names := mixing_layers(model)):
         raise ValueError(
-            f"model.compile on several processes needs a network without BatchNorm over the batch, got {names[0]!r}: set "
-            "model.backbone.freeze_batch_norm and model.normalization to layer_norm or none, or remove model.compile"
+            f"model.compile over several processes needs frozen BatchNorm, got {names[0]!r}: set "
+            "model.backbone.freeze_batch_norm, and model.normalization to layer_norm or none, or do not compile"
         )
 
 
@@ -139,84 +139,40 @@ def _unflatten(flat: Tensor, tensors: list[Tensor]) -> None:
         tensor.copy_(part.view(tensor.shape))
 
 
-class _SynchronizedBatchNorm(TorchFunctionMode):
-    """Every batch normalisation of torch, whatever module calls it, with the statistics of all ranks.
+def evaluate_shared(
+    ranks: Ranks, device: torch.device, given: Mapping[str, Any], settings: dict[str, Any]
+) -> Evaluation:
+    """Evaluate embeddings that rank 0 has, each rank a share of the pairs: the numbers of one process, to the bit.
 
-    torch.nn.SyncBatchNorm runs on CUDA alone and would replace the modules: those of timm that activate as well, and
-    the head's that keeps large columns finite.
+    Args:
+        ranks: as rank 0 sees them.
+        device: its own.
+        given: the arguments of `evaluate` that have a row an image; None: it is not given.
+        settings: the others, as JSON takes them.
     """
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is batch_norm:
-            return _batch_norm(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-
-def _batch_norm(
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor:
-    """Do as torch.nn.functional.batch_norm, of the rows of all ranks; `input` [B, C, ...]."""
-    if not training:
-        return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
-    normalized, mean, variance, count = _Normalize.apply(input, eps)
-    if running_mean is not None and running_var is not None:
-        with torch.no_grad():
-            running_mean.mul_(1 - momentum).add_(momentum * mean.to(running_mean.dtype))
-            unbiased = variance * (count / (count - 1))
-            running_var.mul_(1 - momentum).add_(momentum * unbiased.to(running_var.dtype))
-    if weight is not None:
-        normalized = normalized * _along(weight, input)
-    if bias is not None:
-        normalized = normalized + _along(bias, input)
-    result: Tensor = normalized.to(input.dtype)
-    return result
+    tensors = {
+        name: torch.as_tensor(value, device=device) for name, value in given.items() if value is not None
+    }
+    kinds = {name: [str(value.dtype).split(".")[1], list(value.shape)] for name, value in tensors.items()}
+    ranks.tell("evaluate", {"kinds": kinds, "settings": settings})
+    return _take_part(ranks, device, tensors, settings)
 
 
-def _along(values: Tensor, rows: Tensor) -> Tensor:
-    """Shape [C] as [1, C, 1, ...]."""
-    return values.view(1, -1, *[1] * (rows.dim() - 2))
+def follow_evaluation(ranks: Ranks, device: torch.device, told: Mapping[str, Any]) -> None:
+    """Take part in `evaluate_shared` as another rank; `told` is what rank 0 told."""
+    tensors = {
+        name: torch.empty(shape, dtype=getattr(torch, dtype), device=device)
+        for name, (dtype, shape) in told["kinds"].items()
+    }
+    _take_part(ranks, device, tensors, told["settings"])
 
 
-def _summed(rows: Tensor) -> Tensor:
-    """Add up [B, C, ...] over all but the channels and over all ranks: [C], float64, for counts above 2^24 too."""
-    total = rows.sum(dim=[0, *range(2, rows.dim())]).double()
-    distributed.all_reduce(total)
-    return total
-
-
-class _Normalize(torch.autograd.Function):
-    """[B, C, ...] of each rank -> zero mean and unit variance over the rows of all; mean, variance [C] and the count.
-
-    Two passes, for a variance without cancellation; the input alone is kept for the way back.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        wide = rows if rows.dtype == torch.float64 else rows.float()
-        count = torch.tensor([rows.numel() // max(1, rows.shape[1])], dtype=torch.float64, device=rows.device)
-        distributed.all_reduce(count)
-        mean = _summed(wide) / count
-        centred = wide - _along(mean.to(wide.dtype), rows)
-        variance = _summed(centred.square()) / count
-        scale = (variance + eps).rsqrt()
-        ctx.save_for_backward(rows, mean, scale, count)
-        ctx.mark_non_differentiable(mean, variance, count)
-        return centred * _along(scale.to(wide.dtype), rows), mean, variance, count
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor, *unused: Any) -> tuple[Tensor, None]:
-        rows, mean, scale, count = ctx.saved_tensors
-        scale = _along(scale.to(upstream.dtype), rows)
-        normalized = (rows.to(upstream.dtype) - _along(mean.to(upstream.dtype), rows)) * scale
-        offset = _along((_summed(upstream) / count).to(upstream.dtype), rows)
-        slope = _along((_summed(upstream * normalized) / count).to(upstream.dtype), rows)
-        return (scale * (upstream - offset - normalized * slope)).to(rows.dtype), None
+def _take_part(
+    ranks: Ranks, device: torch.device, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]
+) -> Evaluation:
+    ranks.send(tensors.values())
+    arguments: dict[str, Any] = dict(tensors)
+    arguments |= {
+        name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
+    }
+    return evaluate(**arguments, device=device, share=True)

@@ -7,13 +7,14 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dmlcore.config.trial import TrialConfig
 from dmlcore.data.dataset import PreparedDataset, Split
-from dmlcore.metrics.evaluation import evaluate
+from dmlcore.metrics.evaluation import Evaluation, evaluate
 from dmlcore.training.checkpoint import (
     EpochReport,
     Phase,
@@ -22,7 +23,7 @@ from dmlcore.training.checkpoint import (
     save_training_state,
 )
 from dmlcore.training.evaluation import evaluate_stored
-from dmlcore.training.ranks import ALONE, Ranks, check_size
+from dmlcore.training.ranks import ALONE, Ranks, check_size, evaluate_shared
 from dmlcore.training.store import DamagedFileError, TrialStore, state_copy
 from dmlcore.training.trainer import Trainer
 
@@ -177,8 +178,9 @@ class _TrialRun:
         """Embed the test classes, evaluate what is stored, and drop the checkpoint."""
         self._store_embeddings("test")
         # From the files, as a later re-evaluation does: on the same kind of device both give the same numbers.
-        with self.ranks.all_threads(self.config.threads):
-            metrics, utility = evaluate_stored(self.store.load, self.config.evaluation, self.device)
+        metrics, utility = evaluate_stored(
+            self.store.load, self.config.evaluation, self.device, self._evaluation
+        )
         training = next(report for report in reversed(self.state.curve) if "train/loss" in report.metrics)
         metrics |= self.state.untrained_test | {
             "validation/best_epoch": float(self.state.best_epoch),
@@ -215,9 +217,17 @@ class _TrialRun:
         split = self.data.split(name)
         settings = self.config.evaluation.model_dump(exclude={"bootstrap"})
         settings |= {"is_query": is_query(split), "groups": split.groups, "device": self.device}
-        with self.ranks.all_threads(self.config.threads):
-            found = evaluate(embeddings, split.labels, **settings)
+        found = self._evaluation(embeddings, split.labels, **settings)
         return {f"{prefix}/{key}": float(value) for key, value in found.metrics.items()}
+
+    def _evaluation(self, embeddings: Tensor, labels: Any, **settings: Any) -> Evaluation:
+        """Evaluate on all GPUs of the trial, or with the threads of all its processes: the same numbers."""
+        if self.ranks.size > 1 and self.device.type == "cuda":
+            given = {"embeddings": embeddings, "labels": labels}
+            given |= {name: settings.pop(name) for name in ("is_query", "groups")}
+            return evaluate_shared(self.ranks, settings.pop("device"), given, settings)
+        with self.ranks.all_threads(self.config.threads):
+            return evaluate(embeddings, labels, **settings)
 
     def _store_embeddings(self, name: str) -> None:
         split = self.data.split(name)

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
-import torch
 
-from dmlcore.config.base import ConfigError
 from dmlcore.records import RecordFolder
 from dmlcore.sweep.execution.data_parallel import RankLostError
 from dmlcore.sweep.execution.worker import execute
 from dmlcore.sweep.run import SweepFolders
-from tests.small import TRIAL, small_trial
+from tests.small import TRIAL
 from tests.sweep.sweeps import plan_of, sweep_config, worker_context
 
 SHARED = {key: value for key, value in TRIAL.items() if key not in ("dataset", "loss")}

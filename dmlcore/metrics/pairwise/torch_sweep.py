@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import distributed
 
 from dmlcore.metrics.inputs import ROW_MULTIPLE, Ints, Pairs, Split
 from dmlcore.metrics.pairwise.order_statistics import (
@@ -52,10 +53,14 @@ class NegativeTile:
 
 
 class TorchSweep(Sweep):
-    """Counts in torch operations. `memory_bytes`: bound on the working memory of a tile."""
+    """Counts in torch operations. `memory_bytes`: bound on the working memory of a tile.
 
-    def __init__(self, pairs: Pairs, memory_bytes: int) -> None:
+    `share`: each process of torch.distributed counts its share of the tiles; the sums are those of one process.
+    """
+
+    def __init__(self, pairs: Pairs, memory_bytes: int, share: bool = False) -> None:
         self.pairs, self.budget_bytes = pairs, memory_bytes // 4
+        self.part, self.parts = (distributed.get_rank(), distributed.get_world_size()) if share else (0, 1)
         side = int((memory_bytes // 2 // BYTES_PER_PAIR) ** 0.5) // ROW_MULTIPLE * ROW_MULTIPLE
         self.side = min(max(side, ROW_MULTIPLE), LARGEST_TILE)
         self.slab_pairs = memory_bytes // 4 // BYTES_PER_INDEXED_PAIR
@@ -114,12 +119,26 @@ class TorchSweep(Sweep):
                 if self.pairs.symmetric:
                     self._count_above(ranks, tile.col, tile.block.T, tile.valid.T)
                 update_thresholds(ranks)
-        return np.asarray(counts.cpu().numpy())
+        self._merge(ranks)
+        return np.asarray(self._sum(counts).cpu().numpy())
 
     def count_ranks(self, ranks: Ranks) -> None:
         for tile in self._tiles(ranks.first, ranks.last, triangle=False):
             self._count_above(ranks, tile.row, tile.block, tile.valid)
             update_thresholds(ranks)
+        self._merge(ranks)
+
+    def _merge(self, ranks: Ranks | None) -> None:
+        """Add the counts of all processes up. What one dropped is past its limit in the sum as well."""
+        if ranks is not None and self.parts > 1:
+            self._sum(ranks.above)
+            distributed.all_reduce(ranks.active, distributed.ReduceOp.MIN)
+            update_thresholds(ranks)
+
+    def _sum(self, counts: torch.Tensor) -> torch.Tensor:
+        if self.parts > 1:
+            distributed.all_reduce(counts)
+        return counts
 
     def count_low_keys(self, bases: list[int]) -> Ints:
         counts = torch.zeros(len(bases), LOW_BINS, dtype=torch.int64, device=self.pairs.rows.device)
@@ -128,7 +147,7 @@ class TorchSweep(Sweep):
             for line, base in zip(counts, bases, strict=True):
                 of_base = (keys >> LOW_BITS == base - HIGH_BINS // 2) & tile.valid
                 line += torch.bincount(keys[of_base] & (LOW_BINS - 1), minlength=LOW_BINS)
-        return np.asarray(counts.cpu().numpy())
+        return np.asarray(self._sum(counts).cpu().numpy())
 
     def count_at(self, cuts: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         falling = torch.from_numpy(cuts.copy()).to(self.pairs.rows.device)
@@ -140,7 +159,7 @@ class TorchSweep(Sweep):
                 k = torch.searchsorted(-falling, -block[r, c])
                 for table, index in ((by_row, r + row), (by_col, c + tile.col)):
                     _count_into(table.view(-1), index * len(cuts) + k)
-        return by_row.cpu().numpy(), by_col.cpu().numpy()
+        return self._sum(by_row).cpu().numpy(), self._sum(by_col).cpu().numpy()
 
     def _slabs(
         self, row: int, block: torch.Tensor, valid: torch.Tensor
@@ -169,15 +188,19 @@ class TorchSweep(Sweep):
     def _tiles(
         self, first: int = 0, last: int | None = None, triangle: bool | None = None
     ) -> Iterator[NegativeTile]:
-        """Yield the tiles of rows first..last-1, by default of all; of the triangle where pairs are unordered."""
+        """Yield this process's tiles of rows first..last-1, by default of all; of the triangle of unordered pairs."""
         pairs, device, width = self.pairs, self.pairs.rows.device, len(self.pairs.col_class)
         last = len(pairs.row_class) if last is None else last
         triangle = pairs.symmetric if triangle is None else triangle
+        number = 0
         for row in range(first, last, self.side):
             stop = min(row + self.side, last)
             low = np.zeros(stop - row, dtype=np.int64) if triangle else pairs.own_start[row:stop]
             start, end = (torch.from_numpy(x).to(device)[:, None] for x in (low, pairs.own_end[row:stop]))
             for col in range(row // self.side * self.side if triangle else 0, width, self.side):
+                number += 1
+                if number % self.parts != self.part:
+                    continue
                 tile = Tile(row, stop, col, min(col + self.side, width))
                 similarity, bounds = multiply_tile(pairs, tile)
                 r, c = row - bounds.block_row, col - bounds.block_col

@@ -26,7 +26,7 @@ from torch import distributed
 
 from dmlcore.config.trial import TrialConfig
 from dmlcore.data.dataset import PreparedDataset
-from dmlcore.training.ranks import ALONE, Ranks
+from dmlcore.training.ranks import ALONE, Ranks, follow_evaluation
 from dmlcore.training.run import make_deterministic
 from dmlcore.training.trainer import Trainer
 
@@ -224,6 +224,8 @@ def follow(commands: Iterator[str]) -> None:
         method, argument = command["method"], command["argument"]
         if method == "begin":
             trainer = Trainer(config, data, argument, device, Path(setup["caches"]), ranks)
+        elif method == "evaluate":
+            follow_evaluation(ranks, device, argument)
         elif method in METHODS:
             getattr(trainer, method)(argument)
 
