@@ -122,7 +122,9 @@ class _OneBatch:
         pixels = torch.randint(0, 256, (batch, side, side, 3), dtype=torch.uint8, device=trainer.device)
         self.batch = Batch(batch, lambda rows: to_float(pixels[rows]))
 
-    def training_batches(self, batches: list[Any], *, seed: int, epoch: int) -> Iterator[Batch]:
+    def training_batches(
+        self, batches: list[Any], *, seed: int, epoch: int, share: Any = None
+    ) -> Iterator[Batch]:
         return (self.batch for _ in batches)
 
 

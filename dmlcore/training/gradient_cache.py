@@ -60,14 +60,15 @@ def _summed_backward(terms: Terms) -> Terms:
 
 
 def _random_state() -> list[Tensor]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    # Of the device in use alone: another process of the trial may have the others.
+    cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
     return [torch.get_rng_state(), *cuda]
 
 
 def _restore(state: list[Tensor]) -> None:
     torch.set_rng_state(state[0])
     if len(state) > 1:
-        torch.cuda.set_rng_state_all(state[1:])
+        torch.cuda.set_rng_state(state[1])
 
 
 def mixing_layers(model: nn.Module) -> list[str]:

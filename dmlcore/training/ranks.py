@@ -43,7 +43,16 @@ class Ranks:
             self.tell_others(method, argument)
 
     def own(self, count: int) -> slice:
-        """Return which of `count` rows of a batch are this rank's."""
+        """Return which of `count` rows of a batch are this rank's.
+
+        Raises:
+            ValueError: there are fewer rows than ranks.
+        """
+        if count < self.size:
+            raise ValueError(
+                f"a batch must have at least an image for each of the {self.size} processes, got {count}: raise "
+                "train.batch_size, or give the trial fewer processes in sweep.resources"
+            )
         return shares(count, self.size)[self.rank]
 
     def gather(self, rows: Tensor, runs: list[slice]) -> Tensor:
@@ -113,11 +122,7 @@ def check_ranks(ranks: Ranks, batch_size: int, model: nn.Module, *, compiled: bo
     """
     if ranks.size == 1:
         return
-    if batch_size < ranks.size:
-        raise ValueError(
-            f"train.batch_size must be at least the number of processes ({ranks.size}), got {batch_size}: raise it, "
-            "or give the trial fewer processes in sweep.resources"
-        )
+    ranks.own(batch_size)
     model.train()
     if compiled and (names := mixing_layers(model)):
         raise ValueError(

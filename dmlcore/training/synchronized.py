@@ -76,7 +76,8 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         wide = rows if rows.dtype == torch.float64 else rows.float()
-        count = torch.tensor([rows.numel() // max(1, rows.shape[1])], dtype=torch.float64, device=rows.device)
+        # Filled on the device: a number that is copied there would make the CPU wait for the GPU.
+        count = rows.new_full((1,), rows.numel() // max(1, rows.shape[1]), dtype=torch.float64)
         distributed.all_reduce(count)
         mean = _summed(wide) / count
         centred = wide - _along(mean.to(wide.dtype), rows)
