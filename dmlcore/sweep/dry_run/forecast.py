@@ -61,7 +61,13 @@ def trial_memory_bytes(trial: PlannedTrial, past: Iterable[TrialRecord]) -> int 
 
 
 def _similar(trial: PlannedTrial, past: Iterable[TrialRecord]) -> list[TrialRecord]:
-    finished = [record for record in past if record.status == "finished"]
+    # A trial on another number of processes takes another time, and other memory.
+    processes = trial.cell.config.processes
+    finished = [
+        record
+        for record in past
+        if record.status == "finished" and record.config.get("processes") == processes
+    ]
     for names in SIMILARITY:
         wanted = [trial.cell.labels[name] for name in names]
         similar = [record for record in finished if [record.labels.get(name) for name in names] == wanted]
@@ -72,7 +78,7 @@ def _similar(trial: PlannedTrial, past: Iterable[TrialRecord]) -> list[TrialReco
 
 def concurrent_trials(trials: Iterable[PlannedTrial], resources: ResourcesConfig) -> int:
     """Return how many trials run at a time on this machine; a cluster may run more."""
-    threads = max((trial.cell.config.threads for trial in trials), default=1)
+    threads = max((trial.cell.config.threads for trial in trials), default=1) * resources.processes_per_trial
     most = max(1, (os.cpu_count() or 1) // threads)
     if resources.gpus > 0 and torch.cuda.is_available():
         most = min(most, max(1, int(torch.cuda.device_count() / resources.gpus)))
@@ -85,7 +91,7 @@ def disk_estimate(trial: PlannedTrial) -> DiskEstimate:
     images, channels, classes = _counts(trial.data_folder)
     model, parameters = _model_bytes(config.model.model_dump_json(), channels)
     # The size of a loss depends neither on training nor on input and seed.
-    reset = {"train": TrainConfig(), "input": None, "seed": 0, "threads": 1}
+    reset = {"train": TrainConfig(), "input": None, "seed": 0, "threads": 1, "processes": None}
     objective = _objective_bytes(config.model_copy(update=reset).model_dump_json(), classes)
     row = config.model.embedding_dim * FLOAT_BYTES + 2 * INT_BYTES
     moments = MOMENTS[config.train.optimizer.name] * (parameters + objective)

@@ -80,7 +80,7 @@ def _search_time(plan: Plan, sweep: SweepConfig) -> str:
 
 def _needs(plan: Plan, sweep: SweepConfig, storage: Path) -> Iterator[str]:
     concurrent = min(len(plan.missing), concurrent_trials(plan.missing, sweep.resources))
-    yield f"to run: {len(plan.missing)} trials, {concurrent} at a time on this machine"
+    yield f"to run: {len(plan.missing)} trials, {concurrent} at a time on this machine{_each(plan, sweep)}"
     yield f"time: {_time(plan, concurrent)}"
     yield f"memory: {_memory(plan, concurrent)}"
     estimates = [disk_estimate(trial) for trial in plan.missing]
@@ -93,6 +93,16 @@ def _needs(plan: Plan, sweep: SweepConfig, storage: Path) -> Iterator[str]:
         yield f"budget of {sweep.budget_hours:g} hours of trials: {spent} are spent, beyond it no trial starts"
     if refused := over_budget(plan.missing, storage, sweep.disk_budget_bytes, concurrent):
         yield f"disk budget of {size(sweep.disk_budget_bytes or 0)}: {len(refused)} trials do not fit and will fail"
+
+
+def _each(plan: Plan, sweep: SweepConfig) -> str:
+    """Say what a trial over several processes takes."""
+    processes = sweep.resources.processes_per_trial
+    if processes == 1:
+        return ""
+    cpus = processes * max(trial.cell.config.threads for trial in plan.missing)
+    gpus = f" and {sweep.resources.gpus:g} GPUs" if sweep.resources.gpus else ""
+    return f"; each of {processes} processes, with {cpus} CPUs{gpus} of one node"
 
 
 def _time(plan: Plan, concurrent: int) -> str:

@@ -209,11 +209,11 @@ def follow(commands: Iterator[str]) -> None:
     config = TrialConfig.model_validate_json(setup["config"])
     assert config.processes is not None
     rank = setup["rank"]
+    make_deterministic(config.threads)  # before CUDA starts, which reads what it sets
     device = torch.device("cpu")
     if setup["device"] == "cuda":
         device = torch.device("cuda", rank)
         torch.cuda.set_device(device)
-    make_deterministic(config.threads)
     timeout = timedelta(seconds=setup["timeout"])
     meeting = distributed.TCPStore("127.0.0.1", setup["port"], is_master=False, timeout=timeout)
     _join(meeting, rank, config.processes, setup["device"], timeout)

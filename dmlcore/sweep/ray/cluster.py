@@ -6,7 +6,7 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import Any
 
 import ray
 
-from dmlcore.config.sweep import ClusterConfig
+from dmlcore.config.sweep import ClusterConfig, ResourcesConfig
+from dmlcore.sweep.plan import PlannedTrial
 from dmlcore.sweep.ray.address import check_address
 from dmlcore.sweep.ray.node_checks import PACKAGE, StorageProbe, check_nodes
 from dmlcore.sweep.ray.private_session import private_session
@@ -110,6 +111,44 @@ def _stop() -> None:
         ray.shutdown()
     finally:
         gc.enable()
+
+
+def trial_bundle(trials: Iterable[PlannedTrial], resources: ResourcesConfig) -> dict[str, float]:
+    """Return what Ray reserves for a trial, in Ray's names; all its processes are on one node."""
+    bundle = {
+        "CPU": float(max(trial.cell.config.threads for trial in trials) * resources.processes_per_trial),
+        "GPU": resources.gpus,
+        "memory": float(resources.memory_bytes or 0),
+    }
+    return {name: need for name, need in bundle.items() if need}
+
+
+def capacity(bundle: Mapping[str, float]) -> int:
+    """Return how many trials the nodes can run now: they may join and leave."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    # Ray counts in parts of 10,000, which floats of a fraction of a GPU must not miss by the last bit.
+    fits = [min(int(node.get(name, 0.0) / need + 1e-6) for name, need in bundle.items()) for node in nodes]
+    return sum(fits)
+
+
+def check_fits(bundle: Mapping[str, float], resources: ResourcesConfig) -> None:
+    """Refuse a trial over several processes that no node can hold: Ray would wait for such a node without an end.
+
+    Raises:
+        ClusterError: says what is needed, and what the nodes have.
+    """
+    if resources.processes_per_trial == 1 or capacity(bundle):
+        return
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    lines = [f"  node {node['NodeManagerHostname']}: {_amounts(node['Resources'], bundle)}" for node in nodes]
+    raise ClusterError(
+        f"a trial of {resources.processes_per_trial} processes needs {_amounts(bundle, bundle)} on one node, no node "
+        "has so many; lower sweep.resources.gpus or .processes, or trial.threads\n" + "\n".join(lines)
+    )
+
+
+def _amounts(amounts: Mapping[str, float], names: Iterable[str]) -> str:
+    return ", ".join(f"{amounts.get(name, 0.0):g} {name}" for name in names)
 
 
 def _cpus() -> int:

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 from dmlcore.sweep.ray.cluster import connected
 
 # isort: split
-import ray
 from ray import tune
-from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
+from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 from ray.tune.search import BasicVariantGenerator, Searcher
 
 from dmlcore.config.sweep import SweepConfig
@@ -32,6 +31,7 @@ from dmlcore.sweep.live_status import LiveStatus
 from dmlcore.sweep.plan import PlannedTrial
 from dmlcore.sweep.progress import Progress
 from dmlcore.sweep.ray.callbacks import HELD, SweepCallback
+from dmlcore.sweep.ray.cluster import capacity, check_fits, trial_bundle
 from dmlcore.sweep.ray.remote_worker import LogSync, run_remote, sync_with_nodes, weights_file
 from dmlcore.sweep.ray.signals import SweepSession, run_unless_cancelled
 from dmlcore.tracking.base import Tracker
@@ -49,8 +49,6 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 MANY = 10_000
 """A concurrency for searches that limits nothing: with the default Tune starts one actor after the other. The limit is
 `PlannedTrials._capacity`."""
-RESOURCES = {"cpu": "CPU", "gpu": "GPU", "memory": "memory"}
-"""Resource of a trial -> its name in `ray.cluster_resources()`."""
 
 
 def run_trials(
@@ -84,6 +82,8 @@ def run_trials(
     trials = [replace(trial, weights=weights_file(trial)) for trial in trials]
     paths = {path for trial in trials for path in (trial.data_folder, trial.weights) if path is not None}
     with connected(sweep.cluster, context.state, sorted(paths)) as connection:
+        bundle = trial_bundle(trials, sweep.resources)
+        check_fits(bundle, sweep.resources)
         remaining = [] if search else trials
         if connection.storage is not None:
             remaining = sync_with_nodes(remaining, connection.storage, RecordFolder(context.records))
@@ -94,20 +94,14 @@ def run_trials(
             session = SweepSession(context, connection)
             callback = SweepCallback(remaining, session, progress, live, tracker, scheduler, budget)
             if search or remaining:
-                _fit(_tuner(trials, sweep, callback, search), callback)
+                _fit(_tuner(bundle, sweep, callback, search), callback)
         session.stop_signals.remove()
     return callback.died, callback.halted
 
 
 def _tuner(
-    trials: list[PlannedTrial], sweep: SweepConfig, callback: SweepCallback, search: SearchRun | None
+    bundle: dict[str, float], sweep: SweepConfig, callback: SweepCallback, search: SearchRun | None
 ) -> Tuner:
-    bundle: dict[str, float] = {
-        "cpu": max(trial.cell.config.threads for trial in trials),
-        "gpu": sweep.resources.gpus,
-    }
-    if sweep.resources.memory_bytes is not None:
-        bundle["memory"] = sweep.resources.memory_bytes
     most, reuse = sweep.resources.max_concurrent, sweep.resources.reuse_workers
     if search is None:
         space = {"trial_key": tune.grid_search(list(callback.trials))}
@@ -123,7 +117,8 @@ def _tuner(
     # The trials go to each worker once, with the function; those of a search, not known yet, come in their config.
     trainable = tune.with_parameters(_run_trial, session=callback.session, trials=callback.trials)
     return Tuner(
-        tune.with_resources(trainable, bundle),
+        # One bundle: the processes of a trial are on one node, where they share its checkpoint and talk fastest.
+        tune.with_resources(trainable, PlacementGroupFactory([bundle], strategy="STRICT_PACK")),
         param_space=space,
         tune_config=tune_config,
         run_config=RunConfig(
@@ -204,7 +199,7 @@ class PlannedTrials(Searcher):
     Args:
         search: what to run.
         callback: prepares a trial for its worker, and fetches its record.
-        bundle: CPUs, GPUs and memory of a trial.
+        bundle: CPUs, GPUs and memory of a trial, as `trial_bundle`.
         most: how many run at a time at most; None: as many as the cluster carries.
     """
 
@@ -235,9 +230,7 @@ class PlannedTrials(Searcher):
 
     def _capacity(self) -> int:
         """Return how many trials the cluster can run now: nodes may join and leave."""
-        cluster = ray.cluster_resources()
-        fits = [int(cluster.get(RESOURCES[kind], 0.0) // need) for kind, need in self.bundle.items() if need]
-        return max(1, min([*fits, self.most or MANY]))
+        return max(1, min(capacity(self.bundle), self.most or MANY))
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
