@@ -97,9 +97,12 @@ class Ranks:
         finally:
             torch.set_num_threads(threads)
 
-    def batch_norm(self) -> AbstractContextManager[object]:
-        """Let BatchNorm take its statistics over the rows of all ranks within the block."""
-        return nullcontext() if self.size == 1 else SynchronizedBatchNorm()
+    def batch_norm(self, model: nn.Module) -> Callable[[], AbstractContextManager[object]]:
+        """Return what makes the block in which BatchNorm of `model` takes its statistics over the rows of all ranks."""
+        if self.size == 1:
+            return nullcontext
+        model.train()
+        return SynchronizedBatchNorm if mixing_layers(model) else nullcontext
 
 
 ALONE = Ranks()

@@ -78,6 +78,7 @@ class Trainer:
         self.model: Embedder | Head = self._model().to(device)
         check_chunks(self.model, config.train.chunk_size)
         check_ranks(ranks, self.batch_size, self.model, compiled=bool(config.model.compile))
+        self.batch_norm = ranks.batch_norm(self.model)
         self.forward = torch.compile(self.model) if config.model.compile else self.model
         texts = texts_of(data, split, caches / "text")
         num_classes = len(self.split.class_names)
@@ -214,7 +215,7 @@ class Trainer:
         return terms
 
     def _embeddings(self, inputs: Tensor) -> Tensor:
-        with self.ranks.batch_norm(), autocast(self.device, self.config.train.precision):
+        with self.batch_norm(), autocast(self.device, self.config.train.precision):
             embeddings: Tensor = self.forward(inputs)
         return embeddings if embeddings.dtype == torch.float64 else embeddings.float()
 
