@@ -24,9 +24,9 @@ from dmlcore.training.build import (
 )
 from dmlcore.training.features import trunk_features
 from dmlcore.training.gradient_cache import backward, check_chunks
-from dmlcore.training.held_state import HeldState
 from dmlcore.training.language import texts_of
 from dmlcore.training.loader import Batch, FeatureLoader, ImageLoader, Loader, autocast, embed
+from dmlcore.training.loss_state import LossState
 from dmlcore.training.samplers import Indices, class_balanced_batches, random_batches
 
 FETCH_STEPS = 50
@@ -71,7 +71,7 @@ class Trainer:
         num_classes = len(self.split.class_names)
         self.objective: Objective = build_objective(config, num_classes=num_classes, texts=texts).to(device)
         self.objective.check_batch_size(self.batch_size)
-        self.held = HeldState(self.objective)
+        self.loss_state = LossState(self.objective)
         self.optimizer = build_optimizer(config.train.optimizer, self.model, self.objective)
         self.base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
 
