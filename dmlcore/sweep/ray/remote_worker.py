@@ -204,9 +204,7 @@ def scratch(address: str) -> Path:
     # Any user can write to the temporary folder and may have created this name first, as a folder or a symlink.
     status = base.lstat()
     if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode):
-        raise SharedStorageError(
-            f"{base} must be a folder of this user; remove it or set DMLCORE_SCRATCH"
-        )
+        raise SharedStorageError(f"{base} must be a folder of this user; remove it or set DMLCORE_SCRATCH")
     home = base / hashlib.sha256(address.encode()).hexdigest()[:16]
     (home / "locks").mkdir(parents=True, exist_ok=True)
     return home
