@@ -96,7 +96,9 @@ def _row(data: Path, name: str, dataset: DatasetConfig) -> DatasetRow:
         return DatasetRow(name, None, UNKNOWN, UNKNOWN, f"missing: {dataset.source}; check `source`")
     source = read_source(data / dataset.source)
     parts = source.expected.values()
-    counts = Counts(classes=sum(part.classes for part in parts), images=sum(part.images for part in parts))
+    fine = dataset.preprocess.fine_classes
+    classes = sum(part.classes if fine else part.super_classes or part.classes for part in parts)
+    counts = Counts(classes=classes, images=sum(part.images for part in parts))
     here = "prepared" if prepared else _acquired(data, name, dataset, source)
     return DatasetRow(name, counts, source.licence, source.origin, here)
 

@@ -72,6 +72,9 @@ class PreprocessConfig(Strict):
     """Identical images in two classes: an error, or counted in the summary (published data sets have some)."""
     min_faces: Annotated[int, Field(ge=2, le=16)] = 12
     """glyphs: a character is a class if at least this many of the 16 font faces draw it."""
+    fine_classes: bool = False
+    """grocery: the 81 fine classes are the classes, and the 43 coarse ones their super-classes. false: the coarse ones
+    are the classes."""
     super_classes: str | None = None
     """image_folder: name of a CSV at the top of the source folder, with the columns class_name and
     super_class. DVC tracks that folder and sees when a row changes."""
@@ -121,6 +124,8 @@ class DatasetConfig(Strict):
             default = PreprocessConfig.model_fields[name].default
             if self.kind != "image_folder" and getattr(self.preprocess, name) != default:
                 raise ValueError(f"`{name}` works for kind `image_folder` only, got kind `{self.kind}`")
+        if self.kind != "grocery" and self.preprocess.fine_classes:
+            raise ValueError(f"`fine_classes` works for kind `grocery` only, got kind `{self.kind}`")
         return self
 
 

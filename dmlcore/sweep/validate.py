@@ -12,7 +12,7 @@ from dmlcore.sweep.grid import Cell
 from dmlcore.training.build import build_model, build_objective
 from dmlcore.training.features import check_frozen
 from dmlcore.training.gradient_cache import check_chunks
-from dmlcore.training.held_state import HeldState
+from dmlcore.training.loss_state import LossState
 
 LARGEST_BATCH = 512
 """Embeddings of the two steps: some losses take all triplets, B^3 numbers."""
@@ -45,10 +45,10 @@ def check_cells(cells: list[Cell]) -> None:
 
 
 def check_objective(config: TrialConfig) -> None:
-    """Take two steps of the losses on random embeddings: some fail in the second, by what they keep of the first.
+    """Take two steps of the losses on random embeddings: some fail in the second, because of the state that they keep.
 
     Raises:
-        ValueError: a loss cannot be built, fails, or holds what no checkpoint can store.
+        ValueError: a loss cannot be built, fails, or keeps state that no checkpoint can store.
     """
     train = config.train
     size = min(train.batch_size, LARGEST_BATCH)
@@ -56,7 +56,7 @@ def check_objective(config: TrialConfig) -> None:
     objective = build_objective(config, num_classes=max(int(labels[-1]) + 1, 2))
     if train.batch_limit is None:  # else the data set may make the batches smaller
         objective.check_batch_size(train.batch_size)
-    held = HeldState(objective)
+    state = LossState(objective)
     generator = torch.Generator().manual_seed(0)
     for step in (1, 2):
         embeddings = torch.randn(size, config.model.embedding_dim, generator=generator).requires_grad_()
@@ -67,7 +67,7 @@ def check_objective(config: TrialConfig) -> None:
             raise ValueError(
                 f"the loss {config.loss.name!r} fails in step {step} of training: {reason}"
             ) from error
-    held.save()
+    state.save()
 
 
 def meta_model(config: ModelConfig, *, in_channels: int) -> Embedder:

@@ -1,4 +1,4 @@
-"""The checkpoint of a trial: how far it has come, and the tensors to resume from to the same bits."""
+"""The checkpoint of a trial: its progress, and the tensors from which it resumes bit for bit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Phase = Literal["selection", "final"]
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What is known after an epoch (0: the untrained network): metrics by their path."""
+    """The metrics after an epoch (0: the untrained network), by their path."""
 
     epoch: int
     metrics: dict[str, float]
@@ -26,7 +26,7 @@ class EpochReport:
 
 @dataclass
 class TrainingState:
-    """The epochs of a trial so far. Every draw is keyed by (seed, purpose, epoch), so no random state is stored."""
+    """The progress of a trial. Random numbers are keyed by (seed, purpose, epoch), so no generator state is stored."""
 
     phase: Phase = "selection"
     epoch: int = 0
@@ -45,41 +45,41 @@ class TrainingState:
 
 
 def save_training_state(store: TrialStore, state: TrainingState, trainer: Trainer) -> None:
-    """Write `last`: the training state, and the tensors of the model, of the objective and of the optimiser.
+    """Write `last`: the training state, and the tensors of the model, the objective and the optimiser.
 
-    One file for all: weights of one epoch never meet the optimiser of another.
+    All are in one file, so that the weights and the optimiser state are always of the same epoch.
 
     Raises:
-        HeldStateError: the objective holds what cannot be stored.
+        LossStateError: the objective keeps state that cannot be stored.
     """
-    tree, held = trainer.held.save()
-    tensors = _under("model", state_copy(trainer.model)) | _under("held", held)
+    loss_state, loss_tensors = trainer.loss_state.save()
+    tensors = _under("model", state_copy(trainer.model)) | _under("loss_state", loss_tensors)
     tensors |= _under("parameters", dict(trainer.objective.named_parameters()))
     for number, values in trainer.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{number}/{key}": value for key, value in values.items() if value is not None}
-    store.save_state("last", tensors, json.dumps({"state": asdict(state), "held": tree}))
+    store.save_state("last", tensors, json.dumps({"state": asdict(state), "loss_state": loss_state}))
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What `last` holds beside the training state."""
+    """The content of `last`, except the training state."""
 
     tensors: dict[str, Tensor]
-    held: Any
-    """JSON of what the objective holds outside its parameters."""
+    loss_state: Any
+    """The state of the objective outside its parameters, as JSON values."""
 
     def restore(self, trainer: Trainer) -> None:
-        """Load it into model, objective and optimiser.
+        """Load the checkpoint into the model, the objective and the optimiser.
 
         Raises:
-            HeldStateError: it does not fit the objective.
+            LossStateError: the state does not match the objective.
         """
         trainer.model.load_state_dict(self._part("model"))
         parameters = self._part("parameters")
         with torch.no_grad():
             for name, parameter in trainer.objective.named_parameters():
                 parameter.copy_(parameters[name])
-        trainer.held.load(self.held, self._part("held"), trainer.device)
+        trainer.loss_state.load(self.loss_state, self._part("loss_state"), trainer.device)
         state: dict[int, dict[str, Tensor]] = {}
         for path, value in self._part("optimizer").items():
             number, key = path.split("/")
@@ -94,18 +94,18 @@ class Checkpoint:
 
 
 def load_training_state(store: TrialStore) -> tuple[TrainingState, Checkpoint] | None:
-    """Read `last`; None where it is missing or damaged, or `best` is missing."""
+    """Read `last`; return None if it is missing or damaged, or if `best` is missing."""
     found = store.load_state("last")
     if found is None:
         return None
     try:
         facts = json.loads(found[1])
-        state, held = TrainingState.from_json(facts["state"]), facts["held"]
-    except (ValueError, KeyError, TypeError):  # a checkpoint from an exchange may hold anything
+        state, loss_state = TrainingState.from_json(facts["state"]), facts["loss_state"]
+    except (ValueError, KeyError, TypeError):  # a checkpoint from shared storage is untrusted
         return None
-    # `best` is written before `last`: without it, its epoch would have to be trained again.
+    # `best` is written before `last`. If it is missing, training starts again.
     complete = not state.best_epoch or store.path("best").is_file()
-    return (state, Checkpoint(found[0], held)) if complete else None
+    return (state, Checkpoint(found[0], loss_state)) if complete else None
 
 
 def _under(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -24,7 +24,6 @@ from dmlcore.training.build import (
 )
 from dmlcore.training.features import trunk_features
 from dmlcore.training.gradient_cache import backward, check_chunks
-from dmlcore.training.held_state import HeldState
 from dmlcore.training.language import texts_of
 from dmlcore.training.loader import (
     Batch,
@@ -36,6 +35,7 @@ from dmlcore.training.loader import (
     evaluation_shares,
 )
 from dmlcore.training.loss_means import LossMeans, TrainingError
+from dmlcore.training.loss_state import LossState
 from dmlcore.training.ranks import ALONE, Ranks, check_ranks
 from dmlcore.training.samplers import Indices, class_balanced_batches, random_batches, shares
 
@@ -84,7 +84,7 @@ class Trainer:
         num_classes = len(self.split.class_names)
         self.objective: Objective = build_objective(config, num_classes=num_classes, texts=texts).to(device)
         self.objective.check_batch_size(self.batch_size)
-        self.held = HeldState(self.objective)
+        self.loss_state = LossState(self.objective)
         self.optimizer = build_optimizer(config.train.optimizer, self.model, self.objective)
         self.base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
 

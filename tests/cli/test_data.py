@@ -75,3 +75,8 @@ def test_a_synthetic_data_set_is_listed_before_it_is_made(data):
 def test_the_projects_own_data_sets_are_listed():
     names = [listed.name for listed in list_datasets(SOURCES.parent)]
     assert {"glyphs", "cub200", "mnist", "grocery", "cub200-small"} <= set(names)
+
+
+def test_grocery_is_listed_by_the_classes_that_it_is_read_with():
+    listed = {row.name: row.counts for row in list_datasets(SOURCES.parent)}
+    assert (listed["grocery"].classes, listed["grocery-fine"].classes) == (43, 81)

@@ -147,6 +147,17 @@ def test_a_new_data_set_is_an_importer_a_source_and_an_entry_and_restales_no_oth
     assert summary["counts"]["all"] == {"classes": 8, "images": 16}
 
 
+def test_two_data_sets_of_one_kind_and_source_have_stages_of_their_own(project):
+    params = yaml.safe_load((project / "data/params.yaml").read_text())["datasets"]["mine"]
+    larger = params | {"preprocess": params["preprocess"] | {"image_size": 16}}
+    write_params(project, image_size=8, **{"mine-large": larger})
+    assert dvc(project, "repro", "data/dvc.yaml") == {"download@mine-large", "preprocess@mine-large"}
+    sides = {"mine": 8, "mine-large": 16}
+    for name, side in sides.items():
+        assert (project / f"data/prepared/{name}/images.bin").stat().st_size == 32 * side * side * 3
+    assert dvc(project, "repro", "data/dvc.yaml") == set()
+
+
 def test_a_setting_of_the_sweep_restales_no_data(project):
     schema = project / "dmlcore/config/sweep.py"
     schema.write_text(schema.read_text() + "\n\nNEW_SETTING = 1\n")

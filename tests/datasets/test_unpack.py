@@ -45,6 +45,35 @@ def test_kept_are_the_named_members_without_hidden_ones(tmp_path, name):
     assert unpacked(path, keep=("*.jpg",)) == {key: FILES[key] for key in FILES if key.endswith("jpg")}
 
 
+def zip_of(folder, members):
+    write_zip(folder / "outer.zip", members)
+    return folder / "outer.zip"
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
+def test_a_tar_within_a_zip(tmp_path, name):
+    tar = write(tmp_path / name).read_bytes()
+    path = zip_of(tmp_path, {f"top/{name}": tar, "top/other.txt": b"", f"__MACOSX/top/._{name}": b""})
+    assert unpacked(path, inner=f"*{name}") == FILES
+    with pytest.raises(DataError, match=r"member '\*.tgz': must occur once, got \[\]"):
+        unpacked(path, inner="*.tgz")
+
+
+@pytest.mark.parametrize("fault", ["bomb", "cut", "zeros", "flipped"])
+def test_a_bad_tar_within_a_zip_is_refused(tmp_path, fault):
+    files = FILES | ({"zeros.jpg": bytes(50_001)} if fault == "bomb" else {})
+    tar = write(tmp_path / "a.tar.gz", files).read_bytes()
+    tar = {"cut": tar[:-100], "zeros": tar + bytes(60_000)}.get(fault, tar)
+    path = zip_of(tmp_path, {"a.tar.gz": tar})
+    if fault == "flipped":
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 0xFF
+        path.write_bytes(data)
+    message = "must unpack to at most 50,000 bytes" if fault in ("bomb", "zeros") else "damaged or truncated"
+    with pytest.raises(DataError, match=message):
+        unpacked(path, inner="*.tar.gz")
+
+
 def test_single_files(tmp_path):
     (tmp_path / "plain.mat").write_bytes(NOISE)
     (tmp_path / "images.gz").write_bytes(gzip.compress(NOISE))

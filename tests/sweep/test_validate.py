@@ -83,9 +83,7 @@ def test_a_loss_of_the_user(monkeypatch):
 
 def test_a_loss_whose_state_cannot_be_stored(monkeypatch):
     monkeypatch.setitem(LOSSES, "remembering", Remembering)
-    refused(
-        {"name": "remembering"}, "`base.counter` of the loss holds a count, which cannot be written as data"
-    )
+    refused({"name": "remembering"}, "`base.counter` of the loss is a count, which cannot be stored as data")
 
 
 @pytest.mark.parametrize("loss", ["recall_at_k", "proxy_gml", "pml:FastAPLoss"])

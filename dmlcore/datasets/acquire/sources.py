@@ -23,6 +23,8 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]+$")]
 class Counts(Strict):
     classes: PositiveInt
     images: PositiveInt
+    super_classes: PositiveInt | None = None
+    """Of the classes, where either can be the classes (`fine_classes` of grocery)."""
     queries: PositiveInt | None = None
     """Of the images, those that search; the rest are the gallery. None: each image does both."""
 
@@ -46,6 +48,8 @@ class Archive(Strict):
     """Most bytes that it may unpack to, headers included: an archive with more is refused as a zip bomb."""
     members: PositiveInt
     """Most files and folders that it may hold."""
+    inner: str | None = None
+    """Pattern of the one tar within a zip that holds the data set (`*.tar.gz`); the bounds and `keep` apply to it."""
     keep: tuple[str, ...] = ("*",)
     """Patterns of the members to keep: images and lists. Each must match a member."""
 
@@ -56,6 +60,8 @@ class Archive(Strict):
                 raise ValueError(f"{self.file}: a downloaded archive must have a checksum, got none")
             if self.note is None:
                 raise ValueError(f"{self.file}: without a checksum, `note` must say why")
+        if self.inner is not None and not self.file.endswith(".zip"):
+            raise ValueError(f"{self.file}: `inner` works for .zip files only, got {self.inner!r}")
         return self
 
 

@@ -114,6 +114,8 @@ def members(archive: Archive, path: Path) -> Iterator[tuple[str, bytes]]:
 def _checked(archive: Archive, path: Path) -> Iterator[tuple[str, bytes]]:
     if archive.folder:
         return folder_members(archive, path)
+    if archive.inner is not None:
+        return _inner_tar(archive, path, archive.inner)
     if archive.file.endswith(".zip"):
         return _zip(archive, path)
     if archive.file.endswith((".tar", ".tar.gz", ".tgz")):
@@ -130,16 +132,34 @@ def _single(archive: Archive, path: Path) -> Iterator[tuple[str, bytes]]:
 
 def _tar(archive: Archive, path: Path) -> Iterator[tuple[str, bytes]]:
     with _opened(path, compressed=not archive.file.endswith(".tar")) as file:
-        stream = _Bounded(file, archive)
-        with _named(archive, lambda: stream.member):
-            tar = tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictTarInfo)  # type: ignore[call-overload]  # noqa: SIM115
-            for number, member in enumerate(iter(tar.next, None)):
-                stream.member = member.name
-                if name := _wanted(archive, number, member.name, _tar_kind(member)):
-                    yield name, _read_all(tar.extractfile(member), name, archive)
-                forget_headers(tar)
-            while stream.read(BLOCK):  # To the end of the gzip stream: its checksum comes last.
-                pass
+        yield from _tar_stream(archive, file)
+
+
+def _tar_stream(archive: Archive, file: _Readable) -> Iterator[tuple[str, bytes]]:
+    stream = _Bounded(file, archive)
+    with _named(archive, lambda: stream.member):
+        tar = tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictTarInfo)  # type: ignore[call-overload]  # noqa: SIM115
+        for number, member in enumerate(iter(tar.next, None)):
+            stream.member = member.name
+            if name := _wanted(archive, number, member.name, _tar_kind(member)):
+                yield name, _read_all(tar.extractfile(member), name, archive)
+            forget_headers(tar)
+        while stream.read(BLOCK):  # To the end of the gzip stream: its checksum comes last.
+            pass
+
+
+def _inner_tar(archive: Archive, path: Path, pattern: str) -> Iterator[tuple[str, bytes]]:
+    """Yield the files of a tar within a zip, without writing it to disk."""
+    with _named(archive, lambda: pattern), zipfile.ZipFile(path) as zipped:
+        found = [name for name in zipped.namelist() if fnmatchcase(name, pattern) and not _is_hidden(name)]
+        if len(found) != 1:
+            raise _fault(archive, pattern, f"must occur once, got {found[:5]}; get the archive again")
+        with zipped.open(found[0]) as member:
+            # Bounded as well: a gzip stream may end in any number of zeros, which decompress to nothing.
+            packed = _Bounded(member, archive, found[0])
+            plain = found[0].endswith(".tar")
+            file: _Readable = packed if plain else gzip.GzipFile(fileobj=packed)  # type: ignore[call-overload]
+            yield from _tar_stream(archive, file)
 
 
 def _zip(archive: Archive, path: Path) -> Iterator[tuple[str, bytes]]:
@@ -181,9 +201,12 @@ def _wanted(archive: Archive, number: int, name: str, kind: Kind) -> str | None:
     if name.startswith("/") or ".." in parts or not is_valid_name(name):
         raise _fault(archive, name, "a name must be text in one line and lead into the archive's folder")
     kept = "/".join(parts)
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
     matches = any(fnmatchcase(kept, pattern) for pattern in archive.keep)
-    return kept if kind == "file" and matches and not hidden else None
+    return kept if kind == "file" and matches and not _is_hidden(kept) else None
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
 
 
 def _read_all(file: _Readable | None, name: str, archive: Archive) -> bytes:

@@ -1,7 +1,8 @@
 """`grocery`: the Grocery Store data set, photographs of fruit, vegetables and packages on shelves.
 
 Two forms, one layout: an image is in the folder of its fine class, and `classes.csv` gives each fine class its coarse
-one and its product description. The published split shares its classes between the halves (closed): it is not read.
+one and its product description. `fine_classes` chooses which are the classes. The published split has the same classes
+in both halves (closed): it is not read.
 """
 
 from __future__ import annotations
@@ -31,23 +32,22 @@ class Product(NamedTuple):
 
 
 def load_catalogue(raw: Path, config: PreprocessConfig) -> Catalogue:
-    """List the photographs of raw/NAME by coarse class, with one text per class from the product descriptions."""
+    """List the photographs of raw/NAME by coarse or fine class, with one text per class from the descriptions."""
     catalogue = imported_catalogue(raw, _items)
-    return replace(catalogue, class_texts=class_texts(RawTar.open(raw / IMAGES_TAR)))
+    texts = class_texts(RawTar.open(raw / IMAGES_TAR), fine=config.fine_classes)
+    items = catalogue.items if config.fine_classes else tuple(map(_coarse, catalogue.items))
+    return replace(catalogue, items=items, class_texts=texts)
 
 
-def class_texts(tar: RawTar) -> dict[str, str]:
-    """Return coarse class -> its name and the first sentence of each product's description, each sentence once."""
+def class_texts(tar: RawTar, *, fine: bool) -> dict[str, str]:
+    """Return class -> its name and the first sentence of each product's description, each sentence once."""
     root, products = _products(tar)
     sentences: dict[str, dict[str, None]] = {}
     for name, product in products.items():
         path = _description(tar, root, name, product)
         text = decode_text(tar.read(path), path)
-        sentences.setdefault(product.coarse, {})[_first_sentence(text)] = None
-    return {
-        coarse: f"{coarse.replace('-', ' ')}: {' '.join(texts)}"
-        for coarse, texts in sorted(sentences.items())
-    }
+        sentences.setdefault(name if fine else product.coarse, {})[_first_sentence(text)] = None
+    return {name: f"{name.replace('-', ' ')}: {' '.join(texts)}" for name, texts in sorted(sentences.items())}
 
 
 def _items(tar: RawTar) -> list[Item]:
@@ -65,8 +65,11 @@ def _item(path: str, products: Mapping[str, Product]) -> Item:
         raise DataError(
             f"{path!r}: must be in the folder of a class of {TABLE}, got {fine!r}; get the archive again"
         )
-    coarse = products[fine].coarse
-    return Item(coarse, coarse, path, split_text=coarse)
+    return Item(fine, products[fine].coarse, path, split_text=fine)
+
+
+def _coarse(item: Item) -> Item:
+    return replace(item, class_name=item.super_class, split_text=item.super_class)
 
 
 def _products(tar: RawTar) -> tuple[str, dict[str, Product]]:

@@ -82,7 +82,7 @@ def encoded_catalogue(tar: RawTar, items: Sequence[Item], *, description: str, l
 
 
 def check_counts(items: Sequence[Item], source: Source) -> None:
-    """Refuse items whose numbers of images, classes or queries are not the published ones.
+    """Refuse items whose numbers of images, classes, super-classes or queries are not the published ones.
 
     Raises:
         DataError: with every number that differs.
@@ -95,6 +95,8 @@ def check_counts(items: Sequence[Item], source: Source) -> None:
             "classes": (counts.classes, len({item.class_name for item in chosen})),
             "queries": (counts.queries or 0, sum(item.role == "query" for item in chosen)),
         }
+        if counts.super_classes:
+            numbers["super-classes"] = (counts.super_classes, len({item.super_class for item in chosen}))
         for name, (expected, found) in numbers.items():
             if found != expected:
                 faults.append(f"{part} must have {expected:,} {name}, got {found:,}")

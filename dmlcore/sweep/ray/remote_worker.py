@@ -1,4 +1,4 @@
-"""Trials on nodes without the driver's disk: inputs and checkpoints come from shared storage, results go there.
+"""Run trials on nodes that cannot read the driver's disk, with shared storage for inputs, checkpoints and results.
 
 The driver calls `sync_with_nodes` and `download_results`, a worker `run_remote`.
 """
@@ -47,7 +47,7 @@ from dmlcore.training.store import TrialStore
 def sync_with_nodes(
     trials: list[PlannedTrial], storage: SharedStorage, records: RecordFolder
 ) -> list[PlannedTrial]:
-    """Download what nodes finished without a driver, upload what the other trials need, and return these."""
+    """Download what finished without a driver; upload the inputs of the other trials and return these."""
     remaining = []
     for trial in trials:
         record = download_results(trial, storage, records)
@@ -68,7 +68,7 @@ def upload_inputs(trials: list[PlannedTrial], storage: SharedStorage) -> None:
             name = f"{trial.keys.inputs['weights']}{weights.suffix}"
             if name not in storage.names("weights"):
                 storage.put(weights, f"weights/{name}")
-        # A checkpoint that is there already is that of a node, and no older than the driver's.
+        # A checkpoint in shared storage was uploaded by a node and is at least as recent as the driver's.
         if TrialStore(trial.store_folder).path("last").is_file():
             sync = FileSync(trial, storage)
             if LAST not in storage.names(sync.folder):
@@ -76,7 +76,7 @@ def upload_inputs(trials: list[PlannedTrial], storage: SharedStorage) -> None:
 
 
 def weights_file(trial: PlannedTrial) -> Path | None:
-    """Return the weights file that a trial names by its path; those of a package are on each node with it."""
+    """Return the local weights file of a trial; None if it has none, or its weights are installed with a package."""
     weights = trial.cell.config.model.backbone.weights
     return None if weights is None or weights.startswith(PACKAGE) else local_file(weights)
 
@@ -84,12 +84,12 @@ def weights_file(trial: PlannedTrial) -> Path | None:
 def download_results(
     trial: PlannedTrial, storage: SharedStorage, records: RecordFolder
 ) -> TrialRecord | None:
-    """Move the record and files that a node left of a trial to the study's folder.
+    """Move a trial's record and files from shared storage to the study's folder.
 
     Returns:
-        The record; None if there is none, or its files do not have the checksums that it names: the trial runs again.
+        The record; None if there is none, or its files do not match their checksums. The trial then runs again.
     """
-    # Beside the trial's own folder: what is not verified yet replaces nothing.
+    # A separate folder: files replace those of the trial only after they were verified.
     incoming = replace(
         trial, store_folder=trial.store_folder.with_name(f"{trial.store_folder.name}.incoming")
     )
@@ -100,7 +100,7 @@ def download_results(
         for file in incoming.store_folder.glob("*"):
             trial.store_folder.mkdir(parents=True, exist_ok=True)
             file.replace(trial.store_folder / file.name)
-        # The record is written here before anything is removed there: a driver that is killed in between repeats this.
+        # Write the record before removing the remote files: if the driver is killed in between, this is repeated.
         records.write(record)
         if record.done and record.error_type != CANCELLED:
             storage.remove(sync.folder)
@@ -110,7 +110,7 @@ def download_results(
 
 
 def download_log(trial: PlannedTrial, storage: SharedStorage, state: Path, done: bool) -> None:
-    """Copy the output of a trial that has ended to the study; that of a failed one stays for its next attempt."""
+    """Copy the log of a trial that has ended to the study's folder; if `done`, remove it from shared storage."""
     name = f"logs/{trial.key}.log"
     with suppress(OSError, SharedStorageError):
         if storage.get(name, log_file(state, trial.key)) and done:
@@ -121,27 +121,27 @@ def download_log(trial: PlannedTrial, storage: SharedStorage, state: Path, done:
 
 
 LOG_SECONDS = 10.0
-"""A trial's output is uploaded at most this often."""
+"""Minimum time between two uploads of a trial's log."""
 
 
 def run_remote(
     trial: PlannedTrial, context: WorkerContext, report: Callable[[EpochReport], None], storage: SharedStorage
 ) -> TrialRecord:
-    """Run a trial as `execute` does, on this node's own disk: download inputs, upload checkpoints and the record.
+    """Run `execute` on this node's disk: download the inputs first, upload checkpoints and the record.
 
     Raises:
-        SharedStorageError, OSError: the inputs could not be downloaded, or the results not be uploaded.
+        SharedStorageError, OSError: a download or an upload failed.
     """
     home = scratch(storage.address)
-    # A lock besides that of `execute`, which covers the training alone: an orphan may still be uploading.
+    # `execute` locks the training only; a worker whose driver was killed may still be uploading.
     with FileLock(home / "locks" / f"{trial.key}.remote"):
         local = localize(trial, home, storage)
-        # Only what an earlier attempt uploaded counts. This disk may hold the files of one that another node overtook.
+        # Resume from shared storage only: files on this disk may be older than those of another node.
         shutil.rmtree(local.store_folder, ignore_errors=True)
         sync = FileSync(local, storage)
         sync.fetch((*RESULTS, LAST))
         records = RecordFolder(home / "records")
-        # A record that an earlier attempt uploaded ends this one at once.
+        # If an earlier attempt uploaded a record, `execute` returns it at once.
         records.path(trial.key).unlink(missing_ok=True)
         earlier = record_left(local, storage, sync)
         if earlier is not None:
@@ -152,7 +152,7 @@ def run_remote(
             report(epoch)
 
         record = execute(local, replace(context, state=home), upload_and_report)
-        # The record goes last: the driver takes a trial whose record it finds for complete.
+        # Upload the record last: the driver treats a trial as complete when it finds its record.
         sync.send()
         storage.write(f"records/{trial.key}.json", record_text(record).encode())
         records.path(trial.key).unlink(missing_ok=True)
@@ -161,12 +161,12 @@ def run_remote(
 
 
 class LogSync:
-    """The file of a trial's output on this node, and its copy in shared storage, in which no failure is a trial's.
+    """The log file of a trial on this node and its copy in shared storage. A failed copy does not fail the trial.
 
     Args:
         trial_key: of the trial.
         state: the study's state folder.
-        storage: None: the nodes share the driver's disk, and the file is in the study.
+        storage: None if the nodes share the driver's disk; the log file is then in the study's folder.
     """
 
     def __init__(self, trial_key: str, state: Path, storage: SharedStorage | None) -> None:
@@ -176,7 +176,7 @@ class LogSync:
 
     def __enter__(self) -> LogSync:
         if self.storage is not None:
-            # That of an earlier attempt on any node; what this disk holds of another is older.
+            # Continue the log of the latest attempt, on whichever node it ran.
             with suppress(OSError, SharedStorageError):
                 self.file.unlink(missing_ok=True)
                 self.storage.get(self.name, self.file)
@@ -185,23 +185,23 @@ class LogSync:
     def __exit__(self, *error: object) -> None:
         self.try_to_send(0.0)
 
-    def try_to_send(self, apart: float = LOG_SECONDS) -> None:
-        """Upload the file, unless it was sent less than `apart` seconds ago."""
-        if self.storage is not None and time.monotonic() - self._sent >= apart:
+    def try_to_send(self, interval: float = LOG_SECONDS) -> None:
+        """Upload the log file, unless that was done less than `interval` seconds ago."""
+        if self.storage is not None and time.monotonic() - self._sent >= interval:
             with suppress(OSError, SharedStorageError):
                 self.storage.put(self.file, self.name)
             self._sent = time.monotonic()
 
 
 def scratch(address: str) -> Path:
-    """Return this node's folder for the storage at `address`, in DMLCORE_SCRATCH or the temporary folder.
+    """Return this node's local folder for a shared storage, in DMLCORE_SCRATCH or the temporary folder.
 
     Raises:
         SharedStorageError: the folder belongs to another user.
     """
     base = Path(os.environ.get("DMLCORE_SCRATCH", tempfile.gettempdir())) / f"dmlcore-{os.getuid()}"
     base.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # The temporary folder is writable by all: another user may have made this name first, or linked it elsewhere.
+    # Any user can write to the temporary folder and may have created this name first, as a folder or a symlink.
     status = base.lstat()
     if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode):
         raise SharedStorageError(f"{base} must be a folder of this user; remove it or set DMLCORE_SCRATCH")
@@ -211,9 +211,9 @@ def scratch(address: str) -> Path:
 
 
 def localize(trial: PlannedTrial, home: Path, storage: SharedStorage) -> PlannedTrial:
-    """Download a trial's data and weights and return it with its paths on this node.
+    """Download a trial's data and weights, and return the trial with its paths on this node.
 
-    The workers of a node share both: a lock lets one of them download and the others wait.
+    All workers of a node share both; a lock lets one of them download while the others wait.
     """
     data_hash = trial.keys.inputs["data"]
     data_folder = home / "data" / data_hash / trial.data_folder.name

@@ -7,7 +7,7 @@ import shutil
 import polars as pl
 import pytest
 
-from dmlcore.config.data import PreprocessConfig
+from dmlcore.config.data import DatasetConfig, PreprocessConfig
 from dmlcore.core.errors import DataError
 from dmlcore.datasets.acquire.acquire import acquire
 from dmlcore.datasets.importers.grocery import load_catalogue as grocery_catalogue
@@ -34,6 +34,15 @@ def test_the_genuine_folder_agrees_with_its_labels(genuine):
     expected = {(path, coarse) for path, coarse in listed.select("path", "coarse").rows()}
     assert {(item.source, item.class_name) for item in genuine.items} == expected
     assert len(genuine.items) == 5421
+
+
+def test_the_genuine_fine_classes_agree_with_their_labels(tmp_path):
+    listed = pl.read_csv(shared_data("grocery") / "labels.csv")
+    acquire(SOURCE, tmp_path / "raw", str(shared_data("grocery").parent))
+    items = grocery_catalogue(tmp_path / "raw", PreprocessConfig(fine_classes=True)).items
+    assert {(item.source, item.class_name, item.super_class) for item in items} == set(
+        listed.select("path", "fine", "coarse").rows()
+    )
 
 
 def test_each_coarse_class_has_a_text(genuine):
@@ -64,7 +73,7 @@ def photographs(rows):
 
 
 ROWS = [("Granny-Smith", "Apple"), ("Royal-Gala", "Apple"), ("Sour-Lime", "Sour-Fruit")]
-COUNTS = {"all": {"classes": 2, "images": 9}}
+COUNTS = {"all": {"classes": 3, "super_classes": 2, "images": 9}}
 
 
 def test_the_layout_of_the_github_archive(tmp_path):
@@ -84,6 +93,24 @@ def test_the_layout_of_the_github_archive(tmp_path):
     }
 
 
+def test_fine_classes_of_the_github_archive(tmp_path):
+    contents = {"GroceryStoreDataset-master.zip": products(ROWS) | photographs(ROWS)}
+    imported(tmp_path, "grocery", grocery_catalogue, contents, expected=COUNTS)
+    catalogue = grocery_catalogue(tmp_path / "raw", PreprocessConfig(fine_classes=True))
+    assert {(item.class_name, item.super_class) for item in catalogue.items} == set(ROWS)
+    assert {item.split_text for item in catalogue.items} == {fine for fine, _ in ROWS}
+    assert catalogue.class_texts == {
+        "Granny-Smith": "Granny Smith: Granny-Smith tastes well.",
+        "Royal-Gala": "Royal Gala: Royal-Gala tastes well.",
+        "Sour-Lime": "Sour Lime: Sour-Lime tastes well.",
+    }
+
+
+def test_fine_classes_are_of_grocery_alone():
+    with pytest.raises(ValueError, match="`fine_classes` works for kind `grocery` only, got kind `mnist`"):
+        DatasetConfig(kind="mnist", source="a.json", preprocess=PreprocessConfig(fine_classes=True))
+
+
 def without(members, ending):
     return {name: data for name, data in members.items() if not name.endswith(ending)}
 
@@ -97,7 +124,7 @@ def without(members, ending):
         ),
         (
             products(ROWS) | photographs(ROWS[:2]),
-            "all must have 9 images, got 6; all must have 2 classes, got 1",
+            "all must have 9 images, got 6; all must have 3 classes, got 2; all must have 2 super-classes, got 1",
         ),
         (
             without(products(ROWS), "Sour-Lime_Description.txt") | photographs(ROWS),

@@ -1,4 +1,4 @@
-"""A loss may hold anything on its object: a checkpoint stores it, or refuses it by the name of the attribute."""
+"""A loss may keep any state on its object: a checkpoint stores it, or names the attribute that it cannot store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import nn
 from dmlcore.losses import LOSSES, build_loss
 from dmlcore.losses.base import MetricLoss
 from dmlcore.losses.pml import pml_losses
-from dmlcore.training.held_state import HeldState, HeldStateError
+from dmlcore.training.loss_state import LossState, LossStateError
 from tests.losses.test_pml import BALANCED, NEEDED
 
 CPU = torch.device("cpu")
@@ -121,11 +121,11 @@ def values(loss, parts):
 def after_resume(build, parts, stop):
     """The values of a loss that is built anew after `stop` batches and gets what the first one held."""
     first = build()
-    held = HeldState(first)
+    state = LossState(first)
     before = values(first, parts[:stop])
-    tree, tensors = held.save()
+    tree, tensors = state.save()
     second = build()
-    HeldState(second).load(json.loads(json.dumps(tree)), tensors, CPU)
+    LossState(second).load(json.loads(json.dumps(tree)), tensors, CPU)
     return before + values(second, parts[stop:])
 
 
@@ -143,9 +143,9 @@ def test_whatever_a_loss_holds_is_there_after_a_resume(stop):
 
 def test_what_was_one_object_stays_one():
     first, second = Keeper(), Keeper()
-    held = HeldState(first)
+    state = LossState(first)
     values(first, batches(3))
-    HeldState(second).load(*held.save(), CPU)
+    LossState(second).load(*state.save(), CPU)
     assert second.same is second.queue.rows
     assert second.every[0] is second.proxies
     assert torch.equal(second.same, first.same)
@@ -162,7 +162,7 @@ def test_every_loss_that_can_be_named_can_be_stored(name):
     parts = batches(4)
     if name == "pml:DynamicSoftMarginLoss":
         with pytest.raises(
-            HeldStateError, match=r"`loss.hist_` of the loss holds a tensor of an autograd graph"
+            LossStateError, match=r"`loss.hist_` of the loss is a tensor that requires gradients"
         ):
             after_resume(build, parts, 1)
     else:
@@ -176,21 +176,21 @@ class Slots:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (itertools.count(), "holds a count, which cannot be written as data"),
-        (Slots(), "holds a Slots, which cannot be written as data"),
-        ({1, (2, 3)}, "holds a set of other things"),
-        ({(1, 2): 3}, "holds a dict whose keys"),
+        (itertools.count(), "is a count, which cannot be stored as data"),
+        (Slots(), "is a Slots, which cannot be stored as data"),
+        ({1, (2, 3)}, "is a set of other things"),
+        ({(1, 2): 3}, "is a dict whose keys"),
         (torch.zeros(1).expand(4), "expanded tensor"),
         (torch.zeros(3).to_sparse(), "sparse"),
         (torch.zeros(3, requires_grad=True) * 2, "store it with .detach()"),
-        (np.array([None]), "holds an array of object"),
+        (np.array([None]), "is an array of dtype object"),
     ],
 )
 def test_what_cannot_be_stored_is_refused_by_its_name(value, words):
     loss = Keeper()
     loss.parts.append({"strange": value})
-    with pytest.raises(HeldStateError) as caught:
-        HeldState(loss).save()
+    with pytest.raises(LossStateError) as caught:
+        LossState(loss).save()
     assert "`parts.2.strange` of the loss" in str(caught.value)
     assert words in str(caught.value)
 
@@ -198,19 +198,19 @@ def test_what_cannot_be_stored_is_refused_by_its_name(value, words):
 @pytest.mark.parametrize("name", ["queue", "step", "random"])
 def test_an_object_that_the_constructor_did_not_make_is_refused(name):
     loss = Keeper()
-    held = HeldState(loss)
+    state = LossState(loss)
     setattr(loss, name, getattr(Keeper(), name))
     with pytest.raises(
-        HeldStateError, match=f"`{name}` of the loss got a .* that the constructor had not put there"
+        LossStateError, match=f"`{name}` of the loss is a .* that was created after the constructor"
     ):
-        held.save()
+        state.save()
 
 
 def test_a_view_of_another_tensor_is_refused():
     loss = Keeper()
     loss.half = loss.mean[:2]
-    with pytest.raises(HeldStateError, match=r"shares its memory with"):
-        HeldState(loss).save()
+    with pytest.raises(LossStateError, match=r"shares its memory with"):
+        LossState(loss).save()
 
 
 class Own(Keeper):
@@ -233,13 +233,13 @@ class Own(Keeper):
 def test_a_class_may_say_itself_what_it_needs():
     parts = batches(5)
     first, second = Own(), Own()
-    held = HeldState(first)
+    state = LossState(first)
     before = values(first, parts[:2])
-    HeldState(second).load(*held.save(), CPU)
+    LossState(second).load(*state.save(), CPU)
     assert before + values(second, parts[2:]) == values(Own(), parts)
 
 
 def test_a_checkpoint_of_another_loss_is_refused():
-    tree, tensors = HeldState(Keeper()).save()
-    with pytest.raises(HeldStateError, match="does not fit the loss"):
-        HeldState(build_loss("supcon", num_classes=2, embedding_dim=5)).load(tree, tensors, CPU)
+    tree, tensors = LossState(Keeper()).save()
+    with pytest.raises(LossStateError, match="does not match the loss"):
+        LossState(build_loss("supcon", num_classes=2, embedding_dim=5)).load(tree, tensors, CPU)
