@@ -11,6 +11,10 @@ LABEL_IDS = np.array([2**40 + 1, 2**40 + 2, -7, 3, 2**25, 2**25 + 1, 12, 13, 99,
 SIZES = (2, 5, 9, 1, 12, 4, 3, 6, 1, 8, 7)
 
 
+# Each engine has its turn at every test of this file.
+pytestmark = pytest.mark.parametrize("engine", ["compiled", "plain"], indirect=True, scope="module")
+
+
 def make_input(seed: int = 0, width: int = 6) -> tuple[np.ndarray, np.ndarray]:
     """58 embeddings in 11 classes of 1 to 12 images, shuffled, of differing spread."""
     rng = np.random.default_rng(seed)

@@ -3,33 +3,17 @@
 One by one costs 1.25 ns a value, half as much as the product itself at D = 128; sixteen at a time about 0.3.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from llvmlite import binding, ir
 from numba import types
 from numba.extending import intrinsic
-from numpy.typing import NDArray
 
-from dmlcore.metrics.pairwise import compiled
+from dmlcore.metrics.pairwise.compiling import compiled
+from dmlcore.metrics.pairwise.tiles import LANES, Floats, ScanBuffers
 
-Floats = NDArray[np.float32]
-LANES = 16
-RUN_WIDTH = 256  # columns that eight bits tell apart
 HAS_AVX512 = bool(binding.get_host_cpu_features().get("avx512f"))
-
-
-class ScanBuffers(NamedTuple):
-    """What scan_tile writes into: one thread's own, so that no tile allocates.
-
-    `values`, `columns`: one run's candidates; `packed`, `run_start`: as in PackedTile; `col_thresholds [WIDTH]`.
-    """
-
-    values: Floats
-    columns: NDArray[np.int32]
-    packed: NDArray[np.uint64]
-    run_start: NDArray[np.int32]
-    col_thresholds: Floats
 
 
 def _compress16(

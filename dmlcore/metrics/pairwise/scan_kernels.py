@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmlcore.metrics.pairwise import compiled
-from dmlcore.metrics.pairwise.compress import RUN_WIDTH, ScanBuffers, compress_above
-from dmlcore.metrics.pairwise.order_statistics import LOW_BITS, order_key
+from dmlcore.metrics.pairwise.compiling import compiled, order_key
+from dmlcore.metrics.pairwise.compress import compress_above
+from dmlcore.metrics.pairwise.order_statistics import LOW_BITS
 from dmlcore.metrics.pairwise.ranks import RankArrays
 from dmlcore.metrics.pairwise.similarity_cutoff import SimilarityCutoff
-from dmlcore.metrics.pairwise.tiles import ColumnRange, TileBounds
+from dmlcore.metrics.pairwise.tiles import RUN_WIDTH, ColumnRange, ScanBuffers, TileBounds
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
