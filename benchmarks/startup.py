@@ -1,7 +1,7 @@
 """How long `dmlcore evaluate` takes to start: fresh processes, cold and warm, beside `import torch` alone.
 
-`python -m benchmarks.startup` prints a table; each time is the median of the repeats, the processes one after another, and
-its ratio is of processor times, to the median of `import torch`. Cold: an empty folder for what numba compiles.
+`python -m benchmarks.startup` prints a table: medians of the repeats, the processes one after another; the ratio is of
+processor times, to `import torch`. Cold: an empty folder for what numba compiles.
 """
 
 import argparse
