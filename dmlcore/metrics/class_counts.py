@@ -13,22 +13,23 @@ from numpy.typing import NDArray
 from dmlcore.metrics.consistency import Floats, centred_utility, size_groups
 from dmlcore.metrics.halves import splittable
 from dmlcore.metrics.inputs import Ints, Pairs, Split
-from dmlcore.metrics.pairwise.count_kernels import sum_by_class
+from dmlcore.metrics.pairwise.sweep import Sweep
 
 CutTables = tuple[NDArray[np.int32], NDArray[np.int32]]  # of Sweep.count_at: [Q, K] and [G, K]
 
 
-def negatives_at(pairs: Pairs, tables: CutTables, split: Split | None = None) -> Ints:
+def negatives_at(pairs: Pairs, sweep: Sweep, tables: CutTables, split: Split | None = None) -> Ints:
     """Count the accepted negative pairs with one end in the class, or in half 0 of it: [C, K]."""
     total = np.zeros((len(pairs.class_ids), tables[0].shape[1]), dtype=np.int64)
     for side, classes in enumerate((pairs.row_class, pairs.col_class)):
         taken = np.ones(len(classes), dtype=np.bool_) if split is None else split[side] == 0
-        sum_by_class(tables[side], classes, taken, total)
+        sweep.sum_by_class(tables[side], classes, taken, total)
     return total.cumsum(axis=1)
 
 
 def half_utilities(
     pairs: Pairs,
+    sweep: Sweep,
     splits: list[Split],
     positive: tuple[Ints, NDArray[np.int32]],
     negative: Ints,
@@ -40,7 +41,7 @@ def half_utilities(
     Nothing where fewer than 2 classes can be split.
 
     Args:
-        pairs, splits: the pairs, and the halves to compare.
+        pairs, sweep, splits: the pairs, what counts them, and the halves to compare.
         positive: accepted pairs of whole classes [C, K] and of halves [S, 2, C, K].
         negative: accepted pairs of whole classes [C, K].
         tables: counts by image, of which those of the halves are sums.
@@ -61,7 +62,7 @@ def half_utilities(
         return class_rates(accepted[:, thresholds], positives, false[:, thresholds], negatives)
 
     for split, accepted in zip(splits, positive[1], strict=True):
-        first = negatives_at(pairs, tables, split)
+        first = negatives_at(pairs, sweep, tables, split)
         both = []
         for half, false in enumerate((first, negative - first)):
             positives, negatives = _half_totals(pairs, split, half)

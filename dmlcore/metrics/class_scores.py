@@ -77,12 +77,12 @@ def score_classes(pairs: Pairs, sweep: Sweep, grid: ThresholdGrid, settings: Set
     tables = sweep.count_at(grid.cuts)
     splits = _draw_splits(pairs)
     positive, half_positive = sweep.positives_at(grid.cuts, splits)
-    negative = class_counts.negatives_at(pairs, tables)
+    negative = class_counts.negatives_at(pairs, sweep, tables)
     rates = class_counts.class_rates(positive, pairs.positive_pairs, negative, pairs.negative_pairs)
     keep, at = pairs.positive_pairs > 0, grid.rate_index[GLOBAL_FAR]
     utility = consistency.utility(*rates)[keep][:, grid.threshold_index]
     halves = class_counts.half_utilities(
-        pairs, splits, (positive, half_positive), negative, tables, grid.threshold_index
+        pairs, sweep, splits, (positive, half_positive), negative, tables, grid.threshold_index
     )
     accepted = positive.sum(axis=0) / pairs.positive_pairs.sum()
     metrics = {f"tar_at_far_{rate}": float(accepted[index]) for rate, index in grid.rate_index.items()}

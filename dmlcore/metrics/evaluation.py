@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from dmlcore.metrics.class_scores import build_grid, check_collapse, score_classes
 from dmlcore.metrics.inputs import Array, Pairs, Settings, build_pairs
-from dmlcore.metrics.pairwise.numba_sweep import NumbaSweep
 from dmlcore.metrics.pairwise.order_statistics import HIGH_BINS, LOW_BITS
 from dmlcore.metrics.pairwise.sweep import Sweep
 from dmlcore.metrics.pairwise.tiles import one_thread
@@ -21,6 +20,10 @@ from dmlcore.metrics.retrieval import ranks_of_all, retrieval_metrics
 from dmlcore.metrics.verification import operating_points
 
 Floats = NDArray[np.float64]
+FEW_IMAGES = 1024
+"""Up to so many rows and columns plain torch takes 0.1 s, as the compiled loops do, which take 0.7 s to load and 7 s
+to compile."""
+FEW_IMAGES_MEMORY = 2**27
 
 
 @dataclass(frozen=True)
@@ -130,10 +133,17 @@ def find_device(name: str | torch.device) -> torch.device:
 
 
 def choose_sweep(pairs: Pairs, settings: Settings, threads: int, share: bool = False) -> Sweep:
-    """Choose compiled loops on the CPU, torch operations on other devices and over processes: the same counts."""
+    """Choose compiled loops on the CPU, torch operations on other devices and over processes: the same counts.
+
+    Few images on the CPU are counted in torch operations, too, tile by tile the same products: the same numbers.
+    """
     memory = settings.memory_bytes // 4 * 3
-    if share or pairs.rows.device.type != "cpu":
-        return TorchSweep(pairs, memory, share)
+    on_cpu, images = pairs.rows.device.type == "cpu", max(len(pairs.row_class), len(pairs.col_class))
+    compiled_grid = on_cpu and settings.memory_bytes >= FEW_IMAGES_MEMORY
+    if share or not on_cpu or (images <= FEW_IMAGES and compiled_grid):
+        return TorchSweep(pairs, memory, share, compiled_grid)
+    from dmlcore.metrics.pairwise.numba_sweep import NumbaSweep  # here: numba is not needed for few images
+
     largest = settings.distance_range[1] if settings.distance_range else None
     return NumbaSweep(pairs, memory, max(settings.rates), largest, threads)
 

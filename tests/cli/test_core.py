@@ -85,6 +85,15 @@ def test_the_package_alone_imports_no_library():
     assert run_code("import sys, dmlcore; print({'torch', 'numpy', 'numba'} & sys.modules.keys())") == "set()"
 
 
+def test_few_images_are_evaluated_without_numba(files, tmp_path):
+    """Its start and its first kernels take longer than all else but torch's."""
+    files = [
+        f"--{name}={tmp_path}/test{end}.npy" for name, end in (("embeddings", ""), ("labels", "_labels"))
+    ]
+    code = f"import sys; from dmlcore.cli import app; app(['evaluate', *{files}], standalone_mode=False)"
+    assert run_code(f"{code}; print({{'numba', 'scipy'}} & sys.modules.keys())").splitlines()[-1] == "set()"
+
+
 def run_code(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

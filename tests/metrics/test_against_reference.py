@@ -4,11 +4,17 @@ import numpy as np
 import pytest
 
 from dmlcore.metrics.evaluation import evaluate
+from dmlcore.metrics.pairwise.compress import compress_above
 from dmlcore.metrics.pairwise.numba_sweep import sort_segments
+from dmlcore.metrics.pairwise.tiles import Worker
 from tests.reference import metrics as reference
 
 LABEL_IDS = np.array([2**40 + 1, 2**40 + 2, -7, 3, 2**25, 2**25 + 1, 12, 13, 99, 100, -(2**50)])
 SIZES = (2, 5, 9, 1, 12, 4, 3, 6, 1, 8, 7)
+
+
+# Each engine has its turn at every test of this file.
+pytestmark = pytest.mark.parametrize("engine", ["compiled", "plain"], indirect=True, scope="module")
 
 
 def make_input(seed: int = 0, width: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -58,3 +64,16 @@ def test_each_query_s_positives_are_sorted_alone() -> None:
         want = [np.sort(part)[::-1] for part in np.split(values, start[1:-1])]
         sort_segments(values, start)
         np.testing.assert_array_equal(values, np.concatenate(want))
+
+
+def test_what_reaches_a_threshold_is_copied_in_order() -> None:
+    """The instructions of this processor, 8 or 16 values at a time, against one at a time; equality reaches."""
+    rng, buffers = np.random.default_rng(0), Worker([]).buffers
+    for _ in range(50):
+        row = rng.integers(-50, 50, 1024).astype(np.float32) / 50
+        start, end = sorted(rng.integers(0, 1025, 2).tolist())
+        threshold = np.float32(rng.integers(-50, 50) / 50)
+        want = [(value, j) for j, value in enumerate(row) if start <= j < end and value >= threshold]
+        count = compress_above(row, start, end, threshold, buffers, 0)
+        found = zip(buffers.values[:count].tolist(), buffers.columns[:count].tolist(), strict=True)
+        assert list(found) == want

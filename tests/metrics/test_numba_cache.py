@@ -41,7 +41,7 @@ def test_without_a_place_for_the_cache_it_works_with_one_warning(tmp_path, varia
     environment |= {variable: f"{taken}/numba"} if variable else {}
     code = CODE.format(
         modules=", ".join(COMPILED.values()),
-        module="order_statistics",
+        module="compiling",
         function="order_key",
         folder=f"{tmp_path}",
     )

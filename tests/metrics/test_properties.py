@@ -1,5 +1,6 @@
 """What must hold for every metric: no order, name, rotation, scale, block or number type may move a number."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -132,6 +133,21 @@ def test_torch_sweep_equals_the_compiled_one(
         pairs = build_pairs(x, y, is_query, torch.device("cpu"))
         plain = evaluate_pairs(pairs, TorchSweep(pairs, 2**24), Settings())
     same(plain, evaluate(x, y, is_query=is_query), 1e-12)  # counts to the bit, means in another order
+
+
+@pytest.mark.parametrize("classes", [6, 60, 500])
+@pytest.mark.parametrize(
+    "options", [{}, {"is_query": np.arange(1024) % 3 == 0}, {"groups": np.arange(1024) % 5}]
+)
+def test_few_images_have_the_same_bits_without_compiled_loops(
+    classes: int, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = big_input(1024, classes)
+    x[1], x[-1] = x[0], x[5]
+    compiled = evaluate(x, y, bootstrap=5, **options)
+    monkeypatch.setattr("dmlcore.metrics.evaluation.FEW_IMAGES", 1024)
+    monkeypatch.setitem(sys.modules, "dmlcore.metrics.pairwise.numba_sweep", None)  # an import of it fails
+    same(compiled, evaluate(x, y, bootstrap=5, **options))
 
 
 def test_a_cutoff_too_high_is_lowered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dmlcore.metrics.pairwise import compiled
-from dmlcore.metrics.pairwise.compress import RUN_WIDTH
-from dmlcore.metrics.pairwise.order_statistics import LOW_BINS, LOW_BITS, order_key
-from dmlcore.metrics.pairwise.tiles import ColumnRange, TileBounds
+from dmlcore.metrics.pairwise.compiling import compiled, order_key
+from dmlcore.metrics.pairwise.order_statistics import LOW_BINS, LOW_BITS
+from dmlcore.metrics.pairwise.tiles import RUN_WIDTH, ColumnRange, TileBounds
 
 LOW_MASK = LOW_BINS - 1
 Floats = NDArray[np.float32]

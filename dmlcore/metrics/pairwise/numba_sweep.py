@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from dmlcore.metrics.inputs import Pairs, Split
 from dmlcore.metrics.pairwise import count_kernels, scan_kernels
-from dmlcore.metrics.pairwise.compress import RUN_WIDTH
 from dmlcore.metrics.pairwise.count_kernels import CutLookup, PositiveTables
 from dmlcore.metrics.pairwise.order_statistics import HIGH_BINS, LOW_BINS, order_keys
 from dmlcore.metrics.pairwise.ranks import RankArrays, Ranks, rank_arrays
@@ -28,6 +27,7 @@ from dmlcore.metrics.pairwise.similarity_cutoff import (
 from dmlcore.metrics.pairwise.sweep import Sweep
 from dmlcore.metrics.pairwise.tiles import (
     HEIGHT,
+    RUN_WIDTH,
     ColumnRange,
     Floats,
     PackedTile,
@@ -200,6 +200,11 @@ class NumbaSweep(Sweep):
 
         visit_tiles(self.pairs, self.threads, self.pairs.symmetric, visit)
         return by_row[:, :-1], by_col[:, :-1]
+
+    def sum_by_class(
+        self, table: NDArray[np.int32], classes: Counts, taken: NDArray[np.bool_], total: Counts
+    ) -> None:
+        count_kernels.sum_by_class(table, classes, taken, total)
 
     def positive_keys(self, shift: int, base: int, bins: int) -> Counts:
         counts = np.zeros(bins, dtype=np.int64)

@@ -6,13 +6,10 @@ within the few bins that hold a wanted rank: the result is the float itself, wha
 
 import math
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-
-from dmlcore.metrics.pairwise import compiled
 
 # 20 and 12 bits: a thread's counts of upper keys take 8 MiB. One pass over all 32 bits would need 32 GiB of counts,
 # storing and sorting the pairs of 60,000 images 7 GB.
@@ -35,13 +32,6 @@ def order_keys_int32(values: torch.Tensor) -> torch.Tensor:
     """Return the keys less 2^31, as int32: half the memory."""
     bits = values.contiguous().view(torch.int32).clamp(max=BITS_OF_ONE)
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
-
-
-@compiled
-def order_key(bits: Any) -> Any:
-    """As order_keys, of the int32 bits of one float32."""
-    bits = min(bits, np.int32(BITS_OF_ONE))
-    return np.int64(bits ^ ((bits >> 31) & 0x7FFFFFFF)) + 2147483648
 
 
 def key_to_float(key: int) -> float:

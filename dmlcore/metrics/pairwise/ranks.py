@@ -100,10 +100,11 @@ def query_scores(ranks: Ranks, ks: tuple[int, ...]) -> torch.Tensor:
     count = ranks.start.diff()
     query, place = _query_and_place(ranks)
     rank = torch.where(place < ranks.active[query], rank_of_positives(ranks).double(), torch.inf)
-    relevant = (rank <= count[query]).double() / count[query]
+    size, relevant = count[query], (rank <= count[query]).double()
     scores = torch.zeros(len(count), len(ks) + 2, dtype=torch.float64, device=count.device)
     best = rank[ranks.start[:-1].clamp(max=len(rank) - 1)]
     scores[:, : len(ks)] = (best[:, None] <= torch.tensor(ks, device=best.device)) & (count > 0)[:, None]
-    scores[:, -2].index_add_(0, query, relevant * (place + 1) / rank)
-    scores[:, -1].index_add_(0, query, relevant)
+    # In the order of the compiled one, so that both round alike.
+    scores[:, -2].index_add_(0, query, relevant * ((place + 1) / rank / size))
+    scores[:, -1].index_add_(0, query, relevant / size)
     return scores

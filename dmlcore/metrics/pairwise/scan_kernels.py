@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmlcore.metrics.pairwise import compiled
-from dmlcore.metrics.pairwise.compress import RUN_WIDTH, ScanBuffers, compress_above
-from dmlcore.metrics.pairwise.order_statistics import LOW_BITS, order_key
+from dmlcore.metrics.pairwise.compiling import compiled, order_key
+from dmlcore.metrics.pairwise.compress import compress_above, reaching16
+from dmlcore.metrics.pairwise.order_statistics import LOW_BITS
 from dmlcore.metrics.pairwise.ranks import RankArrays
 from dmlcore.metrics.pairwise.similarity_cutoff import SimilarityCutoff
-from dmlcore.metrics.pairwise.tiles import ColumnRange, TileBounds
+from dmlcore.metrics.pairwise.tiles import LANES, RUN_WIDTH, ColumnRange, ScanBuffers, TileBounds
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -126,20 +126,32 @@ def pack_keys(
 
 
 @compiled
-def rank_candidates(
-    buffers: ScanBuffers, count: int, query: int, shift: int, row_threshold: Any, ranks: RankArrays
+def rank_row(
+    line: Floats,
+    start: int,
+    end: int,
+    query: int,
+    shift: int,
+    row_threshold: Any,
+    col_thresholds: Floats,
+    ranks: RankArrays,
 ) -> None:
-    """Rank the positives of a row's query, and of its columns' queries `columns + shift`, by a run's candidates.
+    """Rank the positives of a row's query, and of its columns' queries `column + shift`, by line[start:end].
 
     By row and by column in separate arrays: a strip's thread is alone with its rows, and holds the lock of the columns.
     """
-    values, columns, above = buffers.values, buffers.columns, ranks.above
-    for k in range(count):
-        col_threshold = buffers.col_thresholds[columns[k]]
-        if values[k] >= row_threshold:
-            rank_negative(values[k], query, ranks, above[0])
-        if values[k] >= col_threshold:
-            rank_negative(values[k], columns[k] + shift, ranks, above[1])
+    above, row_at, limits_at = ranks.above, line.ctypes.data, col_thresholds.ctypes.data
+    limit = np.float32(row_threshold)
+    for left in range(start, end, LANES):
+        right = left + LANES
+        # One in thousands reaches a threshold, so that most often there is nothing else to do.
+        if right <= end and not reaching16(row_at + 4 * left, limits_at + 4 * left, limit):
+            continue
+        for j in range(left, min(right, end)):
+            if line[j] >= limit:
+                rank_negative(line[j], query, ranks, above[0])
+            if line[j] >= col_thresholds[j]:
+                rank_negative(line[j], j + shift, ranks, above[1])
 
 
 @compiled
@@ -166,20 +178,20 @@ def scan_tile(
     for i in range(row, stop):
         line = block[i - block_row, col - block_col :]
         row_threshold = threshold[i - first] if mode else np.float32(np.inf)
-        lowest = min(cutoff.similarity, row_threshold)
-        skip_start, skip_end = max(0, skip.start[i] - col), max(0, skip.end[i] - col)
+        skip_start, skip_end = min(width, max(0, skip.start[i] - col)), max(0, skip.end[i] - col)
         for left in range(0, width, RUN_WIDTH):
             run_start[run] = total
             run += 1
             right = min(width, left + RUN_WIDTH)
-            count = compress_above(line, left, min(right, skip_start), lowest, buffers, 0)
-            count = compress_above(line, max(left, skip_end), right, lowest, buffers, count)
+            count = compress_above(line, left, min(right, skip_start), cutoff.similarity, buffers, 0)
+            count = compress_above(line, max(left, skip_end), right, cutoff.similarity, buffers, count)
             reached, high = pack_keys(bits, columns, count, cutoff_key, packed, total)
             total += reached
             seen |= high
-            if mode:
-                rank_candidates(buffers, count, i - first, col - first, row_threshold, ranks)
         if mode:
+            query, shift = i - first, col - first
+            rank_row(line, 0, skip_start, query, shift, row_threshold, col_thresholds, ranks)
+            rank_row(line, skip_end, width, query, shift, row_threshold, col_thresholds, ranks)
             update_threshold(i - first, ranks)
     run_start[run] = total
     for j in range(width if mode == RANK_BOTH else 0):

@@ -5,7 +5,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dmlcore.metrics.inputs import Split
+from dmlcore.metrics.inputs import Ints, Split
 from dmlcore.metrics.pairwise.ranks import Ranks
 
 
@@ -53,4 +53,10 @@ class Sweep(Protocol):
 
     def count_at(self, cuts: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Count negatives of each row and column image by the highest cut that they reach: [Q, K] and [G, K]."""
+        ...
+
+    def sum_by_class(
+        self, table: NDArray[np.int32], classes: Ints, taken: NDArray[np.bool_], total: Ints
+    ) -> None:
+        """Add rows `taken [N]` of `table [N, K]` to their class, `classes [N]` ascending, of `total [C, K]`."""
         ...

@@ -14,12 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from dmlcore.metrics.inputs import ROW_MULTIPLE, Pairs
-from dmlcore.metrics.pairwise.compress import LANES, RUN_WIDTH, ScanBuffers
 from dmlcore.metrics.pairwise.order_statistics import HIGH_BINS
 
 # 2 MiB of similarities: what one core's second-level cache holds, so that a tile is written and read without memory.
 # The grid never depends on memory or threads: the same products give the same bits.
 HEIGHT, WIDTH = 512, 1024
+RUN_WIDTH = 256  # columns that eight bits tell apart
+LANES = 16  # floats that AVX-512 compares at a time
 Floats = NDArray[np.float32]
 
 
@@ -62,6 +63,19 @@ class PackedTile(NamedTuple):
     @property
     def nbytes(self) -> int:
         return self.packed.nbytes + self.run_start.nbytes
+
+
+class ScanBuffers(NamedTuple):
+    """What scan_tile writes into: one thread's own, so that no tile allocates.
+
+    `values`, `columns`: one run's candidates; `packed`, `run_start`: as in PackedTile; `col_thresholds [WIDTH]`.
+    """
+
+    values: Floats
+    columns: NDArray[np.int32]
+    packed: NDArray[np.uint64]
+    run_start: NDArray[np.int32]
+    col_thresholds: Floats
 
 
 class Worker:

@@ -25,7 +25,7 @@ from dmlcore.metrics.pairwise.order_statistics import (
 )
 from dmlcore.metrics.pairwise.ranks import Ranks, query_scores, update_thresholds
 from dmlcore.metrics.pairwise.sweep import Sweep
-from dmlcore.metrics.pairwise.tiles import Tile, diagonal_bands, multiply_tile
+from dmlcore.metrics.pairwise.tiles import HEIGHT, WIDTH, Tile, diagonal_bands, multiply_tile
 
 # An element of a tile costs its similarity, two masks and three int32 keys; only the pairs of a few rows at a time
 # (a slab) get int64 indices, counts and values.
@@ -53,16 +53,23 @@ class NegativeTile:
 
 
 class TorchSweep(Sweep):
-    """Counts in torch operations. `memory_bytes`: bound on the working memory of a tile.
+    """Counts in torch operations.
 
-    `share`: each process of torch.distributed counts its share of the tiles; the sums are those of one process.
+    Args:
+        pairs: whose similarities are counted.
+        memory_bytes: bound on the working memory of a tile.
+        share: each process of torch.distributed counts its share of the tiles; the sums are those of one process.
+        compiled_grid: multiply the tiles of `NumbaSweep`, whose bits these are then.
     """
 
-    def __init__(self, pairs: Pairs, memory_bytes: int, share: bool = False) -> None:
+    def __init__(
+        self, pairs: Pairs, memory_bytes: int, share: bool = False, compiled_grid: bool = False
+    ) -> None:
         self.pairs, self.budget_bytes = pairs, memory_bytes // 4
         self.part, self.parts = (distributed.get_rank(), distributed.get_world_size()) if share else (0, 1)
         side = int((memory_bytes // 2 // BYTES_PER_PAIR) ** 0.5) // ROW_MULTIPLE * ROW_MULTIPLE
-        self.side = min(max(side, ROW_MULTIPLE), LARGEST_TILE)
+        side = min(max(side, ROW_MULTIPLE), LARGEST_TILE)
+        self.height, self.width = (HEIGHT, WIDTH) if compiled_grid else (side, side)
         self.slab_pairs = memory_bytes // 4 // BYTES_PER_INDEXED_PAIR
 
     @property
@@ -161,6 +168,15 @@ class TorchSweep(Sweep):
                     _count_into(table.view(-1), index * len(cuts) + k)
         return self._sum(by_row).cpu().numpy(), self._sum(by_col).cpu().numpy()
 
+    def sum_by_class(
+        self, table: NDArray[np.int32], classes: Ints, taken: NDArray[np.bool_], total: Ints
+    ) -> None:
+        rows = np.flatnonzero(taken)
+        first = np.flatnonzero(np.diff(classes[rows], prepend=-1))
+        if len(first):
+            sums = np.add.reduceat(table[rows], first, axis=0, dtype=np.int64)
+            total[classes[rows[first]]] += sums
+
     def _slabs(
         self, row: int, block: torch.Tensor, valid: torch.Tensor
     ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
@@ -193,15 +209,15 @@ class TorchSweep(Sweep):
         last = len(pairs.row_class) if last is None else last
         triangle = pairs.symmetric if triangle is None else triangle
         number = 0
-        for row in range(first, last, self.side):
-            stop = min(row + self.side, last)
+        for row in range(first, last, self.height):
+            stop = min(row + self.height, last)
             low = np.zeros(stop - row, dtype=np.int64) if triangle else pairs.own_start[row:stop]
             start, end = (torch.from_numpy(x).to(device)[:, None] for x in (low, pairs.own_end[row:stop]))
-            for col in range(row // self.side * self.side if triangle else 0, width, self.side):
+            for col in range(row // self.width * self.width if triangle else 0, width, self.width):
                 number += 1
                 if number % self.parts != self.part:
                     continue
-                tile = Tile(row, stop, col, min(col + self.side, width))
+                tile = Tile(row, stop, col, min(col + self.width, width))
                 similarity, bounds = multiply_tile(pairs, tile)
                 r, c = row - bounds.block_row, col - bounds.block_col
                 block = similarity[r : r + stop - row, c : c + tile.end - col].clamp(max=1)
