@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from dmlcore.analysis.study import read_study
+from dmlcore.analysis.results import read_study
 from dmlcore.config.base import ConfigError
 from dmlcore.config.study import load_study
 from dmlcore.core.errors import one_line

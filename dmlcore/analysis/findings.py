@@ -46,6 +46,7 @@ def caveats(study: Study, rows: Sequence[Row]) -> list[str]:
     if convergence := convergence_note(study):
         notes.append(convergence)
     rows = [row for row in rows if row["variant"] != BASELINE]
+    notes += _unequal_searches(rows)
     unpaired = len(rows) - len(with_difference(rows, "opis"))
     if unpaired:
         notes.append(f"{unpaired} of {len(rows)} rows have no pair of finished seeds to compare.")
@@ -60,9 +61,37 @@ def caveats(study: Study, rows: Sequence[Row]) -> list[str]:
     return notes
 
 
+def _unequal_searches(rows: Sequence[Row]) -> list[str]:
+    """Name the comparisons whose sides had not as many settings tried: a difference may come from that alone."""
+    sides = ("baseline/settings_tried", "variant/settings_tried")
+    counts = [tuple(row[side] for side in sides) for row in rows if None not in [row.get(s) for s in sides]]
+    unequal = [pair for pair in counts if pair[0] != pair[1]]
+    if not unequal:
+        return []
+    worst = max(unequal, key=lambda pair: abs(pair[0] - pair[1]))
+    return [
+        f"In {len(unequal)} of {len(counts)} comparisons the two sides had not as many settings tried (such as "
+        f"{worst[0]} for the baseline, {worst[1]} for the variant): some of the difference may come from that."
+    ]
+
+
 def search_sentences(study: Study) -> list[str]:
     """Say of each search how many settings it tried, which it chose, and which the chosen one does not beat."""
-    return [_search_sentence(" ".join(names), rows) for names, rows in search_trials(study).items()]
+    found = [_search_sentence(" ".join(names), rows) for names, rows in search_trials(study).items()]
+    return [*found, _search_seed_sentence(study)] if found else []
+
+
+def _search_seed_sentence(study: Study) -> str:
+    """Say whether the seed at which settings were chosen is among those compared."""
+    seeds = study.trials["search_seed"].unique().to_list() if "search_seed" in study.trials.columns else []
+    if len(seeds) != 1 or seeds[0] is None:
+        return "The seed at which settings were chosen may be among those compared."
+    if seeds[0] in set(study.trials["seed"]):
+        return (
+            f"Seed {seeds[0]}, at which the settings were chosen, is counted among those compared: the best of many "
+            "tries owes some of its score to luck."
+        )
+    return f"Seed {seeds[0]}, at which the settings were chosen, is not among those compared."
 
 
 def pareto_sentences(study: Study) -> list[str]:
@@ -92,7 +121,9 @@ def _search_sentence(name: str, rows: Sequence[Row]) -> str:
     chosen = "; ".join(_scored_setting(row) for row in rows if row["role"] == "chosen") or "none yet"
     front = "; ".join(_scored_setting(row) for row in rows if row["role"] == "front")
     kept = f" Not beaten in both objectives either: {front}." if front else ""
-    return f"Search of {name}: {len(rows)} settings tried{lost}. Chosen on validation: {chosen}.{kept}"
+    rules = [row["choice"] for row in rows if row["role"] == "chosen" and row.get("choice")]
+    rule = f" by {rules[0]}" if rules else ""
+    return f"Search of {name}: {len(rows)} settings tried{lost}. Chosen on validation{rule}: {chosen}.{kept}"
 
 
 def _scored_setting(row: Row) -> str:

@@ -106,7 +106,7 @@ def summary(
 
     Example: dmlcore summary --study . --into README.md
     """
-    from dmlcore.analysis.study import read_study
+    from dmlcore.analysis.results import read_study
     from dmlcore.config.study import load_study
     from dmlcore.report.text.tables import markdown_table, print_summary
     from dmlcore.tracking.store import store_uri
@@ -178,7 +178,7 @@ def export(
 
     Example: dmlcore export --study . --into paper/tables
     """
-    from dmlcore.analysis.study import read_study
+    from dmlcore.analysis.results import read_study
     from dmlcore.config.study import load_study
     from dmlcore.report.text.exports import write_exports
 

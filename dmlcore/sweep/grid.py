@@ -24,6 +24,8 @@ class Cell:
     """Dotted path -> value, of the settings that a search varies."""
     comparison_group: str | None = None
     """Early stopping ranks a trial among those of the same group; None: it always runs to its last epoch."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Further columns of the table of trials, which are in no key, record or name."""
 
     @property
     def name(self) -> str:

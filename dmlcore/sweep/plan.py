@@ -130,6 +130,8 @@ class SearchState:
     """Number of seeds that the chosen setting is run at."""
     chosen: bool
     """Whether a setting was chosen."""
+    waits: bool
+    """Whether it tried all its settings and waits for the baseline's accuracy to choose one."""
     example: PlannedTrial
     """One of its settings."""
 
@@ -190,7 +192,7 @@ class Plan:
     @property
     def searches_without_result(self) -> list[str]:
         """Return the searches that tried all their settings, of which none reported the selection metric."""
-        return [search.name for search in self.searches if not search.remaining and not search.chosen]
+        return [s.name for s in self.searches if not (s.remaining or s.chosen or s.waits)]
 
     def counts(self) -> dict[str, int]:
         """Count the trials that are done, failed, to evaluate again, and to run in all."""
@@ -210,7 +212,9 @@ class Plan:
         return [
             (
                 trial.key,
-                trial.cell.labels | {f"search/{path}": value for path, value in trial.cell.searched.items()},
+                trial.cell.labels
+                | {f"search/{path}": value for path, value in trial.cell.searched.items()}
+                | trial.cell.notes,
                 canonical(trial.cell.config),
                 self.records.get(trial.key),
             )
