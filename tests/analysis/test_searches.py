@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 
 from dmlcore.analysis.comparisons import comparisons
-from dmlcore.analysis.findings import caveats, search_sentences
+from dmlcore.analysis.findings import caveats
 from dmlcore.analysis.results import read_study
+from dmlcore.analysis.searches import search_sentences
 from dmlcore.config.study import AggregateConfig
 from dmlcore.report.html.page import report_html
 from dmlcore.report.html.tables import search_table
