@@ -13,6 +13,7 @@ from dmlcore.core.errors import without_passwords
 if TYPE_CHECKING:
     from dmlcore.records import RecordFolder
     from dmlcore.sweep.plan import Plan
+    from dmlcore.tracking import MlflowTracker
 
 
 def plan(study: Study = Path()) -> None:
@@ -121,7 +122,7 @@ def summary(
 
 
 def sync(study: Study = Path()) -> None:
-    """Write to MLflow what its store lacks of a study's trials, from their records.
+    """Write to MLflow what its store lacks of a study's trials, from their records, and the verdict of its results.
 
     Labels that params.yaml has renamed are renamed in the records first. Safe to repeat: a trial has one run.
     Runs that a killed process left open are closed. The store is the server that MLFLOW_TRACKING_URI names,
@@ -145,6 +146,7 @@ def sync(study: Study = Path()) -> None:
             _take_labels(study, folder)
             records, faults = folder.read_all()
             late = tracker.deliver(list(records.values()))
+            _describe(study, tracker)
     except (TrackingError, SweepBusyError) as error:
         typer.echo(f"dmlcore: {error}", err=True)
         raise typer.Exit(INCOMPLETE) from None
@@ -152,6 +154,19 @@ def sync(study: Study = Path()) -> None:
         typer.echo(f"dmlcore: not delivered: {fault}", err=True)
     store = without_passwords(tracker.runs.uri)
     typer.echo(f"{late} runs brought up to date, {len(records)} trials are recorded: {store}")
+
+
+def _describe(study: Path, tracker: MlflowTracker) -> None:
+    """Show the verdict of the study's results with its experiment; a study without results has none yet."""
+    from dmlcore.analysis.results import read_study
+    from dmlcore.config.study import load_study
+    from dmlcore.report.text.tables import markdown_verdict
+
+    try:
+        found = read_study(study, load_study(study / "params.yaml").aggregate)
+    except (ValueError, OSError):
+        return
+    tracker.describe(markdown_verdict(found))
 
 
 def _take_labels(study: Path, folder: RecordFolder) -> None:
