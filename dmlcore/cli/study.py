@@ -53,19 +53,22 @@ def check(
         if fault is not None:
             state, error = "DAMAGED", f": {fault}"
         typer.echo(f"{state} {trial.key} {trial.name}{error}")
+    for waiting in found.waiting:
+        typer.echo(f"{'FAILED' if waiting.failed else 'MISSING'} {waiting.name}: {waiting.reason}")
     for record in found.records.values():
         if record.error_type == CANCELLED:
             typer.echo(f"CANCELLED {record.trial_key} {record.name}: {record.error}; `dmlcore retry` runs it")
     for fault in found.foreign_faults:
         typer.echo(f"not of this sweep, left as it is: {fault}")
-    typer.echo(f"{len(found.trials) - len(found.missing)} of {len(found.trials)} trials are finished")
+    total = len(found.trials) + len(found.waiting)
+    typer.echo(f"{len(found.trials) - len(found.missing)} of {total} trials are finished")
     if found.remaining_trials:
         typer.echo(f"{found.remaining_trials} settings are still to be tried by the search")
     for name in found.searches_without_result:
         typer.echo(f"FAILED search of [{name}]: no trial reported the selection metric")
-    if found.missing or found.remaining_trials or found.searches_without_result:
+    if not found.is_complete:
         typer.echo("`dvc repro` runs them")
-    if damaged or found.missing or found.remaining_trials or found.searches_without_result:
+    if damaged or not found.is_complete:
         raise typer.Exit(INCOMPLETE)
 
 
