@@ -19,7 +19,7 @@ from itertools import islice, pairwise, product
 from pathlib import Path
 from typing import Any
 
-from dmlcore.analysis.study import read_study
+from dmlcore.analysis.results import read_study
 from dmlcore.config.study import AggregateConfig
 from dmlcore.core.io import write_atomically
 from dmlcore.records import RecordFolder, TrialRecord

@@ -1,13 +1,18 @@
-"""Run stage `aggregate`: results/trials.parquet and datasets.json of a study -> its tables and plots in results/."""
+"""Run stage `aggregate`: results/trials.parquet and datasets.json of a study -> its tables and plots in results/.
+
+The verdict is shown with the study's experiment in MLflow too, where it has one.
+"""
 
 import sys
 from pathlib import Path
 
-from dmlcore.analysis.study import read_study
+from dmlcore.analysis.results import read_study
 from dmlcore.config.base import ConfigError
 from dmlcore.config.study import load_study
 from dmlcore.core.errors import one_line
 from dmlcore.report.outputs import write_results
+from dmlcore.report.text.tables import markdown_verdict
+from dmlcore.tracking import tracker_class
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -19,10 +24,12 @@ def main(folder: Path) -> None:
     except ValueError as error:  # of the results; one that is raised later is a defect, with its traceback
         sys.exit(f"aggregate: {error}")
     write_results(study, folder / "results")
+    tracker = tracker_class(params.sweep.tracker).for_study(params.sweep.study, folder / "state", None)
+    tracker.describe(markdown_verdict(study))
 
 
 if __name__ == "__main__":
     try:
-        main(Path(sys.argv[1] if len(sys.argv) > 1 else "."))
+        main(Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve())
     except (ConfigError, OSError) as error:
         sys.exit(f"aggregate: {one_line(error, Path.cwd())}")

@@ -46,9 +46,11 @@ def main(study: Path, dry_run: bool = False) -> int:
     for trial in plan.missing:
         reason = plan.records[trial.key].error if trial.key in plan.records else "no record"
         print(f"sweep: FAILED {trial.name} [{trial.key}]: {reason}", file=sys.stderr)
+    for waiting in plan.waiting:
+        print(f"sweep: FAILED {waiting.name}: {waiting.reason}", file=sys.stderr)
     for name in plan.searches_without_result:
         print(f"sweep: FAILED search of [{name}]: no trial reported the selection metric", file=sys.stderr)
-    return 1 if plan.missing or plan.remaining_trials or plan.searches_without_result else 0
+    return 0 if plan.is_complete else 1
 
 
 if __name__ == "__main__":

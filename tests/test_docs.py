@@ -18,7 +18,7 @@ import yaml
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from dmlcore.analysis.study import read_study
+from dmlcore.analysis.results import read_study
 from dmlcore.cli import app
 from dmlcore.cli.study import markers
 from dmlcore.config.base import parse

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dmlcore.analysis.study import read_study
+from dmlcore.analysis.results import read_study
 from dmlcore.cli.study import insert_between_markers, markers
 from dmlcore.config.base import parse
 from dmlcore.config.data import DataParams

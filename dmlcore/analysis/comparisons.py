@@ -38,6 +38,7 @@ def comparisons(study: Study) -> pl.DataFrame:
         `untrained/M`, `raw_pixels/M` for M = map_at_r, recall_at_1: the same before any training.
         `baseline/beats_untrained`, `variant/beats_untrained`: the means of both M exceed the untrained ones.
         `features/M`: of the pretrained backbone's features without a head, or null.
+        `baseline/settings_tried`, `variant/settings_tried`: of a search, which chose the one compared; else null.
         `baseline/converged`, `variant/converged`: finished trials that were flat at their end (`has_converged`), or
         null. `matched/seeds`, `matched/map_at_r/mean`, `matched/opis_corrected/baseline/mean`,
         `matched/opis_corrected/difference/mean|low|high|relative`: at equal accuracy (`trajectories`).
@@ -50,7 +51,8 @@ def comparisons(study: Study) -> pl.DataFrame:
     rows = [_row(study, *pair, compared) for pair, compared in zip(pairs, by_pair, strict=True)]
     # A column that is null in every row would have no type, and the CSV and parquet files of studies would differ
     texts = dict.fromkeys((*CELL_COLUMNS, "variant", "status", "protocol"), pl.String)
-    counts = dict.fromkeys(("baseline/converged", "variant/converged"), pl.Int64)
+    sides = ("baseline", "variant")
+    counts = dict.fromkeys((f"{s}/{n}" for s in sides for n in ("converged", "settings_tried")), pl.Int64)
     numbers = (
         dict.fromkeys((n for n in rows[0] if n.startswith(("features/", "matched/"))), pl.Float64)
         if rows
@@ -92,9 +94,17 @@ def _row(study: Study, cell: Cell, variant: str, found: dict[str, MetricComparis
         features = cell.pooled(f"features/{metric}").values()
         row[f"features/{metric}"] = fmean(features) if features else None
     row |= {f"{side}/beats_untrained": _beats_untrained(row, side) for side in sides}
+    row |= {f"{side}/settings_tried": _settings_tried(cell, name) for side, name in sides.items()}
     row |= {f"{side}/converged": count_converged(cell, name) for side, name in sides.items()}
     row |= _matched_columns(cell, variant, study.config.confidence)
     return row | {"status": _status_note(cell, variant), "protocol": protocol_line(study, cell.dataset)}
+
+
+def _settings_tried(cell: Cell, variant: str) -> int | None:
+    """Return how many settings a search tried for the side; None without a search."""
+    trials = cell.variants.get(variant)
+    found = [] if trials is None or "tried" not in trials.columns else trials["tried"].drop_nulls().to_list()
+    return max(found, default=None)
 
 
 def _matched_columns(cell: Cell, variant: str, confidence: float) -> dict[str, float | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,20 +13,15 @@ from dmlcore.analysis.comparisons import comparisons
 from dmlcore.analysis.convergence import convergence_note
 from dmlcore.analysis.embedding import first_trials, metrics_text
 from dmlcore.analysis.margins import SELECTION_RULE, chosen_table
+from dmlcore.analysis.meta_analysis import forest_sentences
 from dmlcore.analysis.metric_labels import format_metric, format_percent, metric_label, one_line
 from dmlcore.analysis.relations import Relation, relations
+from dmlcore.analysis.searches import rate_sentences, search_sentences, unequal_searches
 from dmlcore.analysis.study import BASELINE, CELL_COLUMNS, Study
-from dmlcore.analysis.tuned_settings import (
-    SEARCH_METRICS,
-    SELECTION_METRIC,
-    chosen_study,
-    search_trials,
-    setting_text,
-)
+from dmlcore.analysis.tuned_settings import SELECTION_METRIC, chosen_study
 from dmlcore.analysis.verdict import with_difference
 
 FALLS, RISES, UNCLEAR = "OPIS falls as accuracy rises", "OPIS rises with accuracy", "no clear trend"
-STATUS_WORDS = {"stopped": "stopped early", "failed": "failed", "missing": "missing"}
 MARGIN_METRICS = ("map_at_r", "opis", "opis_corrected")
 MIN_INTERVAL_SEEDS = 2
 MAX_NAMED = 4
@@ -37,7 +31,7 @@ MAX_NAMED = 4
 def analysis_sentences(study: Study) -> list[str]:
     """Return what the searches and the analyses of `aggregate.parts` found, with the numbers."""
     found = [sentence for part in study.config.parts for sentence in SENTENCES[part](study)]
-    return search_sentences(study) + found
+    return search_sentences(study) + rate_sentences(study) + forest_sentences(study) + found
 
 
 def caveats(study: Study, rows: Sequence[Row]) -> list[str]:
@@ -46,6 +40,7 @@ def caveats(study: Study, rows: Sequence[Row]) -> list[str]:
     if convergence := convergence_note(study):
         notes.append(convergence)
     rows = [row for row in rows if row["variant"] != BASELINE]
+    notes += unequal_searches(rows)
     unpaired = len(rows) - len(with_difference(rows, "opis"))
     if unpaired:
         notes.append(f"{unpaired} of {len(rows)} rows have no pair of finished seeds to compare.")
@@ -58,11 +53,6 @@ def caveats(study: Study, rows: Sequence[Row]) -> list[str]:
             f"{len(rows)} comparisons of a metric (Holm) are p (Holm) in report.html and p_holm in comparisons.csv."
         )
     return notes
-
-
-def search_sentences(study: Study) -> list[str]:
-    """Say of each search how many settings it tried, which it chose, and which the chosen one does not beat."""
-    return [_search_sentence(" ".join(names), rows) for names, rows in search_trials(study).items()]
 
 
 def pareto_sentences(study: Study) -> list[str]:
@@ -83,21 +73,6 @@ def embedding_sentences(study: Study) -> list[str]:
         f"{row['dataset']} {row['backbone']} {cell.loss_text} {variant}, seed {row['seed']}: {metrics_text(row)}."
         for cell, variant, row in first_trials(study)
     ]
-
-
-def _search_sentence(name: str, rows: Sequence[Row]) -> str:
-    status = Counter(row["status"] for row in rows)
-    ends = [f"{status[key]} {word}" for key, word in STATUS_WORDS.items() if status[key]]
-    lost = f" ({', '.join(ends)})" if ends else ""
-    chosen = "; ".join(_scored_setting(row) for row in rows if row["role"] == "chosen") or "none yet"
-    front = "; ".join(_scored_setting(row) for row in rows if row["role"] == "front")
-    kept = f" Not beaten in both objectives either: {front}." if front else ""
-    return f"Search of {name}: {len(rows)} settings tried{lost}. Chosen on validation: {chosen}.{kept}"
-
-
-def _scored_setting(row: Row) -> str:
-    scores = [f"{metric_label(m)} {format_metric(row.get(f'validation/{m}'), m)}" for m in SEARCH_METRICS]
-    return f"{setting_text(row) or 'the only one'} ({', '.join(scores)})"
 
 
 def relation_sentence(r: Relation, accuracy: str) -> str:

@@ -68,7 +68,11 @@ def _setting_row(family: FamilyKey, setting: Setting) -> dict[str, Any]:
 def _chosen_row(study: Study, family: FamilyKey, tried: Sequence[Setting]) -> dict[str, Any]:
     best, seeds = best_setting(tried), selection_seeds(tried)
     row: dict[str, Any] = dict(zip((*CELL_COLUMNS, "family"), family, strict=True))
-    row |= {"settings/tried": len(tried), "settings/eligible": len(eligible_settings(tried, seeds))}
+    searched = [n for s in tried if "tried" in s.trials.columns for n in s.trials["tried"].drop_nulls()]
+    row |= {
+        "settings/tried": max(searched, default=len(tried)),
+        "settings/eligible": len(eligible_settings(tried, seeds)),
+    }
     row |= {"seeds/selection": ", ".join(map(str, seeds)), "setting": best and best.text}
     row[f"{SELECTION_METRIC}/mean"] = best and best.mean(SELECTION_METRIC, seeds)
     counted = best and count_curves(validation_curves(best.finished))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -106,7 +105,8 @@ class Study:
     records: Path | None = None
     """The folder of trial records, for the versions that the page names."""
     searched: pl.DataFrame | None = None
-    """Trials of settings that a search tried and did not choose; they are in no comparison."""
+    """Trials of a search that are in no comparison: of settings that it did not choose, and of the chosen ones at the
+    seed of the search."""
     longer: pl.DataFrame | None = None
     """Trials of `aggregate.longer_run`."""
 
@@ -154,44 +154,6 @@ def cached_per_study(function: Callable[[Study], T]) -> Callable[[Study], T]:
         return results[function]
 
     return cached
-
-
-def read_study(
-    folder: Path, config: AggregateConfig, storage: str | None = None, prepared: Path | None = None
-) -> Study:
-    """Read the results that the sweep stage wrote to `folder`/results.
-
-    Args:
-        folder: of the study.
-        config: its `aggregate` section.
-        storage: as in its params, relative to `folder`.
-        prepared: the folder of prepared data sets.
-
-    Raises:
-        ValueError: no trials; a search has not chosen a setting yet; a column, metric or data set is missing.
-    """
-    results = folder / "results"
-    if (table := pl.read_parquet(results / "trials.parquet")).is_empty():
-        raise ValueError(f"{results}/trials.parquet must have a trial; run the stage sweep again")
-    trials, searched = _without_searched(table)
-    datasets = json.loads((results / "datasets.json").read_text(encoding="utf-8"))
-    stored, records = folder / storage if storage else None, folder / "state" / "records"
-    checked = config.longer_run
-    longer = None if checked is None else pl.read_parquet(folder / checked / "results/trials.parquet")
-    return Study(trials, datasets, config, stored, prepared, records, searched, longer)
-
-
-def _without_searched(trials: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame | None]:
-    """Separate the trials to compare from those of settings that a search did not choose."""
-    if "role" not in trials.columns:
-        return trials, None
-    chosen = trials.filter(role="chosen")
-    if chosen.is_empty():
-        raise ValueError(
-            "nothing to compare: the search has not chosen a setting yet "
-            f"({trials.height} were tried); resume it with `dvc repro`"
-        )
-    return chosen, trials.filter(pl.col("role") != "chosen")
 
 
 def swept_axes(trials: pl.DataFrame) -> dict[str, str]:

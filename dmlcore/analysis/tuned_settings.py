@@ -11,13 +11,13 @@ from typing import Any
 
 import polars as pl
 
-from dmlcore.analysis.columns import Row
 from dmlcore.analysis.metric_labels import value_text
-from dmlcore.analysis.study import BASELINE, CELL_COLUMNS, SEARCH_PREFIX, Study, finite_values, swept_axes
+from dmlcore.analysis.study import BASELINE, CELL_COLUMNS, Study, finite_values, swept_axes
 
 REGULARIZERS_COLUMN = "config/regularizers"
+GIVEN_COLUMN = "regularizers_as_given"
+"""Of trials whose margins come from scores: their regularisers with the rates; the config has the numbers."""
 SELECTION_METRIC = "validation/map_at_r"
-SEARCH_METRICS = ("map_at_r", "opis")
 
 FamilyKey = tuple[str, str, str, str]
 """Data set, backbone, loss, family."""
@@ -61,7 +61,9 @@ def tuned_settings(study: Study) -> dict[FamilyKey, list[Setting]]:
     axes = swept_axes(study.trials)
     keys = [*CELL_COLUMNS, REGULARIZERS_COLUMN, *axes]
     found: dict[FamilyKey, list[Setting]] = {}
-    for trials in study.trials.sort([*keys, "seed"], nulls_last=True).partition_by(keys, maintain_order=True):
+    for trials in (
+        _as_given(study.trials).sort([*keys, "seed"], nulls_last=True).partition_by(keys, maintain_order=True)
+    ):
         first = trials.row(0, named=True)
         values = {path: first[column] for column, path in axes.items() if first[column] is not None}
         values |= _parameters(first[REGULARIZERS_COLUMN])
@@ -69,6 +71,14 @@ def tuned_settings(study: Study) -> dict[FamilyKey, list[Setting]]:
         found.setdefault(family, []).append(Setting(family, values, trials))
     order = sorted(found, key=lambda family: (*family[:3], family[3] != BASELINE, family[3]))
     return {family: _trim_parameters(found[family]) for family in order}
+
+
+def _as_given(trials: pl.DataFrame) -> pl.DataFrame:
+    """Put the rates in place of the margins that each seed's scores gave: one setting, not one a seed."""
+    if GIVEN_COLUMN not in trials.columns:
+        return trials
+    given = pl.coalesce(GIVEN_COLUMN, REGULARIZERS_COLUMN).alias(REGULARIZERS_COLUMN)
+    return trials.with_columns(given)
 
 
 def eligible_settings(tried: Sequence[Setting], seeds: Iterable[int]) -> list[Setting]:
@@ -106,34 +116,14 @@ def chosen_study(study: Study) -> Study:
     return replace(study, trials=pl.concat(tables).sort("trial_key"))
 
 
-def search_trials(study: Study) -> dict[tuple[str, ...], list[Row]]:
-    """Return (data set, backbone, loss, variant) -> its trials at the seed of the search, in the order of the asks."""
-    if study.searched is None:
-        return {}
-    found: dict[tuple[str, ...], list[Row]] = {}
-    for row in study.searched.sort("ask").to_dicts():
-        found.setdefault(_search_key(row), []).append(row)
-    # The chosen setting ran with every seed of the study; the first of them is the search's own
-    for row in study.trials.sort("seed").to_dicts():
-        others = found.setdefault(_search_key(row), [])
-        if not others or row["seed"] == others[0]["seed"]:
-            others.append(row)
-    return {key: sorted(found[key], key=lambda row: row["ask"]) for key in sorted(found)}
-
-
-def setting_text(row: Row) -> str:
-    """Return the values that the search gave, by the last part of their path."""
-    found = {k: v for k, v in row.items() if k.startswith(SEARCH_PREFIX) and v is not None}
-    return parameters_text({name.removeprefix(SEARCH_PREFIX): value for name, value in found.items()})
-
-
 def parameters_text(parameters: Mapping[str, Any]) -> str:
     """Return the values, each by the last part of its dotted path: `learning_rate=0.01, positive_margin=0.9`."""
     return ", ".join(f"{path.rsplit('.', 1)[-1]}={value_text(v)}" for path, v in parameters.items())
 
 
-def _search_key(row: Row) -> tuple[str, ...]:
-    return tuple(row[name] for name in (*CELL_COLUMNS, "variant"))
+def rate_text(rate: Mapping[str, Any]) -> str:
+    """Return a parameter that is given as a rate: `share_of_negatives:0.01`."""
+    return "+".join(f"{kind}:{value_text(share)}" for kind, share in rate.items())
 
 
 def displayed_study(study: Study) -> Study:
@@ -143,7 +133,7 @@ def displayed_study(study: Study) -> Study:
 
 def _parameters(regularizers: str | None) -> dict[str, Any]:
     return {
-        f"{regularizer['name']}.{key}": value
+        f"{regularizer['name']}.{key}": rate_text(value) if isinstance(value, dict) else value
         for regularizer in json.loads(regularizers or "[]")
         for key, value in sorted(regularizer.get("params", {}).items())
     }

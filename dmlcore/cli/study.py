@@ -13,6 +13,7 @@ from dmlcore.core.errors import without_passwords
 if TYPE_CHECKING:
     from dmlcore.records import RecordFolder
     from dmlcore.sweep.plan import Plan
+    from dmlcore.tracking import MlflowTracker
 
 
 def plan(study: Study = Path()) -> None:
@@ -52,19 +53,22 @@ def check(
         if fault is not None:
             state, error = "DAMAGED", f": {fault}"
         typer.echo(f"{state} {trial.key} {trial.name}{error}")
+    for waiting in found.waiting:
+        typer.echo(f"{'FAILED' if waiting.failed else 'MISSING'} {waiting.name}: {waiting.reason}")
     for record in found.records.values():
         if record.error_type == CANCELLED:
             typer.echo(f"CANCELLED {record.trial_key} {record.name}: {record.error}; `dmlcore retry` runs it")
     for fault in found.foreign_faults:
         typer.echo(f"not of this sweep, left as it is: {fault}")
-    typer.echo(f"{len(found.trials) - len(found.missing)} of {len(found.trials)} trials are finished")
+    total = len(found.trials) + len(found.waiting)
+    typer.echo(f"{len(found.trials) - len(found.missing)} of {total} trials are finished")
     if found.remaining_trials:
         typer.echo(f"{found.remaining_trials} settings are still to be tried by the search")
     for name in found.searches_without_result:
         typer.echo(f"FAILED search of [{name}]: no trial reported the selection metric")
-    if found.missing or found.remaining_trials or found.searches_without_result:
+    if not found.is_complete:
         typer.echo("`dvc repro` runs them")
-    if damaged or found.missing or found.remaining_trials or found.searches_without_result:
+    if damaged or not found.is_complete:
         raise typer.Exit(INCOMPLETE)
 
 
@@ -106,7 +110,7 @@ def summary(
 
     Example: dmlcore summary --study . --into README.md
     """
-    from dmlcore.analysis.study import read_study
+    from dmlcore.analysis.results import read_study
     from dmlcore.config.study import load_study
     from dmlcore.report.text.tables import markdown_table, print_summary
     from dmlcore.tracking.store import store_uri
@@ -121,7 +125,7 @@ def summary(
 
 
 def sync(study: Study = Path()) -> None:
-    """Write to MLflow what its store lacks of a study's trials, from their records.
+    """Write to MLflow what its store lacks of a study's trials, from their records, and the verdict of its results.
 
     Labels that params.yaml has renamed are renamed in the records first. Safe to repeat: a trial has one run.
     Runs that a killed process left open are closed. The store is the server that MLFLOW_TRACKING_URI names,
@@ -145,6 +149,7 @@ def sync(study: Study = Path()) -> None:
             _take_labels(study, folder)
             records, faults = folder.read_all()
             late = tracker.deliver(list(records.values()))
+            _describe(study, tracker)
     except (TrackingError, SweepBusyError) as error:
         typer.echo(f"dmlcore: {error}", err=True)
         raise typer.Exit(INCOMPLETE) from None
@@ -152,6 +157,19 @@ def sync(study: Study = Path()) -> None:
         typer.echo(f"dmlcore: not delivered: {fault}", err=True)
     store = without_passwords(tracker.runs.uri)
     typer.echo(f"{late} runs brought up to date, {len(records)} trials are recorded: {store}")
+
+
+def _describe(study: Path, tracker: MlflowTracker) -> None:
+    """Show the verdict of the study's results with its experiment; a study without results has none yet."""
+    from dmlcore.analysis.results import read_study
+    from dmlcore.config.study import load_study
+    from dmlcore.report.text.tables import markdown_verdict
+
+    try:
+        found = read_study(study, load_study(study / "params.yaml").aggregate)
+    except (ValueError, OSError):
+        return
+    tracker.describe(markdown_verdict(found))
 
 
 def _take_labels(study: Path, folder: RecordFolder) -> None:
@@ -178,7 +196,7 @@ def export(
 
     Example: dmlcore export --study . --into paper/tables
     """
-    from dmlcore.analysis.study import read_study
+    from dmlcore.analysis.results import read_study
     from dmlcore.config.study import load_study
     from dmlcore.report.text.exports import write_exports
 

@@ -26,6 +26,9 @@ class AggregateConfig(Strict):
     parts: tuple[Literal["pareto", "margins", "embedding"], ...] = ()
     """Analyses besides the comparisons: accuracy against inconsistency over many losses, the grid of margins,
     a plot of a 2-D embedding."""
+    count_search_seed: bool = False
+    """Of a study with a search: compare the chosen settings also at the seed at which they were chosen, where the
+    best of many tries looks better than it is. A study with that seed alone counts it in any case, and says so."""
     longer_run: str | None = None
     """Folder of a study, relative to this one's, that trains one of its configurations longer: what shows whether the
     curves are flat because learning has ended or because the learning rate has fallen."""

@@ -140,6 +140,8 @@ def _objective(metric: str) -> str:
     return metric
 
 
+CHOICE_RULES = ("no_accuracy_loss", "knee")
+"""What else than an objective may choose: see `SearchConfig.choose`."""
 NOT_SEARCHED = ("dataset", "seed", "evaluation", "threads", "processes")
 Objective = Annotated[str, AfterValidator(_objective)]
 
@@ -150,13 +152,19 @@ class SearchConfig(Strict):
 
     space: Annotated[dict[str, ParameterConfig], Field(min_length=1)]
     """Dotted config path -> its search space. A regulariser is named by its index or name,
-    `regularizers.tcm.params.positive_margin`: searched in the variants that have it."""
+    `regularizers.tcm.params.positive_margin`: searched in the variants that have it. A loss by its name,
+    `loss.multi_similarity.params.base`: searched where it is the loss, in the baseline too."""
     trials: PositiveInt
-    """Settings to try in each data set x backbone x loss x variant. A larger number resumes the search."""
+    """Settings to try in each data set x backbone x loss x variant, the baseline as any other. A larger number
+    resumes the search."""
     objectives: Annotated[tuple[Objective, ...], Field(min_length=1, max_length=2)] = ("validation/map_at_r",)
-    """One or two of OBJECTIVES. With two, the chosen setting is the best by `choose` on the Pareto front."""
+    """One or two of OBJECTIVES. With two, `choose` takes one setting of the Pareto front."""
     choose: str | None = None
-    """The objective that chooses; None: the first."""
+    """An objective: the best in it; None: the first objective. With two objectives also `no_accuracy_loss`: the
+    best in the one to minimise, of the settings that keep the best value in the one to maximise that the baseline
+    reached, less `accuracy_loss`; or `knee`: the setting farthest from the line between the ends of the front."""
+    accuracy_loss: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """The share of the baseline's best accuracy that `no_accuracy_loss` may give up."""
     sampler: Literal["tpe", "nsga2", "random"] = "tpe"
     """Optuna's: tree-structured Parzen estimator, genetic algorithm, or independent draws."""
     startup: Annotated[int, Field(ge=2)] = 10
@@ -172,8 +180,20 @@ class SearchConfig(Strict):
             )
         if len(set(self.objectives)) < len(self.objectives):
             raise ValueError(f"`objectives` must be two different metrics, got {self.objectives}")
-        if self.choose is not None and self.choose not in self.objectives:
-            raise ValueError(f"`choose` must be one of the objectives {self.objectives}, got {self.choose!r}")
+        if self.choose is not None and self.choose not in (*self.objectives, *CHOICE_RULES):
+            raise ValueError(
+                f"`choose` must be one of the objectives {self.objectives} or of {CHOICE_RULES}, got {self.choose!r}"
+            )
+        ways = sorted(OBJECTIVES[metric] for metric in self.objectives)
+        if self.choose in CHOICE_RULES and ways != ["maximize", "minimize"]:
+            raise ValueError(
+                f"`choose` {self.choose} needs two objectives, one to maximise and one to minimise such as "
+                f"validation/map_at_r and validation/opis_corrected, got {self.objectives}"
+            )
+        if self.accuracy_loss and self.choose != "no_accuracy_loss":
+            raise ValueError(
+                f"`accuracy_loss` is of `choose: no_accuracy_loss`, got {self.choose!r}; remove it"
+            )
         return self
 
 

@@ -15,6 +15,7 @@ from dmlcore.analysis.baselines import baselines
 from dmlcore.analysis.comparisons import comparisons
 from dmlcore.analysis.embedding import load_trial_embeddings
 from dmlcore.analysis.margins import chosen_table, margins_table
+from dmlcore.analysis.meta_analysis import forest_table, forests
 from dmlcore.analysis.metric_labels import METRICS, round_significant
 from dmlcore.analysis.paired_tests import overall_test
 from dmlcore.analysis.relations import bend_table, pareto_table, relations
@@ -24,6 +25,7 @@ from dmlcore.core.io import write_together
 from dmlcore.metrics.plot import png_bytes
 from dmlcore.report.figures.convergence import convergence_figure
 from dmlcore.report.figures.embedding import embedding_figure
+from dmlcore.report.figures.forest import forest_figure
 from dmlcore.report.figures.heat_maps import heat_map_figure
 from dmlcore.report.figures.pareto import pareto_figure
 from dmlcore.report.figures.tradeoff import tradeoff_figure
@@ -40,7 +42,8 @@ def write_results(study: Study, folder: Path) -> None:
     """Write the tables and plots of a study into `folder`, and those of the analyses in `aggregate.parts`.
 
     baselines.csv, comparisons.csv and metrics.json hold every setting; tradeoff.png, trajectories.png and
-    utility_curves.png what `displayed_study` shows; convergence.png every trial. report.html is the page with it all.
+    utility_curves.png what `displayed_study` shows; convergence.png every trial; with at least three comparisons
+    forest.csv and forest.png. report.html is the page with it all.
     Part `pareto`: pareto.csv, bend.csv, pareto.png. `margins`: margins.csv, chosen.csv, margins.png. `embedding`:
     embedding.png if the stored embeddings are on this machine; else an earlier picture is kept.
     """
@@ -51,6 +54,8 @@ def write_results(study: Study, folder: Path) -> None:
         else:
             contents[name] = csv_text(content) if isinstance(content, pl.DataFrame) else content
     write_together(folder, contents)
+    for name in {"forest.csv", "forest.png"} - contents.keys():  # of an earlier run with more comparisons
+        (folder / name).unlink(missing_ok=True)
 
 
 def _files(study: Study) -> Files:
@@ -62,6 +67,9 @@ def _files(study: Study) -> Files:
     yield "tradeoff.png", tradeoff_figure(shown)
     yield "trajectories.png", trajectories_figure(shown)
     yield "utility_curves.png", utility_figure(shown)
+    if found := forests(study):
+        yield "forest.csv", forest_table(found)
+        yield "forest.png", forest_figure(found, study.config.confidence)
     for part in study.config.parts:
         yield from PARTS[part](study)
     yield "report.html", report_html(study)

@@ -24,6 +24,8 @@ class Cell:
     """Dotted path -> value, of the settings that a search varies."""
     comparison_group: str | None = None
     """Early stopping ranks a trial among those of the same group; None: it always runs to its last epoch."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Further columns of the table of trials, which are in no key, record or name."""
 
     @property
     def name(self) -> str:
@@ -158,9 +160,15 @@ def variant_label(variant: tuple[ComponentConfig, ...]) -> str:
 
 
 def _component_label(part: ComponentConfig) -> str:
-    values = {key: f"{v:g}" if isinstance(v, float) else str(v) for key, v in sorted(part.params.items())}
-    arguments = ",".join(f"{key}={value}" for key, value in values.items())
+    arguments = ",".join(f"{key}={_value_label(value)}" for key, value in sorted(part.params.items()))
     return f"{part.name}({arguments})" if arguments else part.name
+
+
+def _value_label(value: Any) -> str:
+    """Return a parameter as text; one that is given as a rate as `share_of_negatives:0.01`."""
+    if isinstance(value, Mapping):
+        return "+".join(f"{kind}:{_value_label(share)}" for kind, share in value.items())
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

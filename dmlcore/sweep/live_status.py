@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 
 from dmlcore.records import TrialRecord
 from dmlcore.sweep.control import Control, FailedTrial, LiveTrial, QueuedTrial, new_status
@@ -25,11 +26,25 @@ class LiveStatus:
 
     def __init__(self, control: Control, total: int, queue: Iterable[tuple[str, str]]) -> None:
         self.control, self.status = control, new_status()
-        self.status.total = total
+        self._go_on()
+        self.status.total += total
         self.queue = dict(queue)
         self.running: dict[str, LiveTrial] = {}
         self._changed, self._written = True, 0.0
         control.write_queue(self.queue.items())
+
+    def _go_on(self) -> None:
+        """Count what an earlier part of this run of the stage has ended: trials may wait for the scores of others."""
+        with suppress(ValueError):
+            before = self.control.read()
+            if before is not None and (before.pid, before.host) == (self.status.pid, self.status.host):
+                ended = {name: getattr(before, name) for name in ("finished", "failed", "stopped")}
+                update = {
+                    "total": sum(ended.values()),
+                    "started": before.started,
+                    "failures": before.failures,
+                }
+                self.status = self.status.model_copy(update=ended | update)
 
     def start(self, key: str, name: str, epochs: int) -> None:
         self.queue.pop(key, None)

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from dmlcore.config.base import ConfigError, canonical
 from dmlcore.config.sweep import SweepConfig
 from dmlcore.config.trial import TrialConfig
+from dmlcore.core.hashing import json_sha256
 from dmlcore.data.dataset import PreparedDataset
 from dmlcore.records import RecordError, TrialRecord
 from dmlcore.sweep.grid import Cell
@@ -63,6 +63,25 @@ class PlannedTrial:
             return diverged and self.cell.labels.get("role") == "searched"
         stopped_for_good = self.cell.comparison_group is not None or record.error_type == CANCELLED
         return record.status == "finished" or stopped_for_good
+
+
+@dataclass(frozen=True)
+class WaitingTrial:
+    """A cell whose config, and so its key, is not known before another trial has finished."""
+
+    cell: Cell
+    reason: str
+    """What it waits for; of one that failed, why it will not run."""
+    failed: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.cell.name
+
+    @property
+    def key(self) -> str:
+        """Return what stands for the key in tables."""
+        return f"waiting-{json_sha256([self.cell.labels, canonical(self.cell.config)])[:8]}"
 
 
 def ended_records(
@@ -130,6 +149,8 @@ class SearchState:
     """Number of seeds that the chosen setting is run at."""
     chosen: bool
     """Whether a setting was chosen."""
+    waits: bool
+    """Whether it tried all its settings and waits for the baseline's accuracy to choose one."""
     example: PlannedTrial
     """One of its settings."""
 
@@ -139,6 +160,10 @@ class Plan:
     """The trials of a sweep by what is to be done with them."""
 
     trials: list[PlannedTrial]
+    waiting: list[WaitingTrial] = field(default_factory=list)
+    """Those that have no key yet, or never will: their margins come from the scores of another trial."""
+    attempted: set[str] = field(default_factory=set)
+    """Keys of trials that ran in this run of the stage: they are not missing again."""
     records: dict[str, TrialRecord] = field(default_factory=dict)
     """Records of this sweep's trials, failed ones included."""
     reevaluate: list[tuple[PlannedTrial, TrialRecord]] = field(default_factory=list)
@@ -156,15 +181,21 @@ class Plan:
         return [
             trial
             for trial in self.trials
-            if trial.key not in waiting
+            if trial.key not in waiting | self.attempted
             and not (trial.key in self.records and trial.is_complete(self.records[trial.key]))
         ]
 
     @property
+    def is_complete(self) -> bool:
+        """Return whether every trial has ended well and every search has chosen."""
+        return not (self.missing or self.waiting or self.remaining_trials or self.searches_without_result)
+
+    @property
     def datasets(self) -> list[str]:
         """Return the names of the data sets, of searches without trials too."""
-        trials = self.trials + [search.example for search in self.searches]
-        return sorted({trial.cell.config.dataset for trial in trials})
+        cells = [trial.cell for trial in (*self.trials, *(search.example for search in self.searches))]
+        cells += [waiting.cell for waiting in self.waiting]
+        return sorted({cell.config.dataset for cell in cells})
 
     @property
     def foreign_faults(self) -> list[RecordError]:
@@ -190,29 +221,19 @@ class Plan:
     @property
     def searches_without_result(self) -> list[str]:
         """Return the searches that tried all their settings, of which none reported the selection metric."""
-        return [search.name for search in self.searches if not search.remaining and not search.chosen]
+        return [s.name for s in self.searches if not (s.remaining or s.chosen or s.waits)]
 
     def counts(self) -> dict[str, int]:
         """Count the trials that are done, failed, to evaluate again, and to run in all."""
         status = Counter(record.status for record in self.records.values())
         searching = {"still to try": self.remaining_trials} if self.searches else {}
+        waiting = {"waiting for the scores of others": len(self.waiting)} if self.waiting else {}
         return {
-            "planned": len(self.trials),
+            "planned": len(self.trials) + len(self.waiting),
             "done": status["finished"] + status["stopped"],
             "failed before": status["failed"],
             "to evaluate again": len(self.reevaluate),
             "to run": len(self.missing),
+            **waiting,
             **searching,
         }
-
-    def rows(self) -> list[tuple[str, dict[str, Any], dict[str, Any], TrialRecord | None]]:
-        """Return the argument of `records.trials_table`."""
-        return [
-            (
-                trial.key,
-                trial.cell.labels | {f"search/{path}": value for path, value in trial.cell.searched.items()},
-                canonical(trial.cell.config),
-                self.records.get(trial.key),
-            )
-            for trial in self.trials
-        ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from dmlcore.config.sweep import SweepConfig
-from dmlcore.records import RecordFolder
+from dmlcore.records import RecordFolder, TrialRecord
 from dmlcore.sweep.grid import check_distinct, expand
-from dmlcore.sweep.plan import Plan, Planner, ended_records
+from dmlcore.sweep.plan import Plan, PlannedTrial, Planner, WaitingTrial, ended_records
+from dmlcore.sweep.score_margins import Resolver, rates_of, resolve, stand_in
 from dmlcore.sweep.validate import check_cells
 from dmlcore.training.store import TrialStore
 
@@ -24,23 +26,40 @@ def make_plan(sweep: SweepConfig, *, study: Path, prepared: Path) -> Plan:
         ConfigError: a cell that cannot be built, two cells that are the same trial.
         RecordError: the log of a search is damaged.
     """
+    recorded, faults = RecordFolder(study / "state" / "records").read_all()
     if sweep.search is None:
-        cells = expand(sweep)
-        check_cells(cells)
-        planner = Planner(sweep, study, prepared)
-        plan = Plan([planner(cell) for cell in cells])
-        check_distinct([trial.key for trial in plan.trials], cells)
+        plan = _grid_plan(sweep, Planner(sweep, study, prepared), recorded)
     else:
         from dmlcore.sweep.search.plan import search_plan  # here, so that a grid does not import Optuna
 
         plan = search_plan(sweep, sweep.search, study=study, prepared=prepared)
-    _look_up(plan, RecordFolder(study / "state" / "records"))
+    plan.faults = faults
+    _look_up(plan, recorded)
     return plan
 
 
-def _look_up(plan: Plan, folder: RecordFolder) -> None:
+def _grid_plan(sweep: SweepConfig, planner: Planner, recorded: Mapping[str, TrialRecord]) -> Plan:
+    """Plan every cell of the grid; those with margins from scores as far as their bases have finished."""
+    cells = expand(sweep)
+    rated = [cell for cell in cells if rates_of(cell)]
+    if not rated:
+        check_cells(cells)
+        plan = Plan([planner(cell) for cell in cells])
+        check_distinct([trial.key for trial in plan.trials], cells)
+        return plan
+    check_cells([stand_in(cell) if rates_of(cell) else cell for cell in cells])
+    check_distinct([repr(cell.config) for cell in rated], rated)
+    own = [planner(cell) for cell in cells if not rates_of(cell)]
+    check_distinct([trial.key for trial in own], [trial.cell for trial in own])
+    found = list(resolve(rated, own, Resolver(planner, recorded)))
+    trials = [*own, *(trial for trial in found if isinstance(trial, PlannedTrial))]
+    order = {repr(cell.labels): place for place, cell in enumerate(cells)}
+    trials.sort(key=lambda trial: order[repr(trial.cell.labels)])
+    return Plan(trials, [trial for trial in found if isinstance(trial, WaitingTrial)])
+
+
+def _look_up(plan: Plan, recorded: Mapping[str, TrialRecord]) -> None:
     """Fill in the records of a plan, and which of its trials need only be evaluated."""
-    recorded, plan.faults = folder.read_all()
     plan.records = ended_records(plan.trials, recorded.get)
     planned = {trial.key for trial in plan.trials}
     plan.others = [record for key, record in recorded.items() if key not in planned]

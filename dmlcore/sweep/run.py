@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from dmlcore.sweep.execution.outcomes import record_lost, reevaluate, relabel
 from dmlcore.sweep.execution.worker import WorkerContext
 from dmlcore.sweep.plan import Plan, PlannedTrial
 from dmlcore.sweep.planning import make_plan
-from dmlcore.sweep.table import table_bytes, trials_table
+from dmlcore.sweep.table import plan_rows, table_bytes, trials_table
 from dmlcore.tracking.base import Tracker
 from dmlcore.training.run import TrialResult, run_trial
 
@@ -86,6 +86,8 @@ def run_sweep(
         _summaries(plan, folders)
         try:
             halted = _run_plan(plan, sweep, folders, tracker, context)
+            if plan.waiting and halted is None:
+                halted = _run_plan(_second_plan(plan, sweep, folders), sweep, folders, tracker, context)
         finally:
             # After an interruption or a cluster that broke down too: the table always shows every record.
             after = make_plan(sweep, study=folders.study, prepared=folders.prepared)
@@ -94,10 +96,20 @@ def run_sweep(
         late = tracker.sync(after.recorded)
         if late:
             print(f"sweep: {late} run(s) brought up to their records in MLflow afterwards", flush=True)
-        left = len(after.missing) + after.remaining_trials
+        left = len(after.missing) + len(after.waiting) + after.remaining_trials
         if halted is not None and left:
             raise SweepHaltedError(f"{halted}; what ran has ended, {left} trials are left")
         return after
+
+
+def _second_plan(plan: Plan, sweep: SweepConfig, folders: SweepFolders) -> Plan:
+    """Plan the trials whose margins come from the scores of those that have just run, and no other again."""
+    attempted = {trial.key for trial in plan.missing}
+    plan = replace(make_plan(sweep, study=folders.study, prepared=folders.prepared), attempted=attempted)
+    _set_aside_broken(plan, RecordFolder(folders.records))
+    if plan.missing:
+        print(f"sweep: {len(plan.missing)} trials have their margins from scores now", flush=True)
+    return plan
 
 
 def _verify_data(plan: Plan, folders: SweepFolders) -> None:
@@ -165,7 +177,14 @@ def _run_plan(
 
         scheduler = _early_stopping(sweep, plan)
         died, halted = run_trials(
-            examples, sweep, context, tracker, scheduler=scheduler, search=search, budget=budget
+            examples,
+            sweep,
+            context,
+            tracker,
+            scheduler=scheduler,
+            search=search,
+            budget=budget,
+            later=sum(not waiting.failed for waiting in plan.waiting),
         )
         lost |= died
     record_lost(search.started if search else plan.missing, lost, context, tracker)
@@ -191,7 +210,7 @@ def publish(plan: Plan, folders: SweepFolders) -> None:
         print(f"sweep: no trial yet, {path} stays as it was", flush=True)
         return
     summaries = json.dumps(_summaries(plan, folders), indent=1, sort_keys=True) + "\n"
-    table = table_bytes(trials_table(plan.rows()))
+    table = table_bytes(trials_table(plan_rows(plan)))
     write_together(folders.results, {"trials.parquet": table, "datasets.json": summaries})
 
 

@@ -8,10 +8,30 @@ from typing import Any
 
 import polars as pl
 
+from dmlcore.config.base import canonical
 from dmlcore.records import CURVE, TrialRecord, flatten
+from dmlcore.sweep.plan import Plan
 
 CURVES = (CURVE, "validation/opis_corrected")
 """Metrics of each epoch that the table has."""
+
+
+def plan_rows(plan: Plan) -> list[tuple[str, dict[str, Any], dict[str, Any], TrialRecord | None]]:
+    """Return the rows of `trials_table` for a plan; a trial that waits for another has a word in place of its key."""
+    found = [(trial.key, trial.cell, plan.records.get(trial.key)) for trial in plan.trials]
+    rows = [
+        (
+            key,
+            cell.labels | {f"search/{path}": value for path, value in cell.searched.items()} | cell.notes,
+            canonical(cell.config),
+            record,
+        )
+        for key, cell, record in found
+    ]
+    for waiting in plan.waiting:
+        state = {"status": "failed" if waiting.failed else "missing", "error": waiting.reason}
+        rows.append((waiting.key, waiting.cell.labels | state, canonical(waiting.cell.config), None))
+    return rows
 
 
 def trials_table(
@@ -20,7 +40,8 @@ def trials_table(
     """Build the table of trials: one row per planned trial, sorted by key.
 
     Args:
-        rows: (trial key, labels of the cell, canonical config, its record or None).
+        rows: (trial key, labels of the cell, canonical config, its record or None). Labels may be followed by further
+            columns, and by `status` and `error` of a trial without a record.
 
     Returns:
         Columns `trial_key, status, error`, the labels, `config/...`, the metrics, `utility/...` and

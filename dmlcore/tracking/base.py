@@ -45,6 +45,9 @@ class Tracker:
     def finish(self, record: TrialRecord, name: str) -> None:
         """Show how a trial ended."""
 
+    def describe(self, text: str) -> None:
+        """Show with the study what it found; `text` is Markdown. Makes no store where there is none."""
+
     def sync(self, records: Iterable[TrialRecord]) -> int:
         """Bring the store up to all records of the study; return how many trials it was behind."""
         return 0

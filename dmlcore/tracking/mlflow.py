@@ -61,6 +61,9 @@ class MlflowTracker(Tracker):
     def finish(self, record: TrialRecord, name: str) -> None:
         self._try(self.runs.complete, record, name)
 
+    def describe(self, text: str) -> None:
+        self._try(self.runs.describe, text)
+
     def sync(self, records: Iterable[TrialRecord]) -> int:
         try:
             return self.deliver(records)

@@ -30,6 +30,10 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 
+DESCRIPTION, LONGEST = "mlflow.note.content", 5_000
+"""The tag that MLflow shows as the description of an experiment, and the longest value that every store takes."""
+
+
 class Store:
     """One experiment of an MLflow store.
 
@@ -70,6 +74,14 @@ class Store:
             return str(found.experiment_id)
         location = None if self.artifacts is None else self.artifacts.as_uri()
         return str(self.client.create_experiment(self.experiment, artifact_location=location))
+
+    def describe(self, text: str) -> None:
+        """Set the description of the experiment, shown above its runs; no store is made for it."""
+        if self.sqlite_file is not None and not self.sqlite_file.is_file():
+            return
+        found = self.client.get_experiment_by_name(self.experiment)
+        if found is not None and found.tags.get(DESCRIPTION) != text[:LONGEST]:
+            self.client.set_experiment_tag(found.experiment_id, DESCRIPTION, text[:LONGEST])
 
     def prepare(self) -> None:
         """Create database, experiment and its saved view, in one process: concurrent first use breaks the migration."""

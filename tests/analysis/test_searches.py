@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 
 from dmlcore.analysis.comparisons import comparisons
-from dmlcore.analysis.findings import search_sentences
-from dmlcore.analysis.study import read_study
+from dmlcore.analysis.findings import caveats
+from dmlcore.analysis.results import read_study
+from dmlcore.analysis.searches import search_sentences
 from dmlcore.config.study import AggregateConfig
 from dmlcore.report.html.page import report_html
 from dmlcore.report.html.tables import search_table
@@ -65,7 +66,8 @@ def test_the_chosen_settings_are_compared_although_they_differ(folder):
 
 def test_the_sentences_say_what_was_tried_and_chosen(folder):
     study = read_study(folder, AggregateConfig())
-    baseline, tcm = search_sentences(study)
+    baseline, tcm, seed = search_sentences(study)
+    assert seed.startswith("The seed at which settings were chosen may be")  # an older table does not name it
     best = searched("tcm", 2, "chosen", 0)["validation/map_at_r"]
     assert baseline.startswith(
         "Search of glyphs resnet10 smooth_ap baseline: 4 settings tried (1 stopped early). Chosen on"
@@ -73,6 +75,51 @@ def test_the_sentences_say_what_was_tried_and_chosen(folder):
     assert f"Chosen on validation: learning_rate=0.005, positive_margin=0.9 (MAP@R {best:.4f}, OPIS " in tcm
     assert "Not beaten in both objectives either: learning_rate=0.04, positive_margin=0.9 (" in tcm
     assert "Search of glyphs resnet10 smooth\\_ap tcm: 4 settings tried" in markdown_table(study)
+
+
+def with_notes(found, tried=None, **notes):
+    """The rows as the sweep writes them: the seed of the search in all, the rule and the count in the chosen ones."""
+    tried = tried or {}
+    return [
+        row
+        | {"search_seed": 0}
+        | ({"tried": tried.get(row["variant"], 4), **notes} if row["role"] == "chosen" else {})
+        for row in found
+    ]
+
+
+def test_the_seed_of_the_search_is_not_compared_unless_asked(folder):
+    found = with_notes(rows(), choice="knee of a front of 2")
+    table(found).write_parquet(folder / "results" / "trials.parquet")
+    study = read_study(folder, AggregateConfig())
+    (row,) = comparisons(study).to_dicts()
+    assert (row["seeds/planned"], row["seeds/paired"]) == (2, 2)
+    said = search_sentences(study)
+    assert said[-1] == "Seed 0, at which the settings were chosen, is not among those compared."
+    assert "4 settings tried" in said[0]
+    assert "Chosen on validation by knee of a front of 2: learning_rate=0.02" in said[0]
+    counted = read_study(folder, AggregateConfig(count_search_seed=True))
+    assert comparisons(counted)["seeds/paired"].to_list() == [3]
+    assert "is counted among those compared" in search_sentences(counted)[-1]
+
+
+def test_a_study_with_the_seed_of_the_search_alone_counts_it_and_says_so(folder):
+    found = with_notes([row for row in rows() if row["seed"] == 0])
+    table(found).write_parquet(folder / "results" / "trials.parquet")
+    study = read_study(folder, AggregateConfig())
+    assert comparisons(study)["seeds/paired"].to_list() == [1]
+    assert "is counted among those compared" in search_sentences(study)[-1]
+
+
+def test_arms_with_more_settings_tried_than_the_baseline_are_named(folder):
+    table(with_notes(rows(), {"baseline": 1, "tcm": 20})).write_parquet(folder / "results" / "trials.parquet")
+    study = read_study(folder, AggregateConfig())
+    found = comparisons(study).to_dicts()
+    assert (found[0]["baseline/settings_tried"], found[0]["variant/settings_tried"]) == (1, 20)
+    assert any("1 for the baseline, 20 for the variant" in note for note in caveats(study, found))
+    table(with_notes(rows())).write_parquet(folder / "results" / "trials.parquet")
+    equal = read_study(folder, AggregateConfig())
+    assert not any("settings tried" in note for note in caveats(equal, comparisons(equal).to_dicts()))
 
 
 def test_the_list_of_settings_shows_validation_alone(folder):

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from dmlcore.analysis.comparisons import comparisons
-from dmlcore.analysis.study import read_study
+from dmlcore.analysis.results import read_study
 from dmlcore.config.study import AggregateConfig, FigureConfig
 from dmlcore.report.outputs import write_results
 from pipeline.aggregate import main

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import yaml
 from filelock import FileLock
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
+from dmlcore.analysis.comparisons import comparisons
+from dmlcore.analysis.results import read_study
+from dmlcore.analysis.verdict import verdict
 from dmlcore.cli import app
+from dmlcore.config.study import AggregateConfig
 from dmlcore.records import RecordFolder
+from pipeline.aggregate import main as aggregate
+from tests.analysis.synthetic import dataset_info, rows, table
 from tests.servers import MlflowServer
 from tests.tracking.test_mlflow import record
 
@@ -47,6 +55,42 @@ def runs(uri):
     return {
         run.data.tags["trial_key"]: run.info.status for run in client.search_runs([experiment.experiment_id])
     }
+
+
+def description(study):
+    client = MlflowClient(tracking_uri=f"sqlite:///{study / 'state' / 'mlflow.db'}")
+    return client.get_experiment_by_name("dmlcore/s").tags.get("mlflow.note.content")
+
+
+def with_results(study, change=0.0):
+    """Results of 4 comparisons: the words of the verdict come from them and nowhere else."""
+    found = rows()
+    for row in found:
+        row["test/opis_corrected"] += change if row["variant"] != "baseline" else 0.0
+    (study / "results").mkdir(exist_ok=True)
+    table(found).write_parquet(study / "results" / "trials.parquet")
+    (study / "results" / "datasets.json").write_text(json.dumps({"glyphs": dataset_info()}))
+    made = read_study(study, AggregateConfig())
+    return verdict(made, comparisons(made).to_dicts())[0][0]
+
+
+def test_the_experiment_is_described_by_the_verdict_of_the_results(study):
+    assert sync(study).exit_code == 0
+    assert description(study) is None  # no results yet
+    first = with_results(study)
+    sync(study)
+    assert description(study).replace("\\", "").startswith(f"**{first}** ")
+    second = with_results(study, change=0.05)
+    assert second != first
+    aggregate(study)
+    assert description(study).replace("\\", "").startswith(f"**{second}** ")
+
+
+def test_aggregate_makes_no_store_for_its_description(study):
+    with_results(study)
+    aggregate(study)
+    assert (study / "results" / "report.html").is_file()
+    assert not (study / "state" / "mlflow.db").exists()
 
 
 def test_an_empty_store_gets_everything_once(study):

@@ -46,6 +46,8 @@ class MarginGrid:
         if self.chosen is None or not {POSITIVE, NEGATIVE} <= self.chosen.parameters.keys():
             return None
         at = self.chosen.parameters
+        if at[POSITIVE] not in positive or at[NEGATIVE] not in negative:
+            return None  # margins from scores have no place on the axes
         return positive.index(at[POSITIVE]), negative.index(at[NEGATIVE])
 
 
@@ -53,10 +55,21 @@ def margin_grids(study: Study) -> list[MarginGrid]:
     """Find every place of the study whose settings vary both margins."""
     found = tuned_settings(study)
     return [
-        MarginGrid(place[:3], tried, best_setting(tried), best_setting(found.get((*place[:3], BASELINE), [])))
+        MarginGrid(
+            place[:3],
+            _numeric(tried),
+            best_setting(tried),
+            best_setting(found.get((*place[:3], BASELINE), [])),
+        )
         for place, tried in found.items()
-        if len(tried) > 1 and all(any(name in s.parameters for s in tried) for name in (POSITIVE, NEGATIVE))
+        if len(_numeric(tried)) > 1
+        and all(any(name in s.parameters for s in _numeric(tried)) for name in (POSITIVE, NEGATIVE))
     ]
+
+
+def _numeric(tried: Sequence[Setting]) -> list[Setting]:
+    """Leave out the settings whose margins come from scores: another number for each seed."""
+    return [s for s in tried if not any(isinstance(s.parameters.get(n), str) for n in (POSITIVE, NEGATIVE))]
 
 
 def grid_values(

@@ -18,12 +18,15 @@ from plotly.offline import get_plotlyjs
 from dmlcore.analysis.comparisons import comparisons
 from dmlcore.analysis.convergence import disagreeing_run, study_convergence
 from dmlcore.analysis.findings import analysis_sentences, caveats
+from dmlcore.analysis.meta_analysis import forests
 from dmlcore.analysis.metric_labels import LEGEND, METRICS, metric_label
 from dmlcore.analysis.protocol import environment, protocol_text, shared_settings
 from dmlcore.analysis.study import CELL_COLUMNS, Study
 from dmlcore.analysis.trajectories import EQUAL_ACCURACY
 from dmlcore.analysis.tuned_settings import displayed_study
 from dmlcore.analysis.verdict import opis_metric, question, variant_verdicts, verdict
+from dmlcore.metrics.plot import png_bytes
+from dmlcore.report.figures.forest import forest_figure
 from dmlcore.report.html.charts import (
     heat_map_data,
     legend_entries,
@@ -94,6 +97,7 @@ def _sections(study: Study) -> dict[str, Any]:
             "reading": LEGEND,
         },
         "trajectories": EQUAL_ACCURACY if paths else "",
+        "forest": _forest_picture(study),
         "utility": {"cut": utility_cut},
         "heat_maps": heat_maps,
         "examples": examples,
@@ -105,6 +109,15 @@ def _sections(study: Study) -> dict[str, Any]:
         },
         "data": Markup(script_json(data)),
     }
+
+
+def _forest_picture(study: Study) -> str:
+    """Return the forest plot as an address that holds its bytes; empty for a study of few comparisons."""
+    found = forests(study)
+    if not found:
+        return ""
+    content = png_bytes(forest_figure(found, study.config.confidence), study.config.figure.dots_per_inch)
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
 def script_json(value: Any) -> str:

@@ -21,8 +21,8 @@ from dmlcore.analysis.metric_labels import (
     round_significant,
     variant_label,
 )
+from dmlcore.analysis.searches import SEARCH_METRICS, search_trials, setting_text
 from dmlcore.analysis.study import BASELINE, CELL_COLUMNS, Study, swept_axes
-from dmlcore.analysis.tuned_settings import SEARCH_METRICS, search_trials, setting_text
 
 WORDS = {
     "failed": "\N{CROSS MARK} failed",

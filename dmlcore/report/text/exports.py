@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from dmlcore.analysis.columns import EXPORTS, IntervalColumn, Row, axes_of, columns_of
 from dmlcore.analysis.comparisons import comparisons
+from dmlcore.analysis.meta_analysis import forests
 from dmlcore.analysis.metric_labels import METRICS, SIGNIFICANT_DIGITS, metric_label, variant_label
 from dmlcore.analysis.study import Study
 from dmlcore.analysis.tuned_settings import displayed_study
@@ -20,6 +21,7 @@ from dmlcore.config.study import FigureConfig
 from dmlcore.core.io import write_together
 from dmlcore.core.spreadsheet import spreadsheet_csv
 from dmlcore.metrics.plot import png_bytes
+from dmlcore.report.figures.forest import forest_figure
 from dmlcore.report.figures.tradeoff import tradeoff_figure
 from dmlcore.report.figures.utility import utility_figure
 from dmlcore.report.text.tables import code_span, markdown_row
@@ -50,7 +52,10 @@ def write_exports(study: Study, folder: Path) -> list[Path]:
         "comparisons.tex": latex_comparisons(rows),
     }
     shown = displayed_study(study)
-    for name, figure in (("tradeoff", tradeoff_figure(shown)), ("utility_curves", utility_figure(shown))):
+    figures = {"tradeoff": tradeoff_figure(shown), "utility_curves": utility_figure(shown)}
+    if found := forests(study):
+        figures["forest"] = forest_figure(found, study.config.confidence)
+    for name, figure in figures.items():
         # PDF first: the PNG fixes the figure's layout
         content[f"{name}.pdf"] = pdf_bytes(figure, config)
         content[f"{name}.png"] = png_bytes(figure, config.dots_per_inch)

@@ -103,11 +103,20 @@ def markdown_table(study: Study) -> str:
     )
     notes = [reading, LEGEND, *protocol_text(study).splitlines()]
     escaped = [f"{_escape_markdown(note)}\n" for note in (*notes, *sentences, *caveats(study, rows))]
-    worded = [
+    return "\n".join([*_worded(study, rows), *map(markdown_row, lines), "", *escaped])
+
+
+def markdown_verdict(study: Study) -> str:
+    """Return the verdict of what the study displays, for places that show no table."""
+    shown = displayed_study(study)
+    return "\n".join(_worded(shown, comparisons(shown).to_dicts()))
+
+
+def _worded(study: Study, rows: Sequence[Row]) -> list[str]:
+    return [
         f"**{_escape_markdown(headline)}** {_escape_markdown(details)}".strip() + "\n"
         for headline, details in verdict(study, rows)
     ]
-    return "\n".join([*worded, *map(markdown_row, lines), "", *escaped])
 
 
 def markdown_row(cells: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from dmlcore.config.sweep import ResourcesConfig
 from dmlcore.config.trial import ModelConfig, TrainConfig, TrialConfig
 from dmlcore.data.dataset import PreparedDataset
 from dmlcore.records import TrialRecord
-from dmlcore.sweep.plan import PlannedTrial
+from dmlcore.sweep.plan import PlannedTrial, WaitingTrial
 from dmlcore.sweep.validate import meta_model
 from dmlcore.training.build import build_objective
 
@@ -42,7 +42,7 @@ class DiskEstimate:
     temporary: int
 
 
-def trial_seconds(trial: PlannedTrial, past: Iterable[TrialRecord]) -> float | None:
+def trial_seconds(trial: PlannedTrial | WaitingTrial, past: Iterable[TrialRecord]) -> float | None:
     """Estimate the time of a trial: median over the most similar finished trials, scaled to this one's epochs.
 
     Returns:
@@ -60,7 +60,7 @@ def trial_memory_bytes(trial: PlannedTrial, past: Iterable[TrialRecord]) -> int 
     return max((record.peak_memory_bytes for record in _similar(trial, past)), default=None)
 
 
-def _similar(trial: PlannedTrial, past: Iterable[TrialRecord]) -> list[TrialRecord]:
+def _similar(trial: PlannedTrial | WaitingTrial, past: Iterable[TrialRecord]) -> list[TrialRecord]:
     # A trial on another number of processes takes another time, and other memory.
     processes = trial.cell.config.processes
     finished = [

@@ -19,7 +19,7 @@ from dmlcore.sweep.dry_run.forecast import (
     trial_memory_bytes,
     trial_seconds,
 )
-from dmlcore.sweep.plan import Plan, PlannedTrial
+from dmlcore.sweep.plan import Plan, PlannedTrial, WaitingTrial
 from dmlcore.sweep.progress import duration
 
 NO_ESTIMATE = "unknown, no trial of these data sets and backbones has finished yet"
@@ -40,10 +40,13 @@ def preview(plan: Plan, sweep: SweepConfig, storage: Path) -> Iterator[str]:
         yield from (f"          {change}" for change in state.changes)
         if trial.key in plan.faults:
             yield f"          {plan.faults[trial.key]}"
-    counts = Counter(state.status for state in states.values())
-    yield f"{len(plan.trials)} cells: " + ", ".join(
-        f"{counts[name]} {name}" for name in ("cached", "new", "stale", "failed")
-    )
+    for waiting in plan.waiting:
+        yield f"{'failed' if waiting.failed else 'waiting':7} {'':25}  {waiting.name}: {waiting.reason}"
+    counts = Counter[str](state.status for state in states.values())
+    counts["waiting for scores"] = len(plan.waiting)
+    kinds = ("cached", "new", "stale", "failed", *(["waiting for scores"] if plan.waiting else []))
+    total = len(plan.trials) + len(plan.waiting)
+    yield f"{total} cells: " + ", ".join(f"{counts[name]} {name}" for name in kinds)
     yield from (f"not of this sweep, left as it is: {error}" for error in plan.foreign_faults)
     yield from _searches(plan, sweep)
     if plan.missing:
@@ -80,11 +83,15 @@ def _search_time(plan: Plan, sweep: SweepConfig) -> str:
 
 def _needs(plan: Plan, sweep: SweepConfig, storage: Path) -> Iterator[str]:
     concurrent = min(len(plan.missing), concurrent_trials(plan.missing, sweep.resources))
-    yield f"to run: {len(plan.missing)} trials, {concurrent} at a time on this machine{_each(plan, sweep)}"
+    later = f", then {n} whose margins those give" if (n := len(_later(plan))) else ""
+    yield (
+        f"to run: {len(plan.missing)} trials, {concurrent} at a time on this machine{_each(plan, sweep)}{later}"
+    )
     yield f"time: {_time(plan, concurrent)}"
     yield f"memory: {_memory(plan, concurrent)}"
     estimates = [disk_estimate(trial) for trial in plan.missing]
     persistent = sum(estimate.persistent for estimate in estimates)
+    persistent += len(_later(plan)) * max(estimate.persistent for estimate in estimates)
     temporary = concurrent * max(estimate.temporary for estimate in estimates)
     present = f"{storage} has {size(folder_bytes(storage))} already"
     yield f"disk: {size(persistent)} to keep, {size(temporary)} more while trials run; {present}"
@@ -105,12 +112,18 @@ def _each(plan: Plan, sweep: SweepConfig) -> str:
     return f"; each of {processes} processes, with {cpus} CPUs{gpus} of one node"
 
 
+def _later(plan: Plan) -> list[WaitingTrial]:
+    """Return the trials that can run once others have finished."""
+    return [waiting for waiting in plan.waiting if not waiting.failed]
+
+
 def _time(plan: Plan, concurrent: int) -> str:
     past = plan.recorded
-    known = [seconds for trial in plan.missing if (seconds := trial_seconds(trial, past)) is not None]
+    trials: list[PlannedTrial | WaitingTrial] = [*plan.missing, *_later(plan)]
+    known = [seconds for trial in trials if (seconds := trial_seconds(trial, past)) is not None]
     if not known:
         return NO_ESTIMATE
-    left_out = len(plan.missing) - len(known)
+    left_out = len(trials) - len(known)
     without = f", without {left_out} that resemble none that finished" if left_out else ""
     return f"about {duration(sum(known) / concurrent)}, {duration(sum(known))} of trials{without}"
 

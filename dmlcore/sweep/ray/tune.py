@@ -60,6 +60,7 @@ def run_trials(
     scheduler: EarlyStopping | None = None,
     search: SearchRun | None = None,
     budget: Budget | None = None,
+    later: int = 0,
 ) -> tuple[dict[str, str], str | None]:
     """Run trials through Ray; each leaves its record.
 
@@ -71,6 +72,7 @@ def run_trials(
         scheduler: ends trials before their last epoch; None: each runs to its end.
         search: gives the trials one after the other; None: they are `trials`.
         budget: after which none starts; None: no limit.
+        later: trials that can run once these have ended, for the status.
 
     Returns:
         Trial key -> Ray's reason, of each trial whose process died at every attempt; and why the sweep was halted
@@ -89,7 +91,7 @@ def run_trials(
             remaining = sync_with_nodes(remaining, connection.storage, RecordFolder(context.records))
         total = search.remaining if search else len(remaining)
         queue = [(trial.key, trial.name) for trial in remaining]
-        live = LiveStatus(Control(context.state), total, queue)
+        live = LiveStatus(Control(context.state), total + later, queue)
         with Progress(total, sweep.resources.max_concurrent or connection.concurrent) as progress:
             session = SweepSession(context, connection)
             callback = SweepCallback(remaining, session, progress, live, tracker, scheduler, budget)

@@ -14,7 +14,7 @@ from dmlcore.sweep.grid import Cell, check_distinct, expand, variant_label
 from dmlcore.sweep.search.sampling import Space
 from dmlcore.sweep.trial_key import trial_keys
 
-REGULARIZERS = "regularizers"
+REGULARIZERS, LOSS = "regularizers", "loss"
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ class Group:
         labels = {**self.labels, "role": role, "ask": number, "seed": config.seed}
         stoppable = self.stop_early and config.seed == self.config.seed
         group = json_sha256(canonical(self.config)) if stoppable else None
-        return Cell(labels, config, dict(params), comparison_group=group)
+        searched = {plain_path(path): value for path, value in params.items()}
+        return Cell(labels, config, searched, group, {"search_seed": self.config.seed})
 
 
 def search_groups(sweep: SweepConfig, search: SearchConfig) -> list[Group]:
@@ -81,7 +82,8 @@ def search_groups(sweep: SweepConfig, search: SearchConfig) -> list[Group]:
     groups = [_group(cells, search, sweep.stop_early is not None) for cells in found.values()]
     if unused := sorted(set(search.space) - {path for group in groups for path in group.space}):
         raise ConfigError(
-            f"`sweep.search.space`: a path must belong to some variant's regulariser, got {unused}"
+            "`sweep.search.space`: a path must belong to some variant's regulariser or to one of the losses, "
+            f"got {unused}"
         )
     return groups
 
@@ -137,7 +139,7 @@ def corners(space: Space) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def applicable_space(space: Space, values: Mapping[str, Any]) -> dict[str, ParameterConfig]:
-    """Return the part of the space that a trial has: paths of a regulariser that it lacks are left out.
+    """Return the part of the space that a trial has: paths of a regulariser or loss that it lacks are left out.
 
     Paths of regularisers come last: samplers draw in this order, so that variants draw the same values for the settings
     that they share.
@@ -154,8 +156,24 @@ def applicable_space(space: Space, values: Mapping[str, Any]) -> dict[str, Param
         _, *keys = path.split(".")
         return bool(keys) and _index(values.get(REGULARIZERS, []), keys[0]) is not None
 
-    found = [path for path in space if not is_regularizer(path) or applies(path)]
+    def of_its_loss(path: str) -> bool:
+        return _loss_name(path) in (None, values.get(LOSS, {}).get("name"))
+
+    found = [path for path in space if (applies(path) if is_regularizer(path) else of_its_loss(path))]
     return {path: space[path] for path in sorted(found, key=is_regularizer)}
+
+
+def _loss_name(path: str) -> str | None:
+    """Return the loss whose path it is, `loss.NAME.params.x`; None: that of any, or of no loss."""
+    section, _, rest = path.partition(".")
+    name = rest.partition(".")[0]
+    return name if section == LOSS and name not in ("name", "params") else None
+
+
+def plain_path(path: str) -> str:
+    """Return the path in a config: `loss.params.x` for `loss.NAME.params.x`."""
+    name = _loss_name(path)
+    return path if name is None else path.replace(f"{LOSS}.{name}.", f"{LOSS}.", 1)
 
 
 def _index(parts: Sequence[Any], key: str) -> int | None:
@@ -174,7 +192,7 @@ def with_values(values: Mapping[str, Any], params: Mapping[str, Any]) -> dict[st
     """
     changed: Any = values
     for path, value in params.items():
-        changed = _set(changed, path.split("."), value, path)
+        changed = _set(changed, plain_path(path).split("."), value, path)
     return dict(changed)
 
 

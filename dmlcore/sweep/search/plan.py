@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from dmlcore.config.sweep import SearchConfig, SweepConfig
+from dmlcore.config.sweep import OBJECTIVES, SearchConfig, SweepConfig
 from dmlcore.records import RecordFolder
 from dmlcore.sweep.grid import check_distinct
 from dmlcore.sweep.plan import Plan, PlannedTrial, Planner, SearchState, ended_records
 from dmlcore.sweep.search.groups import Group, check_groups, corners, search_groups
 from dmlcore.sweep.search.log import SearchLog, Suggestion
-from dmlcore.sweep.search.sampling import Records, pareto_front
+from dmlcore.sweep.search.sampling import Choice, Records, choose, pareto_front
 from dmlcore.sweep.validate import check_cells
 
 
@@ -28,6 +29,8 @@ class GroupPlan:
 
     def __init__(self, group: Group, search: SearchConfig, planner: Planner, log: SearchLog) -> None:
         self.group, self.search, self.planner, self.log = group, search, planner, log
+        self.baseline: GroupPlan | None = None
+        """The search without regularisers beside this one; None: this is it, or there is none."""
         self.suggestions = log.suggestions()
         self._tried: dict[str, PlannedTrial] = {}
         for suggestion in self.suggestions:
@@ -54,28 +57,52 @@ class GroupPlan:
         """Return a trial for each distinct setting, in the order of the suggestions."""
         return list(self._tried.values())
 
+    def has_ended(self, records: Records) -> bool:
+        """Return whether all settings were suggested and tried."""
+        return not self.remaining_trials and all(trial.key in records for trial in self.tried)
+
+    def waits(self, records: Records) -> bool:
+        """Return whether only the baseline's accuracy is missing for the choice."""
+        needed = self.baseline if self.search.choose == "no_accuracy_loss" else None
+        return needed is not None and self.has_ended(records) and not needed.has_ended(records)
+
     def trials(self, records: Records) -> list[PlannedTrial]:
         """Return the trials tried and, once all have ended, the chosen setting at the other seeds.
 
         Args:
-            records: of the trials that have ended.
+            records: of the trials that have ended, those of the baseline among them.
         """
-        if self.remaining_trials or any(trial.key not in records for trial in self.tried):
+        if not self.has_ended(records) or self.waits(records):
             return self.tried
-        front = pareto_front(self.group.space, self.search, self.suggestions, records)
+        front, rule = self._choice(records)
         roles = {best.trial_key: "front" for best in front[1:]} | {
             best.trial_key: "chosen" for best in front[:1]
         }
-        labelled = [_with_role(trial, roles.get(trial.key, "searched")) for trial in self.tried]
+        notes = {"tried": len(self.tried), "choice": rule}
+        labelled = [_with_role(trial, roles.get(trial.key, "searched"), notes) for trial in self.tried]
         cells = [
             self.group.cell(best.params, "chosen", best.number, seed)
             for best in front[:1]
             for seed in self.group.seeds
             if seed != self.group.config.seed
         ]
-        return labelled + [self.planner(cell) for cell in cells]
+        return labelled + [self.planner(replace(cell, notes=cell.notes | notes)) for cell in cells]
 
-    def state(self, trials: Iterable[PlannedTrial]) -> SearchState:
+    def _choice(self, records: Records) -> Choice:
+        baseline = self.baseline if self.group.config.regularizers else self
+        best = baseline.best_accuracy(records) if baseline else None
+        return choose(self._front(records), self.search, records, best)
+
+    def _front(self, records: Records) -> list[Suggestion]:
+        return pareto_front(self.group.space, self.search, self.suggestions, records)
+
+    def best_accuracy(self, records: Records) -> float | None:
+        """Return the best value of the objective to maximise; None where no setting or no objective has one."""
+        up = next((metric for metric in self.search.objectives if OBJECTIVES[metric] == "maximize"), "")
+        values = [records[s.trial_key or ""].metrics.get(up) for s in self._front(records)]
+        return max((value for value in values if value is not None), default=None)
+
+    def state(self, trials: Iterable[PlannedTrial], records: Records) -> SearchState:
         """Return how far the search has come; `trials` are its own."""
         return SearchState(
             self.group.name,
@@ -83,12 +110,15 @@ class GroupPlan:
             remaining=self.remaining_trials,
             seeds=len(self.group.seeds),
             chosen=any(trial.cell.labels["role"] == "chosen" for trial in trials),
+            waits=self.waits(records),
             example=self.planner(self.group.cell(corners(self.group.space)[0], "searched", 0)),
         )
 
 
-def _with_role(trial: PlannedTrial, role: str) -> PlannedTrial:
-    return replace(trial, cell=replace(trial.cell, labels=trial.cell.labels | {"role": role}))
+def _with_role(trial: PlannedTrial, role: str, notes: Mapping[str, Any]) -> PlannedTrial:
+    """Label a trial; the notes are of the chosen one alone."""
+    cell = replace(trial.cell, labels=trial.cell.labels | {"role": role})
+    return replace(trial, cell=replace(cell, notes={**cell.notes, **notes}) if role == "chosen" else cell)
 
 
 def group_plans(sweep: SweepConfig, search: SearchConfig, *, study: Path, prepared: Path) -> list[GroupPlan]:
@@ -106,15 +136,26 @@ def group_plans(sweep: SweepConfig, search: SearchConfig, *, study: Path, prepar
         identity = group.identity(search, planner.data_hash(group.config.dataset))
         log = SearchLog(study / "state" / "search" / f"{identity}.jsonl")
         plans.append(GroupPlan(group, search, planner, log))
+    _join_baselines(plans)
     return plans
+
+
+def _join_baselines(plans: list[GroupPlan]) -> None:
+    """Tell each search which one is the same but for its regularisers."""
+    alone = {repr(plan.group.config): plan for plan in plans if not plan.group.config.regularizers}
+    for plan in plans:
+        if plan.group.config.regularizers:
+            base = plan.group.config.model_copy(update={"regularizers": ()})
+            plan.baseline = alone.get(repr(base))
 
 
 def search_plan(sweep: SweepConfig, search: SearchConfig, *, study: Path, prepared: Path) -> Plan:
     """Plan a sweep with a search, as `make_plan`, without looking up its records."""
     recorded = RecordFolder(study / "state" / "records").read_all()[0]
     plans = group_plans(sweep, search, study=study, prepared=prepared)
-    trials_of = [plan.trials(ended_records(plan.tried, recorded.get)) for plan in plans]
+    records = ended_records([trial for plan in plans for trial in plan.tried], recorded.get)
+    trials_of = [plan.trials(records) for plan in plans]
     trials = [trial for found in trials_of for trial in found]
     check_distinct([trial.key for trial in trials], [trial.cell for trial in trials])
-    states = [plan.state(found) for plan, found in zip(plans, trials_of, strict=True)]
+    states = [plan.state(found, records) for plan, found in zip(plans, trials_of, strict=True)]
     return Plan(trials, searches=states)

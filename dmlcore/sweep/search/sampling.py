@@ -7,7 +7,7 @@ runs through the same code, and so through the same settings, as one that was ne
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -59,16 +59,97 @@ def next_setting(
 def pareto_front(
     space: Space, search: SearchConfig, suggestions: Sequence[Suggestion], records: Records
 ) -> list[Suggestion]:
-    """Return the finished suggestions that none beats in every objective, the one to choose first.
+    """Return the finished suggestions that none beats in every objective, the best in the objective that chooses first.
 
-    Of several with equal values the earliest is returned alone.
+    Of several with equal values the earliest is returned alone. Where a rule chooses, the first objective sorts.
     """
     best = {trial.number: trial for trial in _study(space, search, suggestions, records).best_trials}
-    by = search.objectives.index(search.choose or search.objectives[0])
+    sorts = search.choose if search.choose in search.objectives else search.objectives[0]
+    by = search.objectives.index(sorts)
     sign = 1 if OBJECTIVES[search.objectives[by]] == "minimize" else -1
     order = sorted(best, key=lambda number: (sign * best[number].values[by], number))
     earliest = {tuple(best[number].values): number for number in reversed(order)}
     return [suggestions[number] for number in order if number in earliest.values()]
+
+
+class Choice(NamedTuple):
+    """The Pareto front of a search, the chosen setting first, and by what it was chosen."""
+
+    front: list[Suggestion]
+    rule: str
+
+
+def choose(front: list[Suggestion], search: SearchConfig, records: Records, best: float | None) -> Choice:
+    """Choose one setting of a Pareto front.
+
+    Args:
+        front: from `pareto_front`.
+        search: with the rule, `choose`.
+        records: of the front.
+        best: the baseline's best accuracy, which `no_accuracy_loss` keeps; None: there is no baseline, so the front's.
+    """
+    place, rule = 0, f"best {search.choose or search.objectives[0]}"
+    if front and search.choose not in (None, *search.objectives):
+        up = next(metric for metric in search.objectives if OBJECTIVES[metric] == "maximize")
+        down = next(metric for metric in search.objectives if OBJECTIVES[metric] == "minimize")
+        values = [records[s.trial_key or ""].metrics for s in front]
+        points = [(-float(v[up] or 0.0), float(v[down] or 0.0)) for v in values]
+        if search.choose == "knee":
+            place, rule = _at_knee(points, search)
+        else:
+            place, rule = _without_loss(points, up, down, search.accuracy_loss, best)
+    return Choice([*front[place : place + 1], *front[:place], *front[place + 1 :]], rule)
+
+
+def _at_knee(points: Sequence[tuple[float, float]], search: SearchConfig) -> tuple[int, str]:
+    place = knee(points)
+    if place is None:
+        return 0, f"no knee on a front of {len(points)}, so best {search.objectives[0]}"
+    return place, f"knee of a front of {len(points)}"
+
+
+def _without_loss(
+    points: Sequence[tuple[float, float]], up: str, down: str, loss: float, best: float | None
+) -> tuple[int, str]:
+    whose = "own best, without a baseline" if best is None else "the baseline's best"
+    bar = (1.0 - loss) * (max(-x for x, _ in points) if best is None else best)
+    allowed = f" less {100 * loss:g} %" if loss else ""
+    text = f"{up} of at least {bar:.4f} ({whose}{allowed})"
+    kept = [place for place, (x, _) in enumerate(points) if -x >= bar]
+    if kept:
+        return min(kept, key=lambda place: points[place][1]), f"smallest {down} at {text}"
+    return min(range(len(points)), key=lambda place: points[place]), f"no setting has {text}, so best {up}"
+
+
+def knee(points: Sequence[tuple[float, float]]) -> int | None:
+    """Return the place of the knee of a Pareto front: the point farthest from the line between its ends.
+
+    Both axes are scaled so that the front reaches from 0 to 1 in each; the ends are then (0, 1) and (1, 0), and the
+    distance of a point towards the ideal corner is (1 - x - y) / sqrt(2).
+
+    Args:
+        points: [n, 2], both to be minimised; none beats another.
+
+    Returns:
+        The first of equals; None where no point lies on the ideal corner's side of the line.
+
+    Reference: Das, On characterizing the "knee" of the Pareto curve, 1999; Branke et al., Finding knees in
+    multi-objective optimization, PPSN 2004.
+    """
+    if len(points) < 3:
+        return None
+    lows, highs = (
+        [min(axis) for axis in zip(*points, strict=True)],
+        [max(axis) for axis in zip(*points, strict=True)],
+    )
+    if lows[0] == highs[0] or lows[1] == highs[1]:
+        return None
+    bulge = [
+        1.0 - sum((v - low) / (high - low) for v, low, high in zip(p, lows, highs, strict=True))
+        for p in points
+    ]
+    place = max(range(len(points)), key=lambda i: bulge[i])
+    return place if bulge[place] > 1e-9 else None
 
 
 def _study(

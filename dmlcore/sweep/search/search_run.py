@@ -35,6 +35,8 @@ class GroupSearch:
 
     def __init__(self, plan: GroupPlan, folder: RecordFolder) -> None:
         self.plan, self.folder = plan, folder
+        self.baseline: GroupSearch | None = None
+        """The search without regularisers beside this one, whose accuracy the choice may need."""
         self.started: set[str] = set()
         self.records: dict[str, TrialRecord] = {}
         self.trials: list[PlannedTrial] = []
@@ -43,8 +45,12 @@ class GroupSearch:
     def _update(self) -> None:
         """Derive `trials` again, since a suggestion or a result was added; look up records of trials new to it."""
         self._look_up(self.plan.tried)
-        self.trials = self.plan.trials(self.records)
+        self.trials = self.plan.trials(self._all_records)
         self._look_up(self.trials)
+
+    @property
+    def _all_records(self) -> dict[str, TrialRecord]:
+        return self.records if self.baseline is None else self.baseline.records | self.records
 
     def _look_up(self, trials: Iterable[PlannedTrial]) -> None:
         # Not those started: the file may hold the failure of an earlier run, which the trial that runs replaces.
@@ -54,6 +60,8 @@ class GroupSearch:
 
     def next_trial(self) -> PlannedTrial | None:
         """Start the next trial; None: nothing to start until a running trial has ended."""
+        if self.baseline is not None:
+            self._update()  # its last result may be what the choice has waited for
         while not (waiting := self._waiting(self.trials)) and self.plan.remaining_trials:
             self._suggest()
         if not waiting:
@@ -99,8 +107,10 @@ class GroupSearch:
     def remaining(self) -> int:
         """Return how many trials are still to end; it may be fewer, since settings repeat."""
         unfinished = [trial for trial in self.trials if not self._is_complete(trial)]
-        choosing = self.plan.remaining_trials or any(
-            not self._is_complete(trial) for trial in self.plan.tried
+        choosing = (
+            self.plan.remaining_trials
+            or any(not self._is_complete(trial) for trial in self.plan.tried)
+            or self.plan.waits(self._all_records)
         )
         other_seeds = len(self.plan.group.seeds) - 1 if choosing else 0
         return len(unfinished) + self.plan.remaining_trials + other_seeds
@@ -134,6 +144,9 @@ class SearchRun:
         priority: Sequence[Mapping[Any, str]] = (),
     ) -> None:
         self.groups = [GroupSearch(plan, RecordFolder(context.records)) for plan in plans]
+        group_of = {id(group.plan): group for group in self.groups}
+        for group in self.groups:
+            group.baseline = group_of.get(id(group.plan.baseline))
         self.priority = priority
         self.context, self.tracker, self.over_budget = context, tracker, over_budget
         self.started: list[PlannedTrial] = []

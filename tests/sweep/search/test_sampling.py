@@ -9,7 +9,7 @@ import pytest
 
 from dmlcore.config.sweep import ParameterConfig
 from dmlcore.sweep.search.log import Suggestion
-from dmlcore.sweep.search.sampling import next_setting, pareto_front
+from dmlcore.sweep.search.sampling import choose, knee, next_setting, pareto_front
 from tests.sweep.search.searches import MAP, OPIS, record_of, search_of, suggestion_of
 
 SPACE = {
@@ -133,6 +133,86 @@ def test_the_second_objective_may_choose():
     )
     assert [suggestion.number for suggestion in by_map] == [1, 0, 2]
     assert [suggestion.number for suggestion in by_opis] == [2, 0, 1]
+
+
+def naive_knee(points):
+    """The distance of each point to the line through the ends, by the triangle's area, on axes scaled to 0..1."""
+    xy = np.array(points, dtype=float)
+    xy = (xy - xy.min(0)) / (xy.max(0) - xy.min(0))
+    start, end = xy[xy[:, 0].argmin()], xy[xy[:, 0].argmax()]
+    along = end - start
+    distances = []
+    for x, y in xy:
+        cross = along[0] * (start[1] - y) - (start[0] - x) * along[1]
+        distances.append(cross / np.hypot(*along))
+    return int(np.argmax(distances)) if max(distances) > 1e-9 else None
+
+
+def test_the_knee_is_farthest_from_the_line_between_the_ends():
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        x = np.sort(random.uniform(0, 5, 7))
+        y = np.sort(random.uniform(0, 0.01, 7))[::-1]
+        points = list(zip(x, y, strict=True))
+        assert knee(points) == naive_knee(points)
+
+
+@pytest.mark.parametrize(
+    ("points", "expected"),
+    [
+        ([(0.0, 4.0), (1.0, 1.0), (4.0, 0.0)], 1),
+        ([(0.0, 4.0), (3.9, 3.9), (4.0, 0.0)], None),  # bulges away from the ideal corner
+        ([(0.0, 4.0), (2.0, 2.0), (4.0, 0.0)], None),
+        ([(0.0, 4.0), (4.0, 0.0)], None),
+        ([(0.0, 4.0)], None),
+    ],
+)
+def test_a_front_without_a_bulge_has_no_knee(points, expected):
+    assert knee(points) == expected
+
+
+FRONT = [(0.60, 0.040), (0.58, 0.020), (0.50, 0.015), (0.40, 0.014)]
+
+
+def chosen_of(best=None, **search):
+    suggestions = [suggestion_of(number, x=0.5) for number in range(4)]
+    records = {f"k{n}": record_of(f"k{n}", map_at_r=m, opis=o) for n, (m, o) in enumerate(FRONT)}
+    config = search_of(objectives=(MAP, OPIS), **search)
+    front = pareto_front({"x": ParameterConfig(low=0.0, high=1.0)}, config, suggestions, records)
+    choice = choose(front, config, records, best)
+    assert sorted(s.number for s in choice.front) == [0, 1, 2, 3]
+    return choice.front[0].number, choice.rule
+
+
+def test_a_rule_chooses_from_the_front():
+    assert chosen_of() == (0, f"best {MAP}")
+    assert chosen_of(choose=OPIS) == (3, f"best {OPIS}")
+    assert chosen_of(choose="knee") == (1, "knee of a front of 4")
+    rule = {"choose": "no_accuracy_loss"}
+    assert chosen_of(best=0.58, **rule)[0] == 1
+    assert chosen_of(best=0.5801, **rule)[0] == 0
+    assert chosen_of(best=0.58, accuracy_loss=0.2, **rule)[0] == 2
+    assert chosen_of(**rule)[0] == 0
+
+
+def test_where_no_setting_keeps_the_accuracy_the_most_accurate_is_chosen_and_said():
+    number, rule = chosen_of(best=0.7, choose="no_accuracy_loss")
+    assert number == 0
+    assert rule == f"no setting has {MAP} of at least 0.7000 (the baseline's best), so best {MAP}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"choose": "knee"}, "one to maximise and one to minimise"),
+        ({"choose": "no_accuracy_loss", "objectives": (OPIS, "validation/epsilon_opis")}, "one to maximise"),
+        ({"choose": "best"}, "must be one of the objectives"),
+        ({"accuracy_loss": 0.1}, "remove it"),
+    ],
+)
+def test_a_rule_that_the_objectives_cannot_serve_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        search_of(**changes)
 
 
 def test_of_equals_the_earliest_is_chosen():

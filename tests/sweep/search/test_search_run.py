@@ -10,12 +10,13 @@ import yaml
 from typer.testing import CliRunner
 
 from dmlcore.analysis.comparisons import comparisons
-from dmlcore.analysis.study import read_study
+from dmlcore.analysis.results import read_study
 from dmlcore.cli import app
 from dmlcore.config.study import AggregateConfig
 from dmlcore.records import RecordFolder
 from dmlcore.sweep.dry_run.preview import preview
 from dmlcore.sweep.execution.outcomes import record_lost, relabel
+from dmlcore.sweep.execution.worker import make_record
 from dmlcore.sweep.run import SweepFolders, publish
 from dmlcore.sweep.search.log import SearchLog
 from dmlcore.training.store import TrialStore
@@ -272,6 +273,62 @@ def test_two_objectives_keep_the_front(folders):
     assert role[min(points, key=points.get)] == "chosen"
 
 
+def test_every_arm_keeps_the_accuracy_of_the_baseline(folders):
+    """By hand over the records: the smallest OPIS of those at or above 90 % of the baseline's best MAP@R."""
+    config = searching(
+        {
+            "trials": 9,
+            "objectives": [MAP, OPIS],
+            "choose": "no_accuracy_loss",
+            "accuracy_loss": 0.1,
+            "sampler": "random",
+        }
+    )
+    search_untrained(config, folders)
+    plan = plan_of(config, folders)
+    assert not plan.missing
+    here = [trial for trial in plan.trials if trial.cell.seed == 0]
+    scores = {trial.key: plan.records[trial.key].metrics for trial in here}
+    named = {trial.key: trial.cell.labels for trial in here}
+    bar = 0.9 * max(scores[key][MAP] for key in scores if named[key]["variant"] == "baseline")
+    for variant in ("baseline", "tcm"):
+        kept = [k for k in scores if named[k]["variant"] == variant and scores[k][MAP] >= bar]
+        assert kept
+        best = min(kept, key=lambda key: scores[key][OPIS])
+        assert named[best]["role"] == "chosen"
+        notes = next(trial.cell.notes for trial in here if trial.key == best)
+        assert notes["choice"] == (
+            f"smallest {OPIS} at {MAP} of at least {bar:.4f} (the baseline's best less 10 %)"
+        )
+        chosen = [
+            t
+            for t in plan.trials
+            if t.cell.labels["role"] == "chosen" and t.cell.labels["variant"] == variant
+        ]
+        assert sorted(trial.cell.seed for trial in chosen) == [0, 1]
+
+
+def test_an_arm_that_has_ended_waits_for_the_accuracy_of_the_baseline(folders):
+    config = searching({"trials": 2, "objectives": [MAP, OPIS], "choose": "no_accuracy_loss"})
+    search = opened(config, folders, worker_context(folders))
+    baseline, tcm = search.groups
+    assert tcm.baseline is baseline
+    for group in (tcm, baseline):
+        for _ in range(2):
+            trial = group.next_trial()
+            RecordFolder(folders.records).write(
+                make_record(trial, status="finished", metrics={MAP: 0.5, OPIS: 0.1})
+            )
+            group.record_result(trial)
+        if group is tcm:
+            assert tcm.next_trial() is None
+            assert tcm.remaining == 1
+            waiting = next(s for s in plan_of(config, folders).searches if s.waits)
+            assert (waiting.name, waiting.chosen) == ("small resnet ms tcm", False)
+            assert "small resnet ms tcm" not in plan_of(config, folders).searches_without_result
+    assert tcm.next_trial().cell.labels["role"] == "chosen"
+
+
 def test_the_table_and_the_records_say_what_was_chosen(whole):
     folders, _ = whole
     plan = plan_of(stopping(), folders)
@@ -293,9 +350,13 @@ def test_stopped_and_searched_trials_are_out_of_the_comparisons(whole):
     folders, _ = whole
     plan = plan_of(stopping(), folders)
     publish(plan, folders)
-    study = read_study(folders.study, AggregateConfig())
+    fresh = read_study(folders.study, AggregateConfig())
+    assert fresh.trials["seed"].unique().to_list() == [1]
+    assert (fresh.searched.height, fresh.searched["seed"].unique().to_list()) == (8, [0])
+    study = read_study(folders.study, AggregateConfig(count_search_seed=True))
     (row,) = comparisons(study).to_dicts()
     assert (row["variant"], row["seeds/planned"], row["seeds/paired"], row["status"]) == ("tcm", 2, 2, None)
+    assert (row["baseline/settings_tried"], row["variant/settings_tried"]) == (4, 4)
     chosen = [
         plan.records[trial.key].metrics["test/map_at_r"]
         for trial in plan.trials

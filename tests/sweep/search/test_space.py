@@ -15,6 +15,7 @@ from dmlcore.sweep.search.groups import (
 )
 from tests.sweep.search.searches import MARGIN, RATE, SEARCH, searching
 
+BASE = "loss.multi_similarity.params.base"
 TCM = {"name": "tcm", "params": {"negative_margin": 0.5}}
 RANGE = ParameterConfig(low=0.0, high=1.0)
 
@@ -30,6 +31,25 @@ def test_a_path_of_a_regulariser_belongs_to_the_variants_that_have_it():
     other = {"name": "unified_threshold", "params": {}}
     assert MARGIN not in applicable_space(space, {"regularizers": [other]})
     assert MARGIN in applicable_space(space, {"regularizers": [other, TCM]})
+
+
+def test_a_path_of_a_loss_belongs_to_the_cells_that_have_it():
+    losses = {"ms": {"loss": {"name": "multi_similarity"}}, "ap": {"loss": {"name": "smooth_ap"}}}
+    space = {RATE: RANGE.model_dump(exclude_none=True), BASE: {"low": 0.3, "high": 0.7}}
+    config = searching({"space": space}, losses=losses)
+    found = {(g.labels["loss"], g.labels["variant"]): g for g in search_groups(config, config.search)}
+    assert {names: BASE in group.space for names, group in found.items()} == {
+        ("ms", "baseline"): True,
+        ("ms", "tcm"): True,
+        ("ap", "baseline"): False,
+        ("ap", "tcm"): False,
+    }
+    cell = found["ms", "baseline"].cell({BASE: 0.4}, "searched", 0)
+    assert cell.config.loss.params == {"base": 0.4}
+    assert cell.searched == {"loss.params.base": 0.4}  # as the column of the table names its setting
+    other = searching({"space": {"loss.triplet.params.margin": {"low": 0.1, "high": 0.2}}}, losses=losses)
+    with pytest.raises(ConfigError, match="one of the losses"):
+        search_groups(other, other.search)
 
 
 def test_values_are_put_at_their_paths_and_nothing_else_changes():
