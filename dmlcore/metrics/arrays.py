@@ -17,6 +17,10 @@ SMALLEST_SQUARED = 1e-12  # elements below this, or above its inverse, are scale
 HASHED_ELEMENTS = 1 << 20  # 8 MiB at a time
 
 
+class CollapsedError(ValueError):
+    """Embeddings that cannot be told apart, so that no metric or no threshold has a meaning."""
+
+
 def as_embeddings(embeddings: object) -> torch.Tensor:
     """Return embeddings [N, D] as float32, or float64 if they were wider.
 
@@ -217,7 +221,7 @@ def normalise(x: torch.Tensor) -> torch.Tensor:
         unit[extreme] = (scaled / torch.linalg.vector_norm(scaled, dim=1, keepdim=True)).float()
     unit += 0.0  # -0.0 becomes 0.0: equal rows get equal bits
     if bool(((unit - unit[0]).abs().amax() < SAME_DIRECTION).item()):
-        raise ValueError(
+        raise CollapsedError(
             f"embeddings have collapsed: all {len(x)} rows point the same way within {SAME_DIRECTION:g}, so no "
             "metric has a meaning; lower the learning rate or check the loss"
         )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmlcore.metrics import class_counts, consistency
+from dmlcore.metrics.arrays import CollapsedError
 from dmlcore.metrics.consistency import Floats
 from dmlcore.metrics.halves import divisions_left, draw_splits, splittable
 from dmlcore.metrics.inputs import REPORTED_FARS, Ints, Pairs, Settings, Split
@@ -54,7 +55,7 @@ def check_collapse(points: OperatingPoints, total: int) -> None:
     """Refuse embeddings where a tenth of the negative pairs cannot be told from identical ones."""
     far = REPORTED_FARS[0]
     if total >= 100 and distance(points.similarity[far]) < COLLAPSED_DISTANCE:
-        raise ValueError(
+        raise CollapsedError(
             f"embeddings have collapsed: {far:.0%} of the {total} pairs of different classes are nearer than "
             f"{COLLAPSED_DISTANCE} (float32 noise), so thresholds have no meaning; lower the learning rate or check "
             "the loss"

@@ -69,9 +69,9 @@ def _row(
     if record and record.status == "finished":
         row |= record.metrics
         row |= {f"utility/{name}": values for name, values in record.utility.items()}
-        if record.curve:
-            # Epochs on training and validation classes together (`train.final`) have no validation
-            epochs = [epoch for epoch in record.curve if CURVE in epoch]
+        # Epochs on training and validation classes together (`train.final`) have no validation
+        if validated := [number for number, epoch in enumerate(record.curve) if CURVE in epoch]:
+            epochs = record.curve[: validated[-1] + 1]
             row |= {f"curve/{name}": [epoch.get(name) for epoch in epochs] for name in CURVES}
     return row
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dmlcore.config.trial import TrialConfig
 from dmlcore.data.dataset import PreparedDataset, Split
+from dmlcore.metrics.arrays import CollapsedError
 from dmlcore.metrics.evaluation import Evaluation, evaluate
 from dmlcore.training.checkpoint import (
     EpochReport,
@@ -41,11 +42,6 @@ class TrialResult:
     """Of the test classes, as `evaluation.utility_curve`."""
     files: dict[str, str] = field(default_factory=dict)
     """Name of each stored file -> its sha256."""
-
-
-def select_device(gpus: float) -> torch.device:
-    """Return CUDA where the trial was given a GPU, else the CPU."""
-    return torch.device("cuda" if gpus > 0 and torch.cuda.is_available() else "cpu")
 
 
 def run_trial(
@@ -80,8 +76,7 @@ def run_trial(
     make_deterministic(config.threads)
 
     def attempt() -> TrialResult:
-        on = device or torch.device("cpu")
-        run = _TrialRun(config, data, store, report, on, checkpoint_seconds, ranks)
+        run = _TrialRun(config, data, store, report, device or torch.device("cpu"), checkpoint_seconds, ranks)
         if run.state.phase == "selection":
             run.select_epoch()
         if config.train.final:
@@ -140,12 +135,12 @@ class _TrialRun:
     def select_epoch(self) -> None:
         """Train with a validation after each epoch; store the best epoch's weights as `best`."""
         if not self.state.curve:
-            self.state.untrained_test = self._evaluate("test", "untrained")
+            self.state.untrained_test = self._untrained("test", "untrained")
             if self.config.model.backbone.weights is not None:
                 # What a trained head must beat: the pretrained features as they are
                 features = self.trainer.backbone_features("test")
                 self.state.untrained_test |= self._metrics(features, "test", "features")
-            self._report(0, self._evaluate("validation", "validation"))
+            self._report(0, self._untrained("validation", "validation"))
         for epoch in range(self.state.epoch + 1, self.config.train.epochs + 1):
             metrics = self.trainer.train_epoch(epoch) | self._evaluate("validation", "validation")
             self._report(epoch, metrics)
@@ -208,6 +203,13 @@ class _TrialRun:
         """Evaluate a split under the current weights, without intervals; `PREFIX/METRIC` -> value."""
         return self._metrics(self.trainer.embed(name), name, prefix)
 
+    def _untrained(self, name: str, prefix: str) -> dict[str, float]:
+        """Evaluate a split before training; no metrics where the untrained network cannot tell the images apart."""
+        try:
+            return self._evaluate(name, prefix)
+        except CollapsedError:
+            return {}
+
     def _metrics(self, embeddings: Tensor, name: str, prefix: str) -> dict[str, float]:
         """Compute the metrics of the embeddings of a split.
 
@@ -235,11 +237,10 @@ class _TrialRun:
             "embeddings": self.trainer.embed(name),
             "labels": torch.as_tensor(split.labels),
             "index": torch.as_tensor(split.index),
+            "is_query": is_query(split),
+            "groups": None if split.groups is None else torch.as_tensor(split.groups),
         }
-        queries, groups = is_query(split), split.groups
-        tensors |= {} if queries is None else {"is_query": queries}
-        tensors |= {} if groups is None else {"groups": torch.as_tensor(groups)}
-        self.store.save(name, tensors)
+        self.store.save(name, {key: value for key, value in tensors.items() if value is not None})
 
 
 def is_query(split: Split) -> Tensor | None:

@@ -193,6 +193,7 @@ def test_the_clip_holds_for_the_whole_gradient(small_data, tmp_path, loss, regul
     [
         ({"name": "constant"}, [1.0, 1.0, 1.0, 1.0]),
         ({"name": "cosine"}, [1.0, 0.5 * (1 + math.cos(math.pi / 4)), 0.5, 0.0]),
+        ({"name": "cosine", "until": 0.5, "floor": 0.1}, [1.0, 0.1 + 0.9 * 0.5, 0.1, 0.1]),
         ({"name": "milestones", "milestones": [2, 3], "factor": 0.5}, [1.0, 1.0, 0.5, 0.25]),
         ({"name": "constant", "warmup_epochs": 2.0}, [0.0005, 0.5, 1.0, 1.0]),
     ],
@@ -210,3 +211,38 @@ def test_utility_curve_is_a_summary_over_the_classes(finished):
     utility = torch.as_tensor(evaluation.utility, dtype=torch.float64)
     assert curve["mean"] == pytest.approx(utility.mean(dim=0).tolist())
     assert all(low <= high for low, high in zip(curve["low"], curve["high"], strict=True))
+
+
+def test_an_untrained_network_that_sees_no_difference_is_trained_all_the_same(
+    small_data, tmp_path, monkeypatch
+):
+    real, calls = evaluate, []
+
+    def first_two_collapse(*args, **settings):
+        calls.append(1)
+        if len(calls) <= 2:
+            args = (torch.ones_like(args[0]), *args[1:])
+        return real(*args, **settings)
+
+    monkeypatch.setattr("dmlcore.training.run.evaluate", first_two_collapse)
+    config = small_trial(train={"epochs": 1, "batches_per_epoch": 2})
+    result = run_trial(config, small_data, store=TrialStore(tmp_path / "trial"))
+    assert result.curve[0].metrics == {}
+    assert "validation/map_at_r" in result.curve[1].metrics
+    assert not [name for name in result.metrics if name.startswith("untrained/")]
+
+
+def test_a_network_that_collapses_while_it_trains_ends_the_trial(small_data, tmp_path, monkeypatch):
+    real, calls = evaluate, []
+
+    def later_collapse(*args, **settings):
+        calls.append(1)
+        return real(args[0] if len(calls) <= 2 else torch.ones_like(args[0]), *args[1:], **settings)
+
+    monkeypatch.setattr("dmlcore.training.run.evaluate", later_collapse)
+    with pytest.raises(ValueError, match="embeddings have collapsed"):
+        run_trial(
+            small_trial(train={"epochs": 1, "batches_per_epoch": 2}),
+            small_data,
+            store=TrialStore(tmp_path / "trial"),
+        )

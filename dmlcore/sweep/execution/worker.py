@@ -29,7 +29,7 @@ from dmlcore.sweep.execution.guards import NO_LIMITS, Limits, enforce_limits, po
 from dmlcore.sweep.plan import CANCELLED, PlannedTrial
 from dmlcore.training.checkpoint import EpochReport
 from dmlcore.training.ranks import ALONE
-from dmlcore.training.run import TrialResult, run_trial, select_device
+from dmlcore.training.run import TrialResult, run_trial
 from dmlcore.training.store import TrialStore
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "ray", "mlflow", "dvc", "polars")
@@ -215,3 +215,8 @@ def release_memory() -> None:
         gc.freeze()  # the libraries' million objects never become garbage: later collections skip them
     with suppress(OSError, AttributeError):  # only glibc has it
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def select_device(gpus: float) -> torch.device:
+    """Return CUDA where the trial was given a GPU, else the CPU."""
+    return torch.device("cuda" if gpus > 0 and torch.cuda.is_available() else "cpu")
