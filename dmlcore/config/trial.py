@@ -84,6 +84,10 @@ class ScheduleConfig(Strict):
     milestones: tuple[PositiveInt, ...] = ()
     """Epochs after which the learning rate is multiplied by `factor`."""
     factor: Share = 0.3
+    until: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of `cosine`: the share of the epochs after which the learning rate has fallen to `floor`, where it stays."""
+    floor: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of `cosine`: the lowest learning rate, as a share of the highest."""
 
 
 class AugmentationConfig(Strict):

@@ -129,8 +129,8 @@ def schedule_factor(config: ScheduleConfig, *, epochs: int, progress: float) -> 
     if progress < config.warmup_epochs:
         return max(progress, 1.0e-3) / config.warmup_epochs
     if config.name == "cosine":
-        done = (progress - config.warmup_epochs) / max(epochs - config.warmup_epochs, 1.0e-9)
-        return 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
+        done = (progress - config.warmup_epochs) / max(config.until * epochs - config.warmup_epochs, 1.0e-9)
+        return config.floor + (1.0 - config.floor) * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
     if config.name == "milestones":
         return config.factor ** sum(progress >= milestone for milestone in config.milestones)
     return 1.0
