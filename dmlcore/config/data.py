@@ -72,6 +72,9 @@ class PreprocessConfig(Strict):
     """Identical images in two classes: an error, or counted in the summary (published data sets have some)."""
     min_faces: Annotated[int, Field(ge=2, le=16)] = 12
     """glyphs: a character is a class if at least this many of the 16 font faces draw it."""
+    max_faces: Annotated[int | None, Field(ge=2, le=15)] = None
+    """glyphs: leave out the characters, with their lookalikes, that are classes of a data set whose `min_faces` is
+    larger than this: the two have no character in common. None: all."""
     fine_classes: bool = False
     """grocery: the 81 fine classes are the classes, and the 43 coarse ones their super-classes. false: the coarse ones
     are the classes."""

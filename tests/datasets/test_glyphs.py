@@ -10,6 +10,7 @@ from torch.nn.functional import normalize
 from dmlcore.config.data import PreprocessConfig
 from dmlcore.core.errors import DataError
 from dmlcore.datasets.importers.glyphs import (
+    FACES,
     choose_drawings,
     draw,
     jitter,
@@ -102,6 +103,20 @@ def test_more_faces_leave_fewer_classes(fonts):
     classes = {point for point, _ in choose_drawings(fonts, 16)}
     assert 150 < len(classes) < 708
     assert len(choose_drawings(fonts, 16)) == 16 * len(classes)
+
+
+def test_a_data_set_of_the_other_characters_has_no_lookalike_in_common(fonts):
+    common, others = choose_drawings(fonts, 16), choose_drawings(fonts, 12, max_faces=15)
+    drawings = [
+        {
+            draw(load_face(fonts, FACES[0], 64), point, 64).tobytes()
+            for point, face in chosen
+            if face == FACES[0]
+        }
+        for chosen in (common, others)
+    ]
+    assert len(drawings[1]) > 500
+    assert not drawings[0] & drawings[1]
 
 
 def test_another_image_size_has_the_same_classes(fonts, glyphs):
