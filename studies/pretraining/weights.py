@@ -1,0 +1,37 @@
+"""Write ../../data/weights/glyphs-BACKBONE.safetensors: the backbones that this study has trained, without heads."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import polars as pl
+from safetensors.torch import save_file
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path.insert(0, str(ROOT))
+
+from dmlcore.records import RecordFolder  # noqa: E402
+from dmlcore.training.load import store_of  # noqa: E402
+
+PREFIX = "backbone.model."
+
+
+def main() -> None:
+    """Write a file for each trial of the table that has finished."""
+    folder = ROOT / "data" / "weights"
+    folder.mkdir(exist_ok=True)
+    records = RecordFolder(HERE / "state" / "records")
+    finished = pl.read_parquet(HERE / "results" / "trials.parquet").filter(status="finished")
+    for key in finished["trial_key"]:
+        record = records.read(key)
+        if record is None:
+            sys.exit(f"weights: {key} has no record in state/; run the stage sweep first")
+        state = store_of(HERE, record).load("best")
+        backbone = {name.removeprefix(PREFIX): state[name] for name in state if name.startswith(PREFIX)}
+        save_file(backbone, folder / f"glyphs-{record.labels['backbone']}.safetensors")
+
+
+if __name__ == "__main__":
+    main()
