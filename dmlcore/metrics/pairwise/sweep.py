@@ -59,4 +59,8 @@ class Sweep(Protocol):
         self, table: NDArray[np.int32], classes: Ints, taken: NDArray[np.bool_], total: Ints
     ) -> None:
         """Add rows `taken [N]` of `table [N, K]` to their class, `classes [N]` ascending, of `total [C, K]`."""
-        ...
+        rows = np.flatnonzero(taken)
+        first = np.flatnonzero(np.diff(classes[rows], prepend=-1))
+        if len(first):
+            sums = np.add.reduceat(table[rows], first, axis=0, dtype=np.int64)
+            total[classes[rows[first]]] += sums

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dmlcore.metrics.inputs import ROW_MULTIPLE, Pairs
+from dmlcore.metrics.inputs import ROW_MULTIPLE, Ints, Pairs
 from dmlcore.metrics.pairwise.order_statistics import HIGH_BINS
 
 # 2 MiB of similarities: what one core's second-level cache holds, so that a tile is written and read without memory.
@@ -22,6 +22,14 @@ HEIGHT, WIDTH = 512, 1024
 RUN_WIDTH = 256  # columns that eight bits tell apart
 LANES = 16  # floats that AVX-512 compares at a time
 Floats = NDArray[np.float32]
+
+
+class PositiveChunk(NamedTuple):
+    """`similarity [P]` on the device, `row [P]` and `col [P]` on the host, row by row: P ordered positive pairs."""
+
+    similarity: torch.Tensor
+    row: Ints
+    col: Ints
 
 
 class Tile(NamedTuple):
@@ -208,3 +216,10 @@ def visit_tiles(
         with ThreadPoolExecutor(len(workers)) as pool:
             list(pool.map(work_alone, workers))
     return workers
+
+
+def upper_triangle(chunk: PositiveChunk) -> PositiveChunk:
+    """Keep the pairs above the diagonal."""
+    keep = chunk.row < chunk.col
+    index = torch.from_numpy(np.flatnonzero(keep)).to(chunk.similarity.device)
+    return PositiveChunk(chunk.similarity[index], chunk.row[keep], chunk.col[keep])

@@ -25,21 +25,20 @@ from dmlcore.metrics.pairwise.order_statistics import (
 )
 from dmlcore.metrics.pairwise.ranks import Ranks, query_scores, update_thresholds
 from dmlcore.metrics.pairwise.sweep import Sweep
-from dmlcore.metrics.pairwise.tiles import HEIGHT, WIDTH, Tile, diagonal_bands, multiply_tile
+from dmlcore.metrics.pairwise.tiles import (
+    HEIGHT,
+    WIDTH,
+    PositiveChunk,
+    Tile,
+    diagonal_bands,
+    multiply_tile,
+    upper_triangle,
+)
 
 # An element of a tile costs its similarity, two masks and three int32 keys; only the pairs of a few rows at a time
 # (a slab) get int64 indices, counts and values.
 BYTES_PER_PAIR, BYTES_PER_INDEXED_PAIR = 20, 64
 LARGEST_TILE = 8192
-
-
-@dataclass(frozen=True)
-class PositiveChunk:
-    """`similarity [P]` on the device, `row [P]` and `col [P]` on the host, row by row."""
-
-    similarity: torch.Tensor
-    row: Ints
-    col: Ints
 
 
 @dataclass(frozen=True)
@@ -168,15 +167,6 @@ class TorchSweep(Sweep):
                     _count_into(table.view(-1), index * len(cuts) + k)
         return self._sum(by_row).cpu().numpy(), self._sum(by_col).cpu().numpy()
 
-    def sum_by_class(
-        self, table: NDArray[np.int32], classes: Ints, taken: NDArray[np.bool_], total: Ints
-    ) -> None:
-        rows = np.flatnonzero(taken)
-        first = np.flatnonzero(np.diff(classes[rows], prepend=-1))
-        if len(first):
-            sums = np.add.reduceat(table[rows], first, axis=0, dtype=np.int64)
-            total[classes[rows[first]]] += sums
-
     def _slabs(
         self, row: int, block: torch.Tensor, valid: torch.Tensor
     ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
@@ -239,13 +229,6 @@ class TorchSweep(Sweep):
         """Yield all positives, each unordered pair once."""
         for chunk in self._positives(0, len(self.pairs.row_class)):
             yield upper_triangle(chunk) if self.pairs.symmetric else chunk
-
-
-def upper_triangle(chunk: PositiveChunk) -> PositiveChunk:
-    """Keep the pairs above the diagonal."""
-    keep = chunk.row < chunk.col
-    index = torch.from_numpy(np.flatnonzero(keep)).to(chunk.similarity.device)
-    return PositiveChunk(chunk.similarity[index], chunk.row[keep], chunk.col[keep])
 
 
 def _count_into(table: torch.Tensor, index: torch.Tensor) -> None:
