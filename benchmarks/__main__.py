@@ -25,6 +25,7 @@ BENCHMARKS = {
         "-m",
         "benchmarks.prepared",
     ],
+    "time to accuracy, before and after": ["-m", "benchmarks.time_to_accuracy"],
     "the sweep stage against plain loops of its trials": ["-m", "benchmarks.sweep"],
     "the sweep stage by the number of trials": ["-m", "benchmarks.sweep", "--counts", "10", "100", "1000"],
     "sleeping trials on 1 to 4 Ray nodes": ["-m", "benchmarks.nodes"],
