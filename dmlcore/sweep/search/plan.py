@@ -9,7 +9,7 @@ from typing import Any
 
 from dmlcore.config.sweep import OBJECTIVES, SearchConfig, SweepConfig
 from dmlcore.records import RecordFolder
-from dmlcore.sweep.grid import check_distinct
+from dmlcore.sweep.grid import Cell, as_longer, check_distinct
 from dmlcore.sweep.plan import Plan, PlannedTrial, Planner, SearchState, ended_records
 from dmlcore.sweep.search.groups import Group, check_groups, corners, search_groups
 from dmlcore.sweep.search.log import SearchLog, Suggestion
@@ -31,6 +31,8 @@ class GroupPlan:
         self.group, self.search, self.planner, self.log = group, search, planner, log
         self.baseline: GroupPlan | None = None
         """The search without regularisers beside this one; None: this is it, or there is none."""
+        self.longer: float | None = None
+        """Train the chosen setting this many times as long, too."""
         self.suggestions = log.suggestions()
         self._tried: dict[str, PlannedTrial] = {}
         for suggestion in self.suggestions:
@@ -86,7 +88,15 @@ class GroupPlan:
             for seed in self.group.seeds
             if seed != self.group.config.seed
         ]
-        return labelled + [self.planner(replace(cell, notes=cell.notes | notes)) for cell in cells]
+        cells = [replace(cell, notes=cell.notes | notes) for cell in cells]
+        return labelled + [self.planner(cell) for cell in (*cells, *self._longer(front, cells))]
+
+    def _longer(self, front: list[Suggestion], cells: list[Cell]) -> list[Cell]:
+        """Return the chosen setting as a trial that trains longer, at the first seed that is compared."""
+        if self.longer is None or not front:
+            return []
+        own = self.group.cell(front[0].params, "chosen", front[0].number)
+        return [as_longer(cells[0] if cells else own, self.longer)]
 
     def _choice(self, records: Records) -> Choice:
         baseline = self.baseline if self.group.config.regularizers else self
@@ -137,6 +147,12 @@ def group_plans(sweep: SweepConfig, search: SearchConfig, *, study: Path, prepar
         log = SearchLog(study / "state" / "search" / f"{identity}.jsonl")
         plans.append(GroupPlan(group, search, planner, log))
     _join_baselines(plans)
+    if sweep.longer_run is not None:
+        first: dict[tuple[str, str], GroupPlan] = {}
+        for plan in sorted(plans, key=lambda plan: bool(plan.group.config.regularizers)):
+            first.setdefault((plan.group.labels["dataset"], plan.group.labels["backbone"]), plan)
+        for plan in first.values():
+            plan.longer = sweep.longer_run.factor
     return plans
 
 

@@ -112,7 +112,7 @@ class GroupSearch:
             or any(not self._is_complete(trial) for trial in self.plan.tried)
             or self.plan.waits(self._all_records)
         )
-        other_seeds = len(self.plan.group.seeds) - 1 if choosing else 0
+        other_seeds = len(self.plan.group.seeds) - 1 + (self.plan.longer is not None) if choosing else 0
         return len(unfinished) + self.plan.remaining_trials + other_seeds
 
     def _waiting(self, trials: Iterable[PlannedTrial]) -> list[PlannedTrial]:

@@ -329,6 +329,29 @@ def test_an_arm_that_has_ended_waits_for_the_accuracy_of_the_baseline(folders):
     assert tcm.next_trial().cell.labels["role"] == "chosen"
 
 
+def test_the_chosen_baseline_is_trained_longer_too(folders):
+    config = searching({"trials": 2}, longer_run={"factor": 3.0})
+    search_untrained(config, folders)
+    plan = plan_of(config, folders)
+    assert plan.is_complete
+    (longer,) = (trial for trial in plan.trials if trial.cell.labels["role"] == "longer")
+    assert (longer.cell.labels["variant"], longer.cell.seed) == ("baseline", 1)
+    (same,) = (
+        trial
+        for trial in plan.trials
+        if trial.cell.labels["role"] == "chosen"
+        and trial.cell.labels["variant"] == "baseline"
+        and trial.cell.seed
+    )
+    train = same.cell.config.train
+    train = train.model_copy(update={"epochs": 3 * train.epochs})
+    assert longer.cell.config == same.cell.config.model_copy(update={"train": train})
+    publish(plan, folders)
+    study = read_study(folders.study, AggregateConfig(accuracy=MAP, inconsistency=OPIS))
+    assert study.longer["trial_key"].to_list() == [longer.key]
+    assert longer.key not in study.searched["trial_key"].to_list()
+
+
 def test_the_table_and_the_records_say_what_was_chosen(whole):
     folders, _ = whole
     plan = plan_of(stopping(), folders)
