@@ -11,7 +11,7 @@ from dmlcore.config.sweep import ParameterConfig, SearchConfig, SweepConfig
 from dmlcore.config.trial import ComponentConfig, TrialConfig
 from dmlcore.core.hashing import json_sha256
 from dmlcore.sweep.grid import Cell, check_distinct, expand, variant_label
-from dmlcore.sweep.score_margins import rates_of
+from dmlcore.sweep.score_margins import stand_in
 from dmlcore.sweep.search.sampling import Space
 from dmlcore.sweep.trial_key import trial_keys
 
@@ -126,16 +126,10 @@ def check_groups(
         key: returns the key of a cell's trial.
 
     Raises:
-        ConfigError: a trial at a corner cannot be built or takes margins from scores, or two searches try the same
-            trials.
+        ConfigError: a trial at a corner cannot be built, or two searches try the same trials.
     """
     cells = [[group.cell(point, "searched", 0) for point in corners(group.space)] for group in groups]
-    if rated := next((cell for pair in cells for cell in pair if rates_of(cell)), None):
-        raise ConfigError(
-            f"sweep cell [{rated.name}]: margins from scores are for a grid, not for a search: search the margins "
-            "as numbers, or remove `sweep.search`"
-        )
-    check_cells([cell for pair in cells for cell in pair])
+    check_cells([stand_in(cell) for pair in cells for cell in pair])
     lowest = [pair[0] for pair in cells]
     check_distinct([key(cell) for cell in lowest], lowest)
 
