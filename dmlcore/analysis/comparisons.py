@@ -10,7 +10,7 @@ import polars as pl
 
 from dmlcore.analysis import columns
 from dmlcore.analysis.columns import MetricComparison
-from dmlcore.analysis.convergence import count_converged
+from dmlcore.analysis.convergence import count_converged, longer_evidence
 from dmlcore.analysis.metric_labels import METRICS, one_line
 from dmlcore.analysis.paired_tests import paired_tests
 from dmlcore.analysis.protocol import protocol_line
@@ -40,7 +40,8 @@ def comparisons(study: Study) -> pl.DataFrame:
         `features/M`: of the pretrained backbone's features without a head, or null.
         `baseline/settings_tried`, `variant/settings_tried`: of a search, which chose the one compared; else null.
         `baseline/converged`, `variant/converged`: finished trials that were flat at their end (`has_converged`), or
-        null. `matched/seeds`, `matched/map_at_r/mean`, `matched/opis_corrected/baseline/mean`,
+        null. `longer_run/agrees`: whether a longer run of this data set and backbone confirms such ends; null without
+        one. `matched/seeds`, `matched/map_at_r/mean`, `matched/opis_corrected/baseline/mean`,
         `matched/opis_corrected/difference/mean|low|high|relative`: at equal accuracy (`trajectories`).
         `status`: what is missing (failed, stopped, missing seeds; metrics without a value); null if nothing is.
         `protocol`. Means are null without a seed, intervals below 2 seeds.
@@ -58,7 +59,7 @@ def comparisons(study: Study) -> pl.DataFrame:
         if rows
         else {}
     )
-    overrides = {**texts, **counts, **numbers}
+    overrides = {**texts, **counts, **numbers, "longer_run/agrees": pl.Boolean}
     return pl.DataFrame(rows, infer_schema_length=None, schema_overrides=overrides)
 
 
@@ -96,6 +97,7 @@ def _row(study: Study, cell: Cell, variant: str, found: dict[str, MetricComparis
     row |= {f"{side}/beats_untrained": _beats_untrained(row, side) for side in sides}
     row |= {f"{side}/settings_tried": _settings_tried(cell, name) for side, name in sides.items()}
     row |= {f"{side}/converged": count_converged(cell, name) for side, name in sides.items()}
+    row["longer_run/agrees"] = longer_evidence(study).get((cell.dataset, cell.backbone))
     row |= _matched_columns(cell, variant, study.config.confidence)
     return row | {"status": _status_note(cell, variant), "protocol": protocol_line(study, cell.dataset)}
 

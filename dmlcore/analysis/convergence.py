@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from dmlcore.analysis.metric_labels import format_percent
-from dmlcore.analysis.study import BASELINE, Cell, Study
+from dmlcore.analysis.study import BASELINE, Cell, Study, cached_per_study, swept_axes
+from dmlcore.config.sweep import LONGER_ROLE
 from dmlcore.records import CURVE
 
 Curve = Sequence[float | None]
@@ -20,14 +21,17 @@ FLAT = 0.02
 TAIL, LEAST = 0.2, 3
 """The share of the epochs at the end that is judged, and the least number of them: two alone are flat by chance."""
 LONGER = 0.05
+LEAST_FACTOR = 1.5
+"""A run that trains fewer times as long shows nothing by ending where the other did."""
 CONVERGENCE_RULE = (
     f"\N{DAGGER} not converged: validation MAP@R varies by more than {format_percent(FLAT)} over the last "
     f"{format_percent(TAIL)} of the epochs, at least {LEAST} of them."
 )
 UNCHECKED = (
-    "A falling learning rate flattens every curve, and no longer run (`aggregate.longer_run`) checks that."
+    "A falling learning rate flattens every curve, and no longer run (`sweep.longer_run`) checks that."
 )
 EPOCHS_COLUMN = "config/train.epochs"
+FOLLOWS_EPOCHS = (EPOCHS_COLUMN, "config/train.schedule.milestones")
 
 
 class ConvergenceCount(NamedTuple):
@@ -46,6 +50,8 @@ class LongerRun(NamedTuple):
     score: float
     """Validation MAP@R of the study's last epoch."""
     longer_score: float
+    network: tuple[str, str]
+    """Data set and backbone, whose trials it speaks for."""
 
     @property
     def agrees(self) -> bool:
@@ -66,28 +72,39 @@ class LongerRun(NamedTuple):
 
 
 def longer_runs(study: Study) -> list[LongerRun]:
-    """Pair each finished trial of `aggregate.longer_run` with the study's trial of the same names and seed."""
+    """Pair each finished longer run with the study's trial of the same names, swept settings and seed."""
     if study.longer is None:
         return []
-    names = ["dataset", "backbone", "loss", "variant", "seed"]
+    swept = [column for column in swept_axes(study.trials) if column not in FOLLOWS_EPOCHS]
+    names = ["dataset", "backbone", "loss", "variant", "seed", *swept]
     columns = [*names, EPOCHS_COLUMN, CURVE_COLUMN]
     tables = [table.filter(status="finished") for table in (study.trials, study.longer)]
     if any(not set(columns) <= set(table.columns) for table in tables):
         return []
-    short, long = (table.select(columns).drop_nulls() for table in tables)
+    ends_known = [EPOCHS_COLUMN, CURVE_COLUMN]
+    short, long = (table.select(columns).drop_nulls(ends_known) for table in tables)
     found = []
-    for row in short.join(long, on=names, suffix="/longer").sort(names).to_dicts():
+    for row in short.join(long, on=names, suffix="/longer", nulls_equal=True).sort(names).to_dicts():
         ends = [_finite(row[column][-1]) for column in (CURVE_COLUMN, f"{CURVE_COLUMN}/longer")]
         epochs = row[EPOCHS_COLUMN], row[f"{EPOCHS_COLUMN}/longer"]
         if ends[0] is not None and ends[1] is not None and epochs[1] > epochs[0]:
             name = f"{' '.join(row[column] for column in names[:4])}, seed {row['seed']}"
-            found.append(LongerRun(name, *epochs, ends[0], ends[1]))
+            found.append(LongerRun(name, *epochs, ends[0], ends[1], (row["dataset"], row["backbone"])))
     return found
 
 
-def disagreeing_run(study: Study) -> LongerRun | None:
-    """Return a longer run that shows that the study had not converged, if there is one."""
-    return next((run for run in longer_runs(study) if not run.agrees), None)
+@cached_per_study
+def longer_evidence(study: Study) -> dict[tuple[str, str], bool]:
+    """Return (data set, backbone) -> whether its longer runs show that flat ends are ends of learning.
+
+    True: each ends at most LONGER above, and one trains LEAST_FACTOR times as long or longer. False: one ends higher.
+    A data set and backbone without such a run is not among them.
+    """
+    found: dict[tuple[str, str], bool] = {}
+    for run in longer_runs(study):
+        if not run.agrees or run.longer_epochs >= LEAST_FACTOR * run.epochs:
+            found[run.network] = found.get(run.network, True) and run.agrees
+    return found
 
 
 def has_converged(curve: Curve) -> bool | None:
@@ -136,9 +153,21 @@ def convergence_note(study: Study) -> str | None:
     """Return how many trials of the study have converged, with the rule; None where no trial has a curve."""
     found = study_convergence(study)
     checks = [run.sentence for run in longer_runs(study)] or [UNCHECKED]
+    checks += _unfinished_runs(study)
     return found and " ".join(
         [f"{found.converged} of {found.trials} trials have converged.", CONVERGENCE_RULE, *checks]
     )
+
+
+def _unfinished_runs(study: Study) -> list[str]:
+    """Name the longer runs of the study itself that have not finished."""
+    if study.longer is None or "role" not in study.longer.columns:
+        return []
+    lost = study.longer.filter((pl.col("role") == LONGER_ROLE) & (pl.col("status") != "finished"))
+    return [
+        f"The longer run of {row['dataset']} {row['backbone']} has not finished ({row['status']}): {row['error']}."
+        for row in lost.sort("dataset", "backbone").to_dicts()
+    ]
 
 
 def convergence_mark(row: Mapping[str, Any]) -> str:

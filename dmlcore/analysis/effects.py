@@ -1,7 +1,7 @@
 """What each comparison decides about a metric, and what a variant did to it over all of them.
 
-A comparison decides something only if both its sides have converged and the interval of its paired difference leaves
-out 0. How often a mean rose or fell is counted besides, and decides nothing.
+A comparison decides something only if both its sides have converged, which a longer run has checked, and the interval
+of its paired difference leaves out 0. How often a mean rose or fell is counted besides, and decides nothing.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from functools import cached_property
 from statistics import median
 
 from dmlcore.analysis.columns import Row, judgement
-from dmlcore.analysis.convergence import LongerRun
 from dmlcore.analysis.metric_labels import METRICS, format_metric, metric_label, round_significant
 from dmlcore.analysis.paired_tests import MAX_SEEDS, overall_test
 
 SIGNIFICANCE = 0.05
 UNDECIDED = "undecided"
-NOT_CONVERGED, CONVERGENCE_UNKNOWN, NO_PAIR = (
+NOT_CONVERGED, CONVERGENCE_UNKNOWN, NOT_SHOWN, NO_PAIR = (
     "not converged",
     "no validation curves",
+    "convergence not shown (no longer run)",
     "no pair of finished seeds",
 )
 ONE_PAIR = "one pair of seeds, so no interval"
@@ -47,8 +47,8 @@ def decide(row: Row, metric: str) -> Decision:
         metric: of METRICS.
 
     Returns:
-        UNDECIDED unless every finished trial of both sides has converged and the interval of the paired difference
-        leaves out 0.
+        UNDECIDED unless every finished trial of both sides has converged, a longer run of the data set and backbone
+        shows that this is no work of the falling learning rate, and the interval of the paired difference leaves out 0.
     """
     if row[f"test/{metric}/difference/mean"] is None:
         return Decision(UNDECIDED, NO_PAIR)
@@ -57,6 +57,8 @@ def decide(row: Row, metric: str) -> Decision:
         return Decision(UNDECIDED, CONVERGENCE_UNKNOWN)
     if any(converged < seeds for converged, seeds in sides):
         return Decision(UNDECIDED, NOT_CONVERGED)
+    if (shown := row["longer_run/agrees"]) is not True:
+        return Decision(UNDECIDED, NOT_SHOWN if shown is None else NOT_CONVERGED)
     if row[f"test/{metric}/difference/low"] is None:
         return Decision(UNDECIDED, ONE_PAIR)
     word = judgement(row, metric)
@@ -168,7 +170,7 @@ def _seeds_text(decisions: Sequence[Decision]) -> str:
     return f"{known[0]:,} to {most} seeds would be needed"
 
 
-def effect_of(rows: Sequence[Row], metric: str, disagreeing: LongerRun | None) -> Effect:
+def effect_of(rows: Sequence[Row], metric: str) -> Effect:
     """Summarise the comparisons `rows`, which all have a difference."""
     means, shares, p_values = (
         [row[f"test/{metric}/difference/{part}"] for row in rows] for part in ("mean", "relative", "p_holm")
@@ -182,8 +184,6 @@ def effect_of(rows: Sequence[Row], metric: str, disagreeing: LongerRun | None) -
     corrected = [p for p in p_values if p is not None]
     overall = overall_test(means)
     decisions = tuple(decide(row, metric) for row in rows)
-    if disagreeing is not None:
-        decisions = (Decision(UNDECIDED, NOT_CONVERGED),) * len(rows)
     return Effect(
         metric=metric,
         decisions=decisions,

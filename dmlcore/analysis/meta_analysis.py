@@ -219,6 +219,6 @@ def forest_sentences(study: Study) -> list[str]:
         found.append(
             f"Pooled over {len(forest.rows)} comparisons of {variant_label(forest.variant)}, whatever the verdict: "
             f"{metric_label(forest.metric)} {mean} ({level} interval {low} to {high}, random effects); "
-            f"{forest.heterogeneity()}; signed-rank test {forest.signed_rank}."
+            f"{forest.heterogeneity()}; signed-rank test: {forest.signed_rank}."
         )
     return found

@@ -9,6 +9,7 @@ import polars as pl
 
 from dmlcore.analysis.study import Study
 from dmlcore.config.study import AggregateConfig
+from dmlcore.config.sweep import LONGER_ROLE
 
 
 def read_study(
@@ -28,12 +29,25 @@ def read_study(
     results = folder / "results"
     if (table := pl.read_parquet(results / "trials.parquet")).is_empty():
         raise ValueError(f"{results}/trials.parquet must have a trial; run the stage sweep again")
+    table, longer = _without_longer(table)
     trials, searched = _without_searched(table, config)
     datasets = json.loads((results / "datasets.json").read_text(encoding="utf-8"))
     stored, records = folder / storage if storage else None, folder / "state" / "records"
-    checked = config.longer_run
-    longer = None if checked is None else pl.read_parquet(folder / checked / "results/trials.parquet")
+    if config.longer_run is not None:
+        others = pl.read_parquet(folder / config.longer_run / "results/trials.parquet")
+        longer = others if longer is None else pl.concat([longer, others], how="diagonal_relaxed")
     return Study(trials, datasets, config, stored, prepared, records, searched, longer)
+
+
+def _without_longer(table: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame | None]:
+    """Separate the longer runs of `sweep.longer_run`, which are in no comparison."""
+    if "role" not in table.columns:
+        return table, None
+    longer = table.filter(pl.col("role") == LONGER_ROLE)
+    rest = table.filter(pl.col("role").ne_missing(LONGER_ROLE))
+    if rest["role"].is_null().all():  # a grid has no other roles
+        rest = rest.drop("role")
+    return rest, None if longer.is_empty() else longer
 
 
 def _without_searched(

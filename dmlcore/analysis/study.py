@@ -108,7 +108,7 @@ class Study:
     """Trials of a search that are in no comparison: of settings that it did not choose, and of the chosen ones at the
     seed of the search."""
     longer: pl.DataFrame | None = None
-    """Trials of `aggregate.longer_run`."""
+    """Trials of `sweep.longer_run` and `aggregate.longer_run`, which check convergence and are in no comparison."""
 
     def __post_init__(self) -> None:
         _check_columns(self.trials, self.config)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from statistics import median
 
 from dmlcore.analysis.columns import Row
-from dmlcore.analysis.convergence import LongerRun, disagreeing_run
 from dmlcore.analysis.effects import UNDECIDED, Effect, effect_of, format_share
 from dmlcore.analysis.metric_labels import format_percent, variant_label
 from dmlcore.analysis.study import BASELINE, Study
@@ -66,7 +65,7 @@ def verdict(study: Study, rows: Sequence[Row]) -> list[tuple[str, str]]:
     """
     if rows and all(row["variant"] == BASELINE for row in rows):
         return [("One variant alone (baseline): nothing to compare.", "")]
-    found = variant_verdicts(rows, study.config.confidence, disagreeing_run(study))
+    found = variant_verdicts(rows, study.config.confidence)
     if not found:
         return [("Undecided: no seed finished both with and without the regulariser.", "")]
     return [(f"{variant.headline}.", variant.details) for variant in found]
@@ -91,9 +90,7 @@ def opis_metric(rows: Sequence[Row]) -> str:
     return "opis_corrected" if known else "opis"
 
 
-def variant_verdicts(
-    rows: Sequence[Row], confidence: float, disagreeing: LongerRun | None = None
-) -> list[VariantVerdict]:
+def variant_verdicts(rows: Sequence[Row], confidence: float) -> list[VariantVerdict]:
     """Judge each variant, or all together where they are more than MAX_VARIANTS; none without a comparison."""
     metrics = (opis_metric(rows), "map_at_r")
     compared = [row for row in rows if all(row[f"test/{m}/difference/mean"] is not None for m in metrics)]
@@ -101,7 +98,7 @@ def variant_verdicts(
     groups = [[row for row in compared if row["variant"] == variant] for variant in variants]
     if len(variants) > MAX_VARIANTS:
         groups = [compared]
-    return [_variant_verdict(group, len(groups), metrics, confidence, disagreeing) for group in groups]
+    return [_variant_verdict(group, len(groups), metrics, confidence) for group in groups]
 
 
 def _variant_verdict(
@@ -109,9 +106,8 @@ def _variant_verdict(
     variants: int,
     metrics: tuple[str, str],
     confidence: float,
-    disagreeing: LongerRun | None,
 ) -> VariantVerdict:
-    inconsistency, accuracy = (effect_of(rows, metric, disagreeing) for metric in metrics)
+    inconsistency, accuracy = (effect_of(rows, metric) for metric in metrics)
     labels = list(dict.fromkeys(row["variant"] for row in rows))
     # One variant among several is named with its parameters
     name = _name(labels) if variants == 1 else variant_label(labels[0]).replace("tcm", "TCM", 1)

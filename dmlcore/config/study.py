@@ -30,8 +30,8 @@ class AggregateConfig(Strict):
     """Of a study with a search: compare the chosen settings also at the seed at which they were chosen, where the
     best of many tries looks better than it is. A study with that seed alone counts it in any case, and says so."""
     longer_run: str | None = None
-    """Folder of a study, relative to this one's, that trains one of its configurations longer: what shows whether the
-    curves are flat because learning has ended or because the learning rate has fallen."""
+    """Folder of a study, relative to this one's, that trains configurations of this one longer, as `sweep.longer_run`
+    does in the study itself."""
     figure: FigureConfig = FigureConfig()
     run_link: Annotated[str, Field(pattern=r"^https?://[^/?#@]*([/?#].*)?$")] | None = None
     """Address of a trial's MLflow run for report.html, `{trial_key}` standing for the trial's key. Without user and

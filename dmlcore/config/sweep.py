@@ -208,6 +208,19 @@ class StopEarlyConfig(Strict):
     reduction_factor: Annotated[int, Field(ge=2)] = 3
 
 
+LONGER_ROLE = "longer"
+"""Label `role` of the trials that `longer_run` adds."""
+
+
+class LongerRunConfig(Strict):
+    """One more trial for each data set x backbone: the first baseline of the grid, or of a search the chosen one,
+    trained longer on a schedule stretched as much. It shows whether curves are flat because learning has ended or
+    because the learning rate has fallen; without it nothing is decided. It is in no comparison."""
+
+    factor: Annotated[float, Field(ge=1.5)] = 3.0
+    """How many times as many epochs."""
+
+
 class SweepConfig(Strict):
     study: Name
     trial: dict[str, Any] = {}
@@ -218,7 +231,9 @@ class SweepConfig(Strict):
     losses: Labelled[Name, dict[str, Any]]
     """Label -> partial TrialConfig with a `loss` section."""
     regularizers: Some[tuple[ComponentConfig, ...]] = ((),)
-    """The variants; the empty list is the variant `baseline`, with which the others are compared."""
+    """The variants; the empty list is the variant `baseline`, with which the others are compared. A parameter of a
+    regulariser may be a rate, `{share_of_positives: 0.5}` or `{share_of_negatives: 0.01}`: the similarity that this
+    share of the baseline's positive pairs lies below, or this share of its negative pairs reaches, on validation."""
     axes: dict[str, Some[Any]] = {}
     """Any other dotted config path -> its values, e.g. `train.batch_size: [64, 128]`."""
     overrides: tuple[Override, ...] = ()
@@ -237,6 +252,8 @@ class SweepConfig(Strict):
     """Stop weak trials before their last epoch. In a search, the trials of one data set x backbone x loss x
     variant are compared; in a grid, those of one data set, backbone, loss, regularisers (with any parameters)
     and seed. None: never."""
+    longer_run: LongerRunConfig | None = None
+    """None: none is added; `aggregate.longer_run` may name another study's."""
     storage: str = "state/storage"
     """Folder of checkpoints and embeddings, relative to the study's folder."""
     disk_budget_bytes: PositiveInt | None = None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, NamedTuple
 
 from dmlcore.config.base import ConfigError, parse
-from dmlcore.config.sweep import GridConfig, SweepConfig
+from dmlcore.config.sweep import LONGER_ROLE, GridConfig, SweepConfig
 from dmlcore.config.trial import ComponentConfig, TrialConfig
 from dmlcore.records import trial_name
 
@@ -76,7 +76,28 @@ def expand(sweep: SweepConfig) -> list[Cell]:
     ordered = sorted(
         points, key=lambda point: (rank(sweep.priority, point.labels), _seed_order(sweep, point.seed))
     )
-    return [_cell(sweep, point) for point in ordered]
+    cells = [_cell(sweep, point) for point in ordered]
+    return cells if sweep.longer_run is None else [*cells, *longer_cells(cells, sweep.longer_run.factor)]
+
+
+def longer_cells(cells: Sequence[Cell], factor: float) -> list[Cell]:
+    """Return the first baseline of each data set and backbone, or its first cell, as a trial that trains longer."""
+    first: dict[tuple[str, str], Cell] = {}
+    for cell in sorted(cells, key=lambda cell: bool(cell.config.regularizers)):
+        first.setdefault((cell.labels["dataset"], cell.labels["backbone"]), cell)
+    found = [as_longer(cell, factor) for cell in first.values()]
+    return [cell for cell in found if cell.config not in [other.config for other in cells]]
+
+
+def as_longer(cell: Cell, factor: float) -> Cell:
+    """Return the cell with `factor` times the epochs, its milestones moved as much; never stopped early."""
+    train = cell.config.train
+    milestones = tuple(round(factor * epoch) for epoch in train.schedule.milestones)
+    schedule = train.schedule.model_copy(update={"milestones": milestones})
+    train = train.model_copy(update={"epochs": round(factor * train.epochs), "schedule": schedule})
+    config = cell.config.model_copy(update={"train": train})
+    labels = {**cell.labels, "role": LONGER_ROLE, "seed": cell.labels["seed"]}
+    return replace(cell, labels=labels, config=config, comparison_group=None)
 
 
 def _points(sweep: SweepConfig, grid: GridConfig) -> Iterator[_Point]:

@@ -47,7 +47,7 @@ def _grid_plan(sweep: SweepConfig, planner: Planner, recorded: Mapping[str, Tria
         plan = Plan([planner(cell) for cell in cells])
         check_distinct([trial.key for trial in plan.trials], cells)
         return plan
-    check_cells([stand_in(cell) if rates_of(cell) else cell for cell in cells])
+    check_cells([stand_in(cell) for cell in cells])
     check_distinct([repr(cell.config) for cell in rated], rated)
     own = [planner(cell) for cell in cells if not rates_of(cell)]
     check_distinct([trial.key for trial in own], [trial.cell for trial in own])

@@ -86,7 +86,7 @@ def run_sweep(
         _summaries(plan, folders)
         try:
             halted = _run_plan(plan, sweep, folders, tracker, context)
-            if plan.waiting and halted is None:
+            if plan.waiting and halted is None and sweep.search is None:
                 halted = _run_plan(_second_plan(plan, sweep, folders), sweep, folders, tracker, context)
         finally:
             # After an interruption or a cluster that broke down too: the table always shows every record.

@@ -52,6 +52,11 @@ class Rate(NamedTuple):
     kind: str
     share: float
 
+    @property
+    def path(self) -> str:
+        """`PLACE.PARAMETER`, as the log of a search names it."""
+        return f"{self.place}.{self.parameter}"
+
 
 def rates_of(cell: Cell) -> list[Rate]:
     """Return the parameters of a cell that are given as rates.
@@ -89,8 +94,14 @@ def with_margins(cell: Cell, margins: Mapping[Rate, float]) -> Cell:
 
 
 def stand_in(cell: Cell) -> Cell:
-    """Return the cell with likely margins in place of its rates, to check that it can be built."""
-    return with_margins(cell, {rate: STAND_IN[rate.kind] for rate in rates_of(cell)})
+    """Return the cell with likely margins in place of its rates, if it has any, to check that it can be built."""
+    rates = rates_of(cell)
+    return with_margins(cell, {rate: STAND_IN[rate.kind] for rate in rates}) if rates else cell
+
+
+def with_source(trial: PlannedTrial, source: Mapping[str, str]) -> PlannedTrial:
+    """Return the trial whose record will name its base; the key stays."""
+    return replace(trial, keys=replace(trial.keys, inputs={**trial.keys.inputs, SOURCE: dict(source)}))
 
 
 def base_config(cell: Cell) -> TrialConfig:
@@ -141,8 +152,7 @@ class Resolver:
             trial = self.planner(resolved)
         except (DamagedFileError, ConfigError) as error:
             return WaitingTrial(cell, f"no margins from [{base.name}]: {error}", failed=True)
-        source = {SOURCE: {"trial": base.key, "validation": digest}}
-        return replace(trial, keys=replace(trial.keys, inputs=trial.keys.inputs | source))
+        return with_source(trial, {"trial": base.key, "validation": digest})
 
 
 def _identity(labels: Mapping[str, Any], digest: str) -> str:

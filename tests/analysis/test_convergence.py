@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -13,16 +15,26 @@ from dmlcore.analysis.convergence import (
     convergence_mark,
     convergence_note,
     count_converged,
-    disagreeing_run,
     has_converged,
+    longer_evidence,
     longer_runs,
 )
+from dmlcore.analysis.results import read_study
 from dmlcore.analysis.study import Study
 from dmlcore.analysis.verdict import verdict
+from dmlcore.config.study import AggregateConfig
 from dmlcore.report.figures.convergence import convergence_figure
 from dmlcore.report.text.tables import markdown_table
 from tests.analysis.studies import losses_study, margins_study
-from tests.analysis.synthetic import TCM, rows, study, table, unfinished
+from tests.analysis.synthetic import (
+    TCM,
+    dataset_info,
+    longer_runs_of,
+    rows,
+    study,
+    table,
+    unfinished,
+)
 from tests.report.test_figures import texts
 from tests.report.test_tables import printed
 
@@ -75,7 +87,7 @@ def test_a_longer_run_checks_the_flat_ends(score: float, agrees: bool) -> None:
     found = checked(longer(score))
     (run,) = longer_runs(found)
     assert (run.agrees, run.epochs, run.longer_epochs) == (agrees, 10, 30)
-    assert (disagreeing_run(found) is None) is agrees
+    assert longer_evidence(found) == {("glyphs", "vit"): agrees}
     assert run.sentence in (convergence_note(found) or "")
     assert (
         verdict(found, comparisons(found).to_dicts())[0][0].startswith("Undecided: not converged")
@@ -86,9 +98,69 @@ def test_a_longer_run_checks_the_flat_ends(score: float, agrees: bool) -> None:
 def test_a_longer_run_of_something_else_checks_nothing() -> None:
     for other in ({"seed": 9}, {"loss": "other"}, {"config/train.epochs": 10}, {"variant": "other"}):
         assert longer_runs(checked(longer(0.9, **other))) == []
-    assert "no longer run (`aggregate.longer_run`) checks that" in (
-        convergence_note(checked(longer(0.9, seed=9))) or ""
-    )
+    other = checked(longer(0.9, seed=9))
+    assert "no longer run (`sweep.longer_run`) checks that" in (convergence_note(other) or "")
+    assert longer_evidence(other) == {}
+    text = verdict(other, comparisons(other).to_dicts())[0][0]
+    assert text.startswith("Undecided: convergence not shown (no longer run)")
+
+
+@pytest.mark.parametrize(
+    ("epochs", "score", "evidence"),
+    [
+        (14, 0.4, {}),  # too little longer to show that learning had ended
+        (14, 0.5, {("glyphs", "vit"): False}),  # enough to show that it had not
+        (15, 0.4, {("glyphs", "vit"): True}),
+    ],
+)
+def test_a_run_that_is_hardly_longer_can_only_refute(epochs: int, score: float, evidence: dict) -> None:
+    run = longer(score, **{"config/train.epochs": epochs})
+    assert longer_evidence(checked(run)) == evidence
+
+
+def test_a_longer_run_speaks_for_its_data_set_and_backbone_alone() -> None:
+    found = rows(("birds", "glyphs"), losses=("smooth_ap",))
+    kept = longer_runs_of(found).filter(pl.col("dataset") == "birds", pl.col("backbone") == "vit_tiny")
+    made = replace(study(found), longer=kept)
+    table_ = comparisons(made)
+    shown = {(row["dataset"], row["backbone"]): row["longer_run/agrees"] for row in table_.to_dicts()}
+    assert shown.pop(("birds", "vit_tiny")) is True
+    assert set(shown.values()) == {None}
+    assert len(shown) == 3
+
+
+def test_a_longer_run_matches_the_swept_settings_too() -> None:
+    found = [
+        row | {"config/train.batch_size": size, "curve/validation/map_at_r": [0.0, *[score] * 10]}
+        for size, score in ((64, 0.4), (256, 0.2))
+        for row in rows(backbones=("vit",), losses=("smooth_ap",))
+    ]
+    run = longer_runs_of([row for row in found if row["config/train.batch_size"] == 64])
+    made = replace(study(found), longer=run)
+    (pair,) = longer_runs(made)
+    assert (pair.score, pair.agrees) == (0.4, True)
+
+
+def test_a_longer_run_that_failed_is_named() -> None:
+    found = rows(backbones=("vit",), losses=("smooth_ap",))
+    lost = unfinished(longer_runs_of(found).to_dicts()[0])
+    made = replace(study(found), longer=table([lost]))
+    note = convergence_note(made) or ""
+    assert "The longer run of glyphs vit has not finished (failed): ValueError: loss is NaN." in note
+
+
+def test_the_longer_runs_of_a_sweep_are_read_apart(tmp_path: Path) -> None:
+    found = rows(backbones=("vit",))
+    (tmp_path / "results").mkdir()
+    whole = pl.concat([table(found), longer_runs_of(found)], how="diagonal_relaxed")
+    whole.write_parquet(tmp_path / "results" / "trials.parquet")
+    (tmp_path / "results" / "datasets.json").write_text(json.dumps({"glyphs": dataset_info()}))
+    made = read_study(tmp_path, AggregateConfig())
+    assert made.trials.height == len(found)
+    assert made.longer is not None
+    assert made.longer["config/train.epochs"].to_list() == [30]
+    assert made.searched is None
+    assert longer_evidence(made) == {("glyphs", "vit"): True}
 
 
 def with_rising(count: int) -> list:

@@ -119,7 +119,7 @@ def test_a_forest_has_each_comparison_and_what_they_come_to():
         "Pooled over 8 comparisons of tcm(negative_margin=0.5, positive_margin=0.9), whatever"
     )
     assert "between 2 data sets Q = " in second
-    assert "signed-rank test p = " in second
+    assert "signed-rank test: p = " in second
 
 
 def test_a_study_of_few_comparisons_has_no_forest():

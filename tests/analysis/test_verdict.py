@@ -108,6 +108,14 @@ def test_without_curves_nothing_is_decided() -> None:
     assert judged(found).headline.startswith("Undecided: no validation curves")
 
 
+def test_without_a_longer_run_nothing_is_decided() -> None:
+    """A falling learning rate flattens every curve: flat ends alone show nothing."""
+    unchecked = study(made_up([0.5, 0.2, 0.1, 0.3]), checked=False)
+    headline = verdict(unchecked, comparisons(unchecked).to_dicts())[0][0]
+    reason = "convergence not shown (no longer run)"
+    assert headline == f"Undecided: {reason} (TCM, consistency and accuracy alike)."
+
+
 def test_each_reason_is_counted() -> None:
     found = made_up([0.5, 0.0, 0.2], spread=1e-4)
     for row in found[:6]:

@@ -161,3 +161,33 @@ def test_cells_with_priority_come_first_each_in_the_order_of_the_grid():
 def test_a_priority_that_matches_no_cell_is_refused(where, words):
     with pytest.raises(ConfigError, match=words):
         expand(sweep_config(priority=[where]))
+
+
+def test_a_longer_run_is_added_for_each_data_set_and_backbone():
+    schedule = {"name": "milestones", "milestones": [1, 2]}
+    config = sweep_config(
+        backbones={"a": {}, "b": {"train": {"epochs": 4, "schedule": schedule}}},
+        regularizers=[[{"name": "tcm"}], []],
+        seeds=[3, 0],
+        stop_early={"grace_epochs": 1},
+        longer_run={"factor": 2.5},
+    )
+    cells = expand(config)
+    plain = expand(config.model_copy(update={"longer_run": None}))
+    assert [cell.name for cell in cells[:-2]] == [cell.name for cell in plain]
+    first, second = cells[-2:]
+    assert [cell.name for cell in (first, second)] == [
+        "small a ms baseline longer seed 3",
+        "small b ms baseline longer seed 3",
+    ]
+    assert second.config.train.epochs == 10
+    assert second.config.train.schedule.milestones == (2, 5)
+    assert first.comparison_group is None
+    same = next(c for c in plain if c.name == "small b ms baseline seed 3").config
+    train = same.train.model_copy(update={"epochs": 10, "schedule": second.config.train.schedule})
+    assert second.config == same.model_copy(update={"train": train})
+
+
+def test_a_longer_run_that_the_grid_has_already_is_not_added():
+    config = sweep_config(axes={"train.epochs": [2, 4]}, longer_run={"factor": 2.0})
+    assert len(expand(config)) == 4

@@ -99,7 +99,7 @@ def _diamond(ax: Axes, pooled: Pooled, place: int, *, filled: bool) -> None:
 
 def _summary(forest: Forest) -> str:
     """Write below a panel what its diamond says in numbers."""
-    text = f"{forest.heterogeneity()}; signed-rank test {forest.signed_rank}"
+    text = f"{forest.heterogeneity()}; signed-rank test: {forest.signed_rank}"
     if (pooled := forest.pooled) is not None:
         ends = (format_metric(v, forest.metric, signed=True) for v in (pooled.mean, pooled.low, pooled.high))
         text = "pooled {} ({} to {}); ".format(*ends) + text

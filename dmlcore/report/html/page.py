@@ -16,7 +16,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from dmlcore.analysis.comparisons import comparisons
-from dmlcore.analysis.convergence import disagreeing_run, study_convergence
+from dmlcore.analysis.convergence import study_convergence
 from dmlcore.analysis.findings import analysis_sentences, caveats
 from dmlcore.analysis.meta_analysis import forests
 from dmlcore.analysis.metric_labels import LEGEND, METRICS, metric_label
@@ -80,7 +80,7 @@ def _sections(study: Study) -> dict[str, Any]:
         "status": {"counts": counts, "convergence": study_convergence(displayed)},
         "headline": {
             "question": question(rows),
-            "variants": variant_verdicts(rows, confidence, disagreeing_run(displayed)),
+            "variants": variant_verdicts(rows, confidence),
             "no_comparison": verdict(displayed, rows)[0][0],
         },
         "tradeoff": {

@@ -11,6 +11,7 @@ from dmlcore.config.sweep import ParameterConfig, SearchConfig, SweepConfig
 from dmlcore.config.trial import ComponentConfig, TrialConfig
 from dmlcore.core.hashing import json_sha256
 from dmlcore.sweep.grid import Cell, check_distinct, expand, variant_label
+from dmlcore.sweep.score_margins import stand_in
 from dmlcore.sweep.search.sampling import Space
 from dmlcore.sweep.trial_key import trial_keys
 
@@ -75,7 +76,9 @@ def search_groups(sweep: SweepConfig, search: SearchConfig) -> list[Group]:
         ConfigError: a cell breaks the schema, or a path of the space is in no trial.
     """
     found: dict[str, list[Cell]] = {}
-    for cell in expand(sweep):
+    for cell in expand(
+        sweep.model_copy(update={"longer_run": None})
+    ):  # of the chosen setting, once there is one
         # By config too: two values of a further axis have the same labels and are two searches.
         config = cell.config.model_copy(update={"seed": 0})
         found.setdefault(repr((_without_seed(cell.labels), config)), []).append(cell)
@@ -126,7 +129,7 @@ def check_groups(
         ConfigError: a trial at a corner cannot be built, or two searches try the same trials.
     """
     cells = [[group.cell(point, "searched", 0) for point in corners(group.space)] for group in groups]
-    check_cells([cell for pair in cells for cell in pair])
+    check_cells([stand_in(cell) for pair in cells for cell in pair])
     lowest = [pair[0] for pair in cells]
     check_distinct([key(cell) for cell in lowest], lowest)
 

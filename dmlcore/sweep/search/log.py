@@ -24,6 +24,10 @@ class Suggestion(BaseModel):
     trial_key: str | None = None
     refused: str | None = None
     """Why there is no such trial: its values contradict each other."""
+    margins: dict[str, float] = {}
+    """`PLACE.PARAMETER` -> margin, of the rates among the regularisers' parameters."""
+    scores: dict[str, str] = {}
+    """The trial that gave them, and the sha256 of its validation embeddings."""
     attributes: dict[str, Any] = {}
     """What the sampler noted, such as the generation."""
 

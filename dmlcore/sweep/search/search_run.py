@@ -10,8 +10,9 @@ from dmlcore.records import RecordFolder, TrialRecord
 from dmlcore.sweep.execution.guards import pop_kill_reason
 from dmlcore.sweep.execution.outcomes import record_lost, reevaluate
 from dmlcore.sweep.execution.worker import WorkerContext, make_record
-from dmlcore.sweep.grid import rank
-from dmlcore.sweep.plan import PlannedTrial, ended_records
+from dmlcore.sweep.grid import Cell, rank
+from dmlcore.sweep.plan import PlannedTrial, WaitingTrial, ended_records
+from dmlcore.sweep.score_margins import SOURCE, rates_of, stand_in
 from dmlcore.sweep.search.log import Suggestion
 from dmlcore.sweep.search.plan import GroupPlan
 from dmlcore.sweep.search.sampling import next_setting
@@ -63,6 +64,8 @@ class GroupSearch:
         if self.baseline is not None:
             self._update()  # its last result may be what the choice has waited for
         while not (waiting := self._waiting(self.trials)) and self.plan.remaining_trials:
+            if self.plan.awaits_scores(self._all_records):
+                return None
             self._suggest()
         if not waiting:
             return None
@@ -81,17 +84,19 @@ class GroupSearch:
         """Log the next setting; one whose trial is recorded already is not run again, its record is the result."""
         plan, number = self.plan, len(self.plan.suggestions)
         params, attributes = next_setting(plan.group.space, plan.search, plan.suggestions, self.records)
-        key = refused = None
+        outcome: dict[str, Any] = {}
         try:
             cell = plan.group.cell(params, "searched", number)
-            check_cells([cell])  # values may each be valid and contradict each other
-            key = plan.planner(cell).key
+            check_cells([stand_in(cell)])  # values may each be valid and contradict each other
+            found = plan.resolved(cell, self._all_records)
         except ConfigError as error:
-            refused = str(error)
-        suggestion = Suggestion(
-            number=number, params=params, trial_key=key, refused=refused, attributes=attributes
-        )
-        plan.append(suggestion)
+            outcome = {"refused": str(error)}
+        else:
+            if isinstance(found, WaitingTrial):
+                outcome = {"refused": found.reason}
+            else:
+                outcome = {"trial_key": found.key, **_margins(cell, found)}
+        plan.append(Suggestion(number=number, params=params, attributes=attributes, **outcome))
         self._update()
 
     @property
@@ -112,7 +117,7 @@ class GroupSearch:
             or any(not self._is_complete(trial) for trial in self.plan.tried)
             or self.plan.waits(self._all_records)
         )
-        other_seeds = len(self.plan.group.seeds) - 1 if choosing else 0
+        other_seeds = len(self.plan.group.seeds) - 1 + (self.plan.longer is not None) if choosing else 0
         return len(unfinished) + self.plan.remaining_trials + other_seeds
 
     def _waiting(self, trials: Iterable[PlannedTrial]) -> list[PlannedTrial]:
@@ -120,6 +125,13 @@ class GroupSearch:
 
     def _is_complete(self, trial: PlannedTrial) -> bool:
         return trial.key in self.records and trial.is_complete(self.records[trial.key])
+
+
+def _margins(cell: Cell, trial: PlannedTrial) -> dict[str, Any]:
+    """Return what the log keeps of margins that came from scores: `cell` has the rates, `trial` the numbers."""
+    parts = trial.cell.config.regularizers
+    margins = {rate.path: parts[rate.place].params[rate.parameter] for rate in rates_of(cell)}
+    return {"margins": margins, "scores": trial.keys.inputs[SOURCE]} if margins else {}
 
 
 class SearchRun:

@@ -12,12 +12,14 @@ from typer.testing import CliRunner
 from dmlcore.analysis.comparisons import comparisons
 from dmlcore.analysis.results import read_study
 from dmlcore.cli import app
+from dmlcore.config.base import ConfigError
 from dmlcore.config.study import AggregateConfig
 from dmlcore.records import RecordFolder
 from dmlcore.sweep.dry_run.preview import preview
 from dmlcore.sweep.execution.outcomes import record_lost, relabel
 from dmlcore.sweep.execution.worker import make_record
 from dmlcore.sweep.run import SweepFolders, publish
+from dmlcore.sweep.score_margins import NEGATIVES, Rate, margins_from_scores
 from dmlcore.sweep.search.log import SearchLog
 from dmlcore.training.store import TrialStore
 from tests.memory_tracker import MemoryTracker
@@ -329,6 +331,29 @@ def test_an_arm_that_has_ended_waits_for_the_accuracy_of_the_baseline(folders):
     assert tcm.next_trial().cell.labels["role"] == "chosen"
 
 
+def test_the_chosen_baseline_is_trained_longer_too(folders):
+    config = searching({"trials": 2}, longer_run={"factor": 3.0})
+    search_untrained(config, folders)
+    plan = plan_of(config, folders)
+    assert plan.is_complete
+    (longer,) = (trial for trial in plan.trials if trial.cell.labels["role"] == "longer")
+    assert (longer.cell.labels["variant"], longer.cell.seed) == ("baseline", 1)
+    (same,) = (
+        trial
+        for trial in plan.trials
+        if trial.cell.labels["role"] == "chosen"
+        and trial.cell.labels["variant"] == "baseline"
+        and trial.cell.seed
+    )
+    train = same.cell.config.train
+    train = train.model_copy(update={"epochs": 3 * train.epochs})
+    assert longer.cell.config == same.cell.config.model_copy(update={"train": train})
+    publish(plan, folders)
+    study = read_study(folders.study, AggregateConfig(accuracy=MAP, inconsistency=OPIS))
+    assert study.longer["trial_key"].to_list() == [longer.key]
+    assert longer.key not in study.searched["trial_key"].to_list()
+
+
 def test_the_table_and_the_records_say_what_was_chosen(whole):
     folders, _ = whole
     plan = plan_of(stopping(), folders)
@@ -444,3 +469,43 @@ def test_the_searches_with_priority_come_first_and_the_others_where_they_wait(fo
     assert first == ["triplet", "triplet", "contrastive", "contrastive"]
     shutil.rmtree(folders.state / "search")
     assert order() == ["contrastive", "triplet", "contrastive", "triplet"]
+
+
+def test_margins_come_from_the_scores_of_the_chosen_baseline(folders):
+    share = "regularizers.tcm.params.positive_margin.share_of_positives"
+    tcm = {"name": "tcm", "params": {"negative_margin": {"share_of_negatives": 0.1}}}
+    space = {RATE: SEARCH["space"][RATE], share: {"low": 0.2, "high": 0.8}}
+    config = searching({"space": space, "trials": 2}, regularizers=[[tcm], []])
+    assert not plan_of(config, folders).is_complete
+    records = search_here(config, folders)
+    variants = [record.labels["variant"].partition("(")[0] for record in records]
+    assert variants[:2] == ["baseline", "baseline"]  # although the grid names TCM first
+    plan = plan_of(config, folders)
+    assert plan.is_complete
+    assert len(plan.trials) == 2 * (2 + 1)
+    chosen = {
+        (trial.cell.labels["variant"].partition("(")[0], trial.cell.seed): plan.records[trial.key]
+        for trial in plan.trials
+        if trial.cell.labels["role"] == "chosen"
+    }
+    assert len(chosen) == 4
+    for seed in (0, 1):
+        base, record = chosen["baseline", seed], chosen["tcm", seed]
+        assert record.hashes["scores"] == {"trial": base.trial_key, "validation": base.files["validation"]}
+        params = record.config["regularizers"][0]["params"]
+        store = TrialStore(folders.study / config.storage / base.train_key[:16])
+        rate = Rate(0, "negative_margin", NEGATIVES, 0.1)
+        found = margins_from_scores((rate,), store.folder, base.files["validation"])
+        assert params["negative_margin"] == found[rate]
+        assert -1 <= params["positive_margin"] <= 1
+    assert chosen["tcm", 0].config["regularizers"] != chosen["tcm", 1].config["regularizers"]
+    tried = [s for suggestions in logs(folders).values() for s in suggestions if s.margins]
+    assert [s.margins.keys() for s in tried] == [{"0.positive_margin", "0.negative_margin"}] * 2
+    # A restart plans the same trials from the log and the records
+    assert search_here(config, folders) == []
+
+
+def test_rates_in_a_search_without_a_baseline_are_refused(folders):
+    tcm = {"name": "tcm", "params": {"negative_margin": {"share_of_negatives": 0.1}}}
+    with pytest.raises(ConfigError, match=r"add \[\] to `regularizers`"):
+        plan_of(searching({"trials": 2}, regularizers=[[tcm]]), folders)
