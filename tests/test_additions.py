@@ -124,7 +124,7 @@ SCHEDULERS: dict[str, type[EarlyStopping]] = {"asha": ASHAPruner, "floor": Floor
 '''
 SCHEDULER_USE = """
 from dmlcore.config.base import parse
-from dmlcore.config.sweep import StopEarlyConfig
+from dmlcore.config.search import StopEarlyConfig
 from dmlcore.sweep.search.early_stopping import SCHEDULERS
 from tests.sweep.search.test_early_stopping import run, trial
 

@@ -12,7 +12,7 @@ import optuna
 from optuna.pruners import BasePruner, SuccessiveHalvingPruner
 from optuna.samplers import RandomSampler
 
-from dmlcore.config.sweep import StopEarlyConfig
+from dmlcore.config.search import StopEarlyConfig
 from dmlcore.records import CURVE, TrialRecord
 from dmlcore.sweep.plan import PlannedTrial
 

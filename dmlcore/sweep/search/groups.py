@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dmlcore.config.base import ConfigError, canonical, parse
-from dmlcore.config.sweep import ParameterConfig, SearchConfig, SweepConfig
+from dmlcore.config.search import ParameterConfig, SearchConfig
+from dmlcore.config.sweep import SweepConfig
 from dmlcore.config.trial import ComponentConfig, TrialConfig
 from dmlcore.core.hashing import json_sha256
 from dmlcore.sweep.grid import Cell, check_distinct, expand, variant_label

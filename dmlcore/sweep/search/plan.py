@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dmlcore.config.base import ConfigError
-from dmlcore.config.sweep import OBJECTIVES, SearchConfig, SweepConfig
+from dmlcore.config.search import OBJECTIVES, SearchConfig
+from dmlcore.config.sweep import SweepConfig
 from dmlcore.records import RecordFolder
 from dmlcore.sweep.grid import Cell, as_longer, check_distinct
 from dmlcore.sweep.plan import Plan, PlannedTrial, Planner, SearchState, WaitingTrial, ended_records

@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from dmlcore.config.sweep import OBJECTIVES, ParameterConfig, SearchConfig
+from dmlcore.config.search import OBJECTIVES, ParameterConfig, SearchConfig
 from dmlcore.core.hashing import json_sha256
 from dmlcore.records import TrialRecord
 from dmlcore.sweep.search.log import Suggestion

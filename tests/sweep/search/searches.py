@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from dmlcore.config.sweep import OBJECTIVES, SearchConfig, SweepConfig
+from dmlcore.config.search import OBJECTIVES, SearchConfig
+from dmlcore.config.sweep import SweepConfig
 from dmlcore.records import RecordFolder, TrialRecord
 from dmlcore.sweep.execution.worker import StoppedEarlyError, WorkerContext, execute, make_record
 from dmlcore.sweep.run import SweepFolders

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dmlcore.config.sweep import StopEarlyConfig
+from dmlcore.config.search import StopEarlyConfig
 from dmlcore.sweep.grid import Cell, expand
 from dmlcore.sweep.plan import PlannedTrial
 from dmlcore.sweep.search.early_stopping import ASHAPruner

@@ -7,7 +7,7 @@ import statistics
 import numpy as np
 import pytest
 
-from dmlcore.config.sweep import ParameterConfig
+from dmlcore.config.search import ParameterConfig
 from dmlcore.sweep.search.log import Suggestion
 from dmlcore.sweep.search.sampling import choose, knee, next_setting, pareto_front
 from tests.sweep.search.searches import MAP, OPIS, record_of, search_of, suggestion_of

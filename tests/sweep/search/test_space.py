@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dmlcore.config.base import ConfigError, parse
-from dmlcore.config.sweep import ParameterConfig, SearchConfig
+from dmlcore.config.search import ParameterConfig, SearchConfig
 from dmlcore.sweep.search.groups import (
     applicable_space,
     check_groups,
