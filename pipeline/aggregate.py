@@ -3,6 +3,7 @@
 The verdict is shown with the study's experiment in MLflow too, where it has one.
 """
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -12,7 +13,6 @@ from dmlcore.config.study import load_study
 from dmlcore.core.errors import one_line
 from dmlcore.report.outputs import write_results
 from dmlcore.report.text.tables import markdown_verdict
-from dmlcore.tracking import tracker_class
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -24,7 +24,9 @@ def main(folder: Path) -> None:
     except ValueError as error:  # of the results; one that is raised later is a defect, with its traceback
         sys.exit(f"aggregate: {error}")
     write_results(study, folder / "results")
-    tracker = tracker_class(params.sweep.tracker).for_study(params.sweep.study, folder / "state", None)
+    # Not an import statement: no output depends on the trackers, whose code would all be dependencies of the stage.
+    tracking = importlib.import_module("dmlcore.tracking")
+    tracker = tracking.tracker_class(params.sweep.tracker).for_study(params.sweep.study, folder / "state", None)
     tracker.describe(markdown_verdict(study))
 
 

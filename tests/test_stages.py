@@ -14,7 +14,7 @@ from dmlcore.sweep.grid import expand
 from tests.stages import FILES, ROOT, Stage, closure, stages
 
 STUDIES = [file.parent for file in FILES if file.parent != ROOT / "data"]
-MOST_CODE_LINES, MOST_LINES = 12, 200
+MOST_CODE_LINES, MOST_LINES = 12, 220
 CASES = [(stage, kind) for stage in stages() for kind in (KINDS if stage.name == "preprocess" else ("",))]
 
 

@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 
 import polars as pl
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT))
 
+from dmlcore.core.hashing import file_sha256  # noqa: E402
 from dmlcore.records import RecordFolder  # noqa: E402
-from dmlcore.training.load import store_of  # noqa: E402
 
 PREFIX = "backbone.model."
 
@@ -28,7 +28,10 @@ def main() -> None:
         record = records.read(key)
         if record is None:
             sys.exit(f"weights: {key} has no record in state/; run the stage sweep first")
-        state = store_of(HERE, record).load("best")
+        path = HERE / "state" / "storage" / record.train_key[:16] / "best.safetensors"
+        if file_sha256(path) != record.files["best"]:
+            sys.exit(f"weights: {path} was changed since trial {key} wrote it; run the stage sweep again")
+        state = load_file(path)
         backbone = {name.removeprefix(PREFIX): state[name] for name in state if name.startswith(PREFIX)}
         save_file(backbone, folder / f"glyphs-{record.labels['backbone']}.safetensors")
 
