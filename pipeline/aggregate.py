@@ -26,7 +26,9 @@ def main(folder: Path) -> None:
     write_results(study, folder / "results")
     # Not an import statement: no output depends on the trackers, whose code would all be dependencies of the stage.
     tracking = importlib.import_module("dmlcore.tracking")
-    tracker = tracking.tracker_class(params.sweep.tracker).for_study(params.sweep.study, folder / "state", None)
+    tracker = tracking.tracker_class(params.sweep.tracker).for_study(
+        params.sweep.study, folder / "state", None
+    )
     tracker.describe(markdown_verdict(study))
 
 

@@ -39,6 +39,7 @@ def caveats(study: Study, rows: Sequence[Row]) -> list[str]:
     notes = [*_unfinished_trials(study), *_untrained_caveat(rows)]
     if convergence := convergence_note(study):
         notes.append(convergence)
+    notes += _best_sentence(study)
     rows = [row for row in rows if row["variant"] != BASELINE]
     notes += unequal_searches(rows)
     unpaired = len(rows) - len(with_difference(rows, "opis"))
@@ -53,6 +54,21 @@ def caveats(study: Study, rows: Sequence[Row]) -> list[str]:
             f"{len(rows)} comparisons of a metric (Holm) are p (Holm) in report.html and p_holm in comparisons.csv."
         )
     return notes
+
+
+def _best_sentence(study: Study) -> list[str]:
+    """Name the configuration with the highest mean R@1 over its seeds."""
+    metric = "test/recall_at_1"
+    means = {
+        f"{cell.title}, {variant}": mean
+        for cell in study.cells
+        for variant in cell.finished
+        if (mean := cell.mean(variant, metric)) is not None
+    }
+    if not means:
+        return []
+    best = max(means, key=means.__getitem__)
+    return [f"The highest {metric_label(metric)} is {format_metric(means[best], metric)}: {best}."]
 
 
 def pareto_sentences(study: Study) -> list[str]:

@@ -126,3 +126,13 @@ def test_two_variants_have_a_table_each() -> None:
 def test_table_of_trials_is_sorted() -> None:
     keys = table(rows())["trial_key"].to_list()
     assert keys == sorted(keys)
+
+
+def test_caveats_name_the_configuration_of_the_highest_recall() -> None:
+    found = rows(seeds=(0, 1))
+    names = ("backbone", "loss", "variant")
+    best = [found[-1][name] for name in names]
+    for row in found:
+        row["test/recall_at_1"] = 0.25 + 0.5 * row["seed"] * ([row[name] for name in names] == best)
+    (note,) = [note for note in caveats(study(found), []) if note.startswith("The highest R@1")]
+    assert note == f"The highest R@1 is 0.5000: glyphs, {', '.join(best)}."  # the mean over the seeds
