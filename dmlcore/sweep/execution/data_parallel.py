@@ -68,7 +68,7 @@ def started_ranks(
             "set sweep.resources.gpus to the number of GPUs of a node or less"
         )
     timeout = timedelta(seconds=timeout_seconds)
-    meeting = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timeout)
+    meeting = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     setup = {
         "config": config.model_dump_json(),
         "data": str(data_folder),

@@ -30,12 +30,24 @@ METHODS: Final = ("train_epoch", "embed", "backbone_features")
 """What rank 0 may let the trainers of the others do."""
 FAULT = 3
 """Exit code of a process that raised an error, which it wrote to stdout."""
+START_SECONDS = 600.0
+"""Time for all to start: to import torch takes seconds, on a busy machine minutes."""
 PDEATHSIG = 1
 """Of prctl(2): the signal that a process gets when its parent dies."""
 
 
 def join_ranks(meeting: Any, rank: int, size: int, device: str, timeout: timedelta) -> None:
-    """Open the process group of a trial: NCCL on GPUs, gloo on CPUs."""
+    """Open the process group of a trial: NCCL on GPUs, gloo on CPUs.
+
+    Args:
+        meeting: a TCPStore that all reach.
+        rank: of this process.
+        size: number of processes.
+        device: `cuda` or `cpu`.
+        timeout: how long one waits for another, once all have started.
+    """
+    meeting.set(f"started {rank}", "")
+    meeting.wait([f"started {other}" for other in range(size)], timedelta(seconds=START_SECONDS))
     # All ranks are on one node: the name of the host need not resolve.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     backend = "nccl" if device == "cuda" else "gloo"
@@ -67,7 +79,7 @@ def follow(commands: Iterator[str]) -> None:
         device = torch.device("cuda", rank)
         torch.cuda.set_device(device)
     timeout = timedelta(seconds=setup["timeout"])
-    meeting = distributed.TCPStore("127.0.0.1", setup["port"], is_master=False, timeout=timeout)
+    meeting = distributed.TCPStore("127.0.0.1", setup["port"], is_master=False)
     join_ranks(meeting, rank, config.processes, setup["device"], timeout)
     data, ranks = PreparedDataset.open(Path(setup["data"])), Ranks(rank, config.processes)
     trainer: Trainer | None = None
