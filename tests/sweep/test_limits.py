@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,13 @@ def hoard(kill_reason_file: str) -> None:
             blocks.append(bytearray(b"\1" * 10_000_000))
 
 
+def hoard_in_a_child(kill_reason_file: str) -> None:
+    """As another rank of a trial would; it ends when this process does."""
+    code = "import sys; block = b'1' * 400_000_000; sys.stdin.read()"
+    with enforce_limits(Limits(memory_bytes=300_000_000), Path(kill_reason_file)):
+        subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE).wait()
+
+
 def end_of(target, *arguments):
     process = SPAWN.Process(target=target, args=arguments)
     process.start()
@@ -61,7 +69,10 @@ def end_of(target, *arguments):
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-@pytest.mark.parametrize(("target", "words"), [(hang, "time limit"), (hoard, "memory limit")])
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [(hang, "time limit"), (hoard, "memory limit"), (hoard_in_a_child, "memory limit")],
+)
 def test_what_breaks_a_limit_is_killed_and_the_reason_given_once(tmp_path, target, words):
     file = tmp_path / "reason"
     assert end_of(target, str(file)) == -signal.SIGKILL

@@ -1,12 +1,10 @@
 """The processes of a data-parallel trial: the worker of the trial is rank 0 and starts the others on its node.
 
-As a script: one of the others. It gets the trial and then one command a line on stdin, whose end is its own.
+They are `rank_process`: each gets the trial and then one command a line on its stdin, whose end is its own.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -14,29 +12,22 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import distributed
 
 from dmlcore.config.trial import TrialConfig
-from dmlcore.data.dataset import PreparedDataset
-from dmlcore.training.ranks import ALONE, Ranks, follow_evaluation
-from dmlcore.training.run import make_deterministic
-from dmlcore.training.trainer import Trainer
+from dmlcore.sweep.execution.rank_process import FAULT, is_lost_peer, join_ranks
+from dmlcore.training.ranks import ALONE, Ranks
 
-METHODS: Final = ("train_epoch", "embed", "backbone_features")
-"""What rank 0 may let the trainers of the others do."""
 NOTICE_SECONDS = 30.0
 """Time in which rank 0 learns by itself that another rank has died; NCCL would wait for its timeout."""
 END_SECONDS = 5.0
-PDEATHSIG = 1
-"""Of prctl(2): the signal that a process gets when its parent dies."""
 
 
 class RankLostError(RuntimeError):
@@ -77,7 +68,7 @@ def started_ranks(
             "set sweep.resources.gpus to the number of GPUs of a node or less"
         )
     timeout = timedelta(seconds=timeout_seconds)
-    meeting = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timeout)
+    meeting = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     setup = {
         "config": config.model_dump_json(),
         "data": str(data_folder),
@@ -89,7 +80,7 @@ def started_ranks(
     }
     followers = _Followers([setup | {"rank": rank} for rank in range(1, config.processes)])
     try:
-        _join(meeting, 0, config.processes, device.type, timeout)
+        join_ranks(meeting, 0, config.processes, device.type, timeout)
         yield Ranks(0, config.processes, followers.tell)
     except (RuntimeError, OSError) as error:
         # torch tells of a lost peer and of a timeout by a RuntimeError of any wording; a closed pipe is an OSError.
@@ -101,20 +92,13 @@ def started_ranks(
             distributed.destroy_process_group()
 
 
-def _join(meeting: Any, rank: int, size: int, device: str, timeout: timedelta) -> None:
-    # All ranks are on one node: the name of the host need not resolve.
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    backend = "nccl" if device == "cuda" else "gloo"
-    distributed.init_process_group(backend, store=meeting, rank=rank, world_size=size, timeout=timeout)
-
-
 class _Followers:
     """The other processes, as rank 0 sees them."""
 
     def __init__(self, setups: list[dict[str, Any]]) -> None:
         # The paths that this process imports from: a node of a cluster was sent the code.
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        command = [sys.executable, "-m", "dmlcore.sweep.execution.data_parallel"]
+        command = [sys.executable, "-m", "dmlcore.sweep.execution.rank_process"]
         self.processes = [
             subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
@@ -149,23 +133,21 @@ class _Followers:
         Raises:
             RankLostError, RankError: see there.
         """
-        waiting = isinstance(error, distributed.DistBackendError | distributed.DistNetworkError | OSError)
-        lost = waiting or any(word in str(error) for word in ("gloo", "NCCL", "Timed out", "timed out"))
-        if not lost:
+        if not is_lost_peer(error):
             return
         deadline = time.monotonic() + END_SECONDS
-        while time.monotonic() < deadline and all(process.poll() is None for process in self.processes):
-            time.sleep(0.05)
-        gone = [process for process in self.processes if process.poll() is not None]
-        if not gone:
-            raise RankLostError(
-                f"a process of this trial did not answer in time (sweep.resources.process_timeout_seconds): {error}"
-            ) from error
-        for process in gone:
-            if (said := _said(process)) is not None:
-                raise RankError(said) from error
-        rank = 1 + self.processes.index(gone[0])
-        raise RankLostError(f"rank {rank} of this trial died: {_end_of(gone[0])}") from error
+        while time.monotonic() < deadline:
+            for rank, process in enumerate(self.processes, start=1):
+                code = process.poll()
+                if code is not None and code < 0:
+                    raise RankLostError(f"rank {rank} of this trial died: {_end_of(process)}") from error
+                if code == FAULT:
+                    raise RankError(f"rank {rank}: {_last_words(process)}") from error
+            time.sleep(0.05)  # those that only lost their peers end as well
+        raise RankLostError(
+            "a process of this trial did not answer, at the latest after sweep.resources.process_timeout_seconds: "
+            f"{error}"
+        ) from error
 
     def end(self) -> None:
         """End all: by the end of their stdin, or killed where they hang."""
@@ -189,75 +171,6 @@ def _end_of(process: subprocess.Popen[str]) -> str:
     return f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
 
 
-def _said(process: subprocess.Popen[str]) -> str | None:
-    """Return the error that a process wrote as its last words; None: it was killed."""
+def _last_words(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
-    with suppress(ValueError, OSError):
-        said = json.loads(process.stdout.read())
-        return str(said["error"]) if said["fault"] else None
-    return None
-
-
-def follow(commands: Iterator[str]) -> None:
-    """Be a process other than rank 0, until its commands end.
-
-    Args:
-        commands: lines of JSON, first the trial and then the methods to call.
-    """
-    setup = json.loads(next(commands))
-    _die_with(setup["parent"])
-    config = TrialConfig.model_validate_json(setup["config"])
-    assert config.processes is not None
-    rank = setup["rank"]
-    make_deterministic(config.threads)  # before CUDA starts, which reads what it sets
-    device = torch.device("cpu")
-    if setup["device"] == "cuda":
-        device = torch.device("cuda", rank)
-        torch.cuda.set_device(device)
-    timeout = timedelta(seconds=setup["timeout"])
-    meeting = distributed.TCPStore("127.0.0.1", setup["port"], is_master=False, timeout=timeout)
-    _join(meeting, rank, config.processes, setup["device"], timeout)
-    data, ranks = PreparedDataset.open(Path(setup["data"])), Ranks(rank, config.processes)
-    trainer: Trainer | None = None
-    for line in commands:
-        command = json.loads(line)
-        method, argument = command["method"], command["argument"]
-        if method == "begin":
-            trainer = Trainer(config, data, argument, device, Path(setup["caches"]), ranks)
-        elif method == "evaluate":
-            follow_evaluation(ranks, device, argument)
-        elif method in METHODS:
-            getattr(trainer, method)(argument)
-
-
-def _die_with(parent: int) -> None:
-    """Let the kernel kill this process when its parent dies, at once: it may wait for it in a collective."""
-    with suppress(
-        OSError, AttributeError
-    ):  # only Linux has it; elsewhere the end of stdin and the timeout do
-        ctypes.CDLL(None).prctl(PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
-def main() -> int:
-    """Follow stdin; tell rank 0 of an error by one line on stdout."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print goes to the log of the trial
-    try:
-        follow(iter(sys.stdin))
-    except Exception as error:
-        traceback.print_exc()
-        # One that lost its peers is no fault of this process.
-        lost = isinstance(error, distributed.DistBackendError | distributed.DistNetworkError)
-        lost = lost or "gloo" in str(error) or "Timed out" in str(error)
-        with contextlib.suppress(OSError):
-            json.dump({"fault": not lost, "error": f"{type(error).__name__}: {error}"}, answers)
-            answers.close()
-        return 1
-    # At once: nothing is left to write, and to leave the others in order would take an agreement with them.
-    os._exit(0)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return process.stdout.read().strip()[:2000]
