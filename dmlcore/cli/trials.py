@@ -187,7 +187,7 @@ def _publish(
     from mlflow.exceptions import MlflowException
 
     from dmlcore.core.errors import without_passwords
-    from dmlcore.tracking.models import find_model, log_model, register
+    from dmlcore.tracking.models import find_model, link_to_run, log_model, register
     from dmlcore.training.load import store_of
 
     runs = tracker.runs
@@ -195,6 +195,7 @@ def _publish(
         runs.prepare()
         found = find_model(runs, record, card)
         model = found or log_model(runs, record, store_of(study, record), prepared_folder(study), card)
+        link_to_run(runs, record, model)
         before = " (logged before)" if found else ""
         version = f", registered as models:/{name}/{register(runs, model, name)}" if name else ""
     except MlflowException as error:

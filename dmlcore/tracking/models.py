@@ -71,7 +71,10 @@ def log_best(runs: Runs, records: Iterable[TrialRecord], study: Path, prepared: 
     logged = []
     for record in best_trials(records):
         try:
-            if find_model(runs, record) is None:
+            found = find_model(runs, record)
+            if found is not None:
+                link_to_run(runs, record, found)
+            else:
                 log_model(runs, record, store_of(study, record), prepared)
                 logged.append(record.name)
         except Exception as error:
@@ -112,8 +115,6 @@ def log_model(
     Raises:
         ValueError: the data set is not prepared, or not with the settings of data/params.yaml.
     """
-    from mlflow.entities import LoggedModelOutput
-
     if runs.find(record.trial_key) is None:
         runs.complete(record, record.name)
     run = runs.find(record.trial_key)
@@ -137,8 +138,25 @@ def log_model(
     except Exception:
         runs.client.finalize_logged_model(model.model_id, "FAILED")
         raise
-    runs.client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step=len(record.curve))])
-    return runs.client.finalize_logged_model(model.model_id, "READY")
+    model = runs.client.finalize_logged_model(model.model_id, "READY")
+    link_to_run(runs, record, model)
+    return model
+
+
+def link_to_run(runs: Runs, record: TrialRecord, model: LoggedModel) -> None:
+    """List a model that is READY among the outputs of its run, unless it is there.
+
+    After the model is READY: an output cannot be taken back, and a model that is not READY is replaced.
+    """
+    from mlflow.entities import LoggedModelOutput
+
+    found = runs.find(record.trial_key)
+    assert found is not None
+    run = runs.client.get_run(found.info.run_id)  # a search may leave the outputs out
+    outputs = run.outputs.model_outputs if run.outputs else ()
+    if model.model_id not in {output.model_id for output in outputs}:
+        output = LoggedModelOutput(model.model_id, step=len(record.curve))
+        runs.client.log_outputs(run.info.run_id, [output])
 
 
 def register(runs: Runs, model: LoggedModel, name: str) -> int:

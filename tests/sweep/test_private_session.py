@@ -12,6 +12,7 @@ import pytest
 import ray
 
 from dmlcore.config.sweep import ClusterConfig
+from dmlcore.sweep.ray import cluster
 from dmlcore.sweep.ray import private_session as module
 from dmlcore.sweep.ray.cluster import connected
 from dmlcore.sweep.ray.shared_storage import ClusterError
@@ -173,6 +174,22 @@ def test_a_long_folder_gives_way_to_a_shorter_one(tmp_path_factory, monkeypatch,
             assert base == (long if length == 20 else Path("/tmp"))
     finally:
         long.rmdir()
+
+
+def test_a_node_that_does_not_start_in_time_is_said_in_one_line(tmp_path, monkeypatch):
+    def late(**_):
+        raise Exception("The current node timed out during startup. The GCS has become overloaded.\nMore.")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(cluster.ray, "init", late)
+    with (
+        pytest.raises(ClusterError) as caught,
+        connected(ClusterConfig(), tmp_path, []),
+    ):
+        pass
+    assert str(caught.value) == (
+        "Ray does not start on this machine: The current node timed out during startup. The GCS has become overloaded."
+    )
 
 
 def test_nowhere_to_put_it_is_said_in_one_line(monkeypatch):

@@ -92,7 +92,7 @@ def _start(address: str | None, options: dict[str, Any]) -> None:
         options = options | {"runtime_env": shipped}
     try:
         ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **options)
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # where its node does not start within 30 s, Ray raises a plain Exception
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         where = f"no Ray cluster answers at {address}" if address else "Ray does not start on this machine"
         raise ClusterError(f"{where}: {reason}") from error
