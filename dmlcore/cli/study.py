@@ -1,4 +1,4 @@
-"""The subcommands of a study: plan, check, summary, sync, export."""
+"""The subcommands of a study: plan, check, summary, sync, ui, export."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from dmlcore.cli.options import INCOMPLETE, Study, prepared_folder
 from dmlcore.core.errors import without_passwords
+from dmlcore.extras import require
 
 if TYPE_CHECKING:
     from dmlcore.records import RecordFolder
@@ -170,6 +171,35 @@ def _describe(study: Path, tracker: MlflowTracker) -> None:
     except (ValueError, OSError):
         return
     tracker.describe(markdown_verdict(found))
+
+
+def ui(
+    study: Study = Path(),
+    port: Annotated[int, typer.Option(help="Port of the pages on 127.0.0.1, 1 to 65535.")] = 5000,
+) -> None:
+    """Serve MLflow's pages for a study's runs on this machine, with a new password at each start.
+
+    Prints the address, a user and a password, which a browser asks for once; Ctrl-C ends it. The store is the database
+    that MLFLOW_TRACKING_URI names, else state/mlflow.db. A server that it names has pages of its own.
+
+    Example: dmlcore ui --study studies/photos
+    """
+    from dmlcore.config.study import load_study
+    from dmlcore.tracking import MlflowTracker
+    from dmlcore.tracking.address import SERVERS
+    from dmlcore.tracking.ui import serve
+
+    require("ui", "`dmlcore ui`", "flask_wtf")
+    runs = MlflowTracker.for_study(
+        load_study(study / "params.yaml").sweep.study, study.resolve() / "state", None
+    ).runs
+    if runs.uri.startswith(SERVERS):
+        shown = without_passwords(runs.uri)
+        raise ValueError(
+            f"MLFLOW_TRACKING_URI names a server, which has pages of its own: {shown}; open them, or unset it"
+        )
+    runs.prepare()
+    raise typer.Exit(serve(runs.uri, port, typer.echo))
 
 
 def _take_labels(study: Path, folder: RecordFolder) -> None:

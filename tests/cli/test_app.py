@@ -145,6 +145,7 @@ def test_help_loads_no_heavy_library():
     [
         "plan",
         "sync",
+        "ui",
         "check",
         "evaluate",
         "summary",

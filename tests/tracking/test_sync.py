@@ -114,7 +114,8 @@ def test_it_waits_for_no_sweep(study):
 
 @pytest.fixture
 def server(tmp_path):
-    made = MlflowServer(tmp_path)
+    """Under a path prefix, as behind a proxy."""
+    made = MlflowServer(tmp_path, prefix="/tools/mlflow")
     yield made
     made.stop()
 
