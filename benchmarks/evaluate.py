@@ -1,7 +1,8 @@
-"""evaluate() against the bare product of all embeddings, pytorch-metric-learning and faiss, in one run.
+"""evaluate() and calibrate() against the bare product of all embeddings, pytorch-metric-learning and faiss, in one run.
 
 `python -m benchmarks.evaluate` prints a table; each time is a ratio to the product measured just before and just
 after it, the median of the repeats; each memory is the growth of the peak resident size in a process of its own.
+`--busy` is for a machine that other programs use: one thread, and processor time.
 """
 
 import argparse
@@ -10,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 
 SHAPES = ((20_000, 512, 200), (60_502, 128, 11_316), (50_000, 128, 5_000))
 ROWS = 1024
-WHATS = ("product", "evaluate", "pml", "faiss")
+WHATS = ("product", "evaluate", "calibrate", "pml", "faiss")
 FAISS_SKIP = "skipped: faiss is not installed (pip install faiss-cpu)"
 
 
@@ -46,6 +47,14 @@ def ours(x: torch.Tensor, labels: torch.Tensor) -> None:
     evaluate(x, labels)
 
 
+def calibrate(x: torch.Tensor, labels: torch.Tensor) -> None:
+    """A threshold for a FAR of 1 %, with the rates of each class and their intervals."""
+    from dmlcore.calibration import Target
+    from dmlcore.calibration import calibrate as calibrated
+
+    calibrated((x, labels), None, Target("far", 0.01))
+
+
 def pml(x: torch.Tensor, labels: torch.Tensor) -> None:
     """Two metrics."""
     from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
@@ -56,8 +65,9 @@ def pml(x: torch.Tensor, labels: torch.Tensor) -> None:
 
 def faiss(x: torch.Tensor, labels: torch.Tensor) -> None:
     """The 10 nearest neighbours alone."""
-    from faiss import IndexFlatIP
+    from faiss import IndexFlatIP, omp_set_num_threads
 
+    omp_set_num_threads(torch.get_num_threads())
     index = IndexFlatIP(x.shape[1])
     index.add(x.numpy())
     index.search(x.numpy(), 10)
@@ -66,6 +76,7 @@ def faiss(x: torch.Tensor, labels: torch.Tensor) -> None:
 RUNNERS: dict[str, Callable[[torch.Tensor, torch.Tensor], None]] = {
     "product": product,
     "evaluate": ours,
+    "calibrate": calibrate,
     "pml": pml,
     "faiss": faiss,
 }
@@ -76,9 +87,10 @@ def have_faiss() -> bool:
 
 
 def seconds(what: str, x: torch.Tensor, labels: torch.Tensor) -> float:
-    start = time.perf_counter()
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    start = clock()
     RUNNERS[what](x, labels)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def ratio(what: str, x: torch.Tensor, labels: torch.Tensor, repeats: int) -> tuple[float, float]:
@@ -114,10 +126,10 @@ def print_memory(what: str, count: int, width: int, classes: int) -> None:
     print(peak_bytes() - before)
 
 
-def rows(repeats: int = 3) -> list[dict[str, object]]:
+def rows(repeats: int = 3, shapes: Sequence[tuple[int, int, int]] = SHAPES) -> list[dict[str, object]]:
     """One row for each shape and runner."""
     table: list[dict[str, object]] = []
-    for shape in SHAPES:
+    for shape in shapes:
         x, labels = make_input(*shape)
         for what in WHATS:
             row: dict[str, object] = {
@@ -136,16 +148,20 @@ def rows(repeats: int = 3) -> list[dict[str, object]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--busy", action="store_true")
+    parser.add_argument("--count", type=int, help="the shape of so many rows alone")
     parser.add_argument("--memory-of", nargs=4, metavar=("WHAT", "N", "D", "C"))
     args = parser.parse_args()
     if args.memory_of:
         print_memory(args.memory_of[0], *map(int, args.memory_of[1:]))
         return
-    print(
-        f"{torch.get_num_threads()} threads; ratio: to the bare product of the same shape; GiB: peak above the input"
-    )
+    if args.busy:
+        torch.set_num_threads(1)
+    clock = ", processor time" if args.busy else ""
+    told = "ratio: to the bare product of the same shape; GiB: peak above the input"
+    print(f"{torch.get_num_threads()} threads{clock}; {told}")
     print(f"{'shape':34}{'what':10}{'seconds':>9}{'ratio':>8}{'GiB':>7}")
-    for row in rows(args.repeats):
+    for row in rows(args.repeats, [shape for shape in SHAPES if args.count in (None, shape[0])]):
         end = row.get("note") or f"{row['seconds']:9.2f}{row['ratio']:8.2f}{row['extra_gib']:7.2f}"
         print(f"{row['shape']:34}{row['what']:10}{end}", flush=True)
 

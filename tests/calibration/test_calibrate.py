@@ -7,32 +7,24 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from dmlcore.calibration import Target, calibrate, calibration_card
 from tests.calibration.laws import draw, true_far, true_frr
+from tests.reference.calibration import (
+    SLACK,
+    class_interval,
+    interval,
+    parts_by_class,
+    recount,
+    standard_error,
+)
 from tests.reference.metrics import distances
-
-SLACK = 1e-6
-"""Between a distance of ours, from a float32 similarity, and the float64 one, at distances of 0.1 and more."""
 
 
 @pytest.fixture(scope="module")
 def splits():
     return draw(60, 5, np.random.default_rng(1)), draw(40, 4, np.random.default_rng(2))
-
-
-def recount(embeddings, labels, threshold):
-    """(accepted, pairs) of the negatives and (rejected, pairs) of the positives, whole and by class, pair by pair."""
-    d = distances(embeddings)
-    far, frr = np.zeros((labels.max() + 1, 2), int), np.zeros((labels.max() + 1, 2), int)
-    for i in range(len(labels)):
-        for j in range(i + 1, len(labels)):
-            if labels[i] == labels[j]:
-                frr[labels[i]] += (d[i, j] > threshold, 1)
-            else:
-                far[labels[i]] += (d[i, j] <= threshold, 1)
-                far[labels[j]] += (d[i, j] <= threshold, 1)
-    return far, frr
 
 
 @pytest.mark.parametrize("target", [Target("far", 0.05), Target("frr", 0.3)])
@@ -70,6 +62,9 @@ def test_the_card_equals_a_recount(splits, target):
             errors, pairs = counts.sum(axis=0) // ends
             assert card[name][kind]["rate"] == errors / pairs
             assert card[name][kind]["pairs"] == pairs
+            parts = parts_by_class(x, y, found.threshold.distance + SLACK, kind)
+            ends = interval(parts, len(counts))
+            assert (card[name][kind]["low"], card[name][kind]["high"]) == pytest.approx(ends, rel=1e-9)
         assert (card[name]["images"], card[name]["classes"]) == (len(y), len(np.unique(y)))
     for kind, counts in (("far", far), ("frr", frr)):
         rates = counts[:, 0] / counts[:, 1]
@@ -77,6 +72,13 @@ def test_the_card_equals_a_recount(splits, target):
         assert list(spread["quantiles"].values()) == pytest.approx(
             np.quantile(rates, [float(q) for q in spread["quantiles"]])
         )
+        assert (spread["classes"], spread["mean"]) == (len(rates), pytest.approx(sum(rates) / len(rates)))
+        squares = sum((rates - sum(rates) / len(rates)) ** 2)
+        assert spread["standard_deviation"] == pytest.approx(math.sqrt(squares / len(rates)))
+        draws = 2 if kind == "frr" else 4  # disjoint pairs, or images, of a class of 4 images
+        for row in spread["worst"]:
+            ends = class_interval(row[kind], draws, 0.05)
+            assert (row[f"{kind}_low"], row[f"{kind}_high"]) == pytest.approx(ends, abs=1e-9)
         worst = sorted(range(len(rates)), key=lambda c, r=rates: (-r[c], c))
         assert [row["label"] for row in spread["worst"]] == worst[:3]
         assert [row[kind] for row in spread["worst"]] == [rates[c] for c in worst[:3]]
@@ -84,8 +86,16 @@ def test_the_card_equals_a_recount(splits, target):
         named = [*spread["beyond_limit"], *spread["too_few_images_to_say"]]
         assert {row["label"] for row in named} == beyond
         assert 0 < len(beyond) < len(rates)
-        assert (
-            card["drift"][kind]["difference"] == card["test"][kind]["rate"] - card["validation"][kind]["rate"]
+        before, after = card["validation"][kind]["rate"], card["test"][kind]["rate"]
+        errors = [
+            standard_error(parts_by_class(x, y, found.threshold.distance + SLACK, kind), len(np.unique(y)))
+            for x, y in splits
+        ]
+        half = stats.t.ppf(0.975, 39) * math.sqrt(errors[0] ** 2 + errors[1] ** 2)  # 60 and 40 classes
+        want = (after - before, after - before - half, after - before + half, after / before)
+        drift = card["drift"][kind]
+        assert (drift["difference"], drift["low"], drift["high"], drift["ratio"]) == pytest.approx(
+            want, rel=1e-9
         )
 
 

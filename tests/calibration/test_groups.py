@@ -7,10 +7,8 @@ import pytest
 
 from dmlcore.calibration import Target, calibrate, calibration_card
 from tests.calibration.laws import draw
+from tests.reference.calibration import SLACK, recount_by_group
 from tests.reference.metrics import distances
-
-SLACK = 1e-6
-"""Between a distance of ours, from a float32 similarity, and the float64 one."""
 
 
 def cameras(count, images, seed):
@@ -20,22 +18,6 @@ def cameras(count, images, seed):
     groups = rng.integers(0, 3, len(y))
     angle = np.arctan2(x[:, 1], x[:, 0]) + np.where(groups == 2, 0.4, 0.05) * rng.standard_normal(len(y))
     return np.stack([np.cos(angle), np.sin(angle)], axis=1), y, groups
-
-
-def recount(x, y, groups, threshold, query=None):
-    """(errors, pairs) by (group, part, kind), pair by pair."""
-    d, found = distances(x), {}
-    for i in range(len(y)):
-        for j in range(len(y)):
-            if (i >= j) if query is None else not (query[i] and not query[j]):
-                continue
-            same, near = y[i] == y[j], d[i, j] <= threshold + SLACK
-            ends = {groups[i]} if query is not None else {groups[i], groups[j]}
-            for group in ends:
-                part = "within" if groups[i] == groups[j] else "across"
-                count = found.setdefault((group, part, "frr" if same else "far"), np.zeros(2, int))
-                count += (near != same, 1)
-    return {key: tuple(value.tolist()) for key, value in found.items()}
 
 
 @pytest.mark.parametrize("with_query", [False, True])
@@ -50,7 +32,7 @@ def test_the_rates_equal_a_recount(with_query):
         for kind, rate in kinds.items()
         if rate
     }
-    assert counts == recount(x, y, groups, found.threshold.distance, query)
+    assert counts == recount_by_group(x, y, groups, found.threshold.distance + SLACK, query)
     assert [group.images for group in found.validation.groups] == np.bincount(groups).tolist()
 
 

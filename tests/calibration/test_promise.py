@@ -7,37 +7,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy import special, stats
 
 from dmlcore.calibration import Target, calibrate, calibration_card, find_threshold, measure_rates
 from dmlcore.calibration.scores import largest_kept
 from dmlcore.metrics.inputs import build_pairs
 from tests.calibration.laws import draw, draw_sphere, true_far, true_frr
+from tests.reference.calibration import SLACK, class_interval, parts_by_class, upper_bound
 
 CPU = torch.device("cpu")
-
-
-def naive_bound(x, y, similarity, confidence):
-    """The upper bound of the FAR of classes not seen, pair of classes by pair of classes."""
-    classes = len(np.unique(y))
-    accepted = x @ x.T >= similarity
-    share, residual = np.zeros((classes, 2)), {}
-    for i in range(classes):
-        for j in range(i + 1, classes):
-            block = accepted[np.ix_(y == i, y == j)]
-            residual[i, j] = np.array([block.sum(), block.size])
-            share[[i, j]] += residual[i, j]
-    errors, pairs = sum(residual.values())
-    far, worst = errors / pairs, (share[:, 0] / share[:, 1]).max()
-    left = {key: value[0] - far * value[1] for key, value in residual.items()}
-    shared = sum(a * b for p, a in left.items() for q, b in left.items() if set(p) & set(q))
-    error = math.sqrt(max(shared, sum(a * a for a in left.values())) * classes / (classes - 1)) / pairs
-    more = math.log(1 / (1 - confidence))  # classes as bad as the worst; each in C - 1 of C (C - 1) / 2 pairs
-    centre = (far * classes * (classes - 1) / 2 + more * worst * classes) / (
-        classes * (classes - 1) / 2 + more * classes
-    )
-    half = stats.t.ppf(confidence, classes - 1) * error / (far * (1 - far))
-    return special.expit(special.logit(centre) + half)
 
 
 @pytest.mark.parametrize("confidence", [0.8, 0.95])
@@ -45,7 +22,8 @@ def test_the_bound_equals_a_naive_recount(confidence):
     x, y = draw_sphere(15, 4, np.random.default_rng(1), 0.1)
     pairs = build_pairs(x, y, None, CPU)
     found = measure_rates(pairs, 0.7).far
-    assert found.upper(confidence) == pytest.approx(naive_bound(x, y, 0.7, confidence), rel=1e-6)
+    parts = parts_by_class(x, y, math.sqrt(0.6), "far")
+    assert found.upper(confidence) == pytest.approx(upper_bound(parts, 15, confidence), rel=1e-6)
 
 
 @pytest.mark.parametrize("target", [Target("far", 0.05, 0.95), Target("frr", 0.5, 0.9)])
@@ -105,6 +83,13 @@ def test_the_card_says_what_is_promised_and_whether_test_broke_it():
     promise = card["promise"]
     assert promise["statement"].startswith("FAR of at most 0.05 for classes not seen, with 95 % confidence")
     assert promise["bound"] <= 0.05 < promise["bound_of_any_law"]
+    x, y = held_out
+    parts = parts_by_class(x, y, card["threshold"]["distance"] + SLACK, "far")
+    assert promise["bound"] == pytest.approx(upper_bound(parts, 40, 0.95), rel=1e-6)
+    any_law = class_interval(card["validation"]["far"]["rate"], 20, 0.1)[
+        1
+    ]  # 20 disjoint pairs of classes, one side
+    assert promise["bound_of_any_law"] == pytest.approx(any_law, rel=1e-9)
     assert promise["on_test"] == "kept"
     assert any("rests on 40 classes" in note for note in card["notes"])
     x, y = draw(40, 5, np.random.default_rng(7))

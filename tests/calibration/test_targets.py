@@ -12,6 +12,7 @@ from dmlcore.calibration.listed_pairs import listed_pairs
 from dmlcore.calibration.scores import MatrixScores
 from dmlcore.metrics.inputs import build_pairs
 from tests.calibration.laws import draw_sphere
+from tests.reference.calibration import SLACK, interval, precision, score
 from tests.reference.metrics import distances
 
 
@@ -20,7 +21,6 @@ def draw(classes, images, rng):
     return draw_sphere(classes, images, rng, 0.05)
 
 
-SLACK = 1e-6
 CPU = torch.device("cpu")
 TARGETS = [
     Target("precision", 0.9, prior=0.3),
@@ -31,20 +31,6 @@ TARGETS = [
 ]
 
 
-def naive_score(target, far, frr, totals):
-    if target.kind == "f1":
-        true, false = (1 - frr) * totals[0], far * totals[1]
-        return 2 * true / (true + false + totals[0])
-    if target.kind == "cost":
-        return -(
-            target.prior * frr * target.cost_false_reject
-            + (1 - target.prior) * far * target.cost_false_accept
-        )
-    matches = target.prior * (1 - frr)
-    precision = matches / (matches + (1 - target.prior) * far) if matches + far else 0.0
-    return 1 - frr if precision >= target.rate else -np.inf
-
-
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: f"{target.kind} {target.prior}")
 def test_no_threshold_is_better(target):
     x, y = draw(25, 5, np.random.default_rng(1))
@@ -53,15 +39,17 @@ def test_no_threshold_is_better(target):
     values, same = d[i, j], (y[:, None] == y)[i, j]
     totals = same.sum(), (~same).sum()
     scores = [
-        naive_score(target, (values[~same] <= t).mean(), (values[same] > t).mean(), totals)
+        score(target, (values[~same] <= t).mean(), (values[same] > t).mean(), totals)
         for t in np.unique(values)
     ]
-    ours = naive_score(target, found.validation.far.value, found.validation.frr.value, totals)
+    ours = score(target, found.validation.far.value, found.validation.frr.value, totals)
     assert ours == pytest.approx(max(scores), abs=1e-12)
     assert np.isfinite(ours)
     card = calibration_card(found)
     if target.kind == "precision":
-        assert card["validation"]["precision"] >= target.rate
+        reached = precision(target.prior, found.validation.far.value, found.validation.frr.value)
+        assert card["validation"]["precision"] == pytest.approx(reached)
+        assert reached >= target.rate
     else:
         assert card["validation"][target.kind] == pytest.approx(abs(ours))
 
@@ -117,10 +105,9 @@ def test_listed_pairs_equal_a_naive_loop(target):
     else:
         totals = same.sum(), (same == 0).sum()
         scores = [
-            naive_score(target, (d[same == 0] <= t).mean(), (d[same == 1] > t).mean(), totals)
-            for t in np.unique(d)
+            score(target, (d[same == 0] <= t).mean(), (d[same == 1] > t).mean(), totals) for t in np.unique(d)
         ]
-        ours = naive_score(target, found.validation.far.value, found.validation.frr.value, totals)
+        ours = score(target, found.validation.far.value, found.validation.frr.value, totals)
         assert ours == pytest.approx(max(scores), abs=1e-12)
 
 
@@ -162,12 +149,15 @@ def test_identification_equals_a_naive_search(unknown):
         mated = (y[gallery] == y[q]).any()
         others = gallery[y[gallery] != y[q]]
         if not unknown or not mated:
-            returned.append(d[q, others].min() <= 0.65)
+            returned.append((d[q, others].min() <= 0.65, y[q]))
         if mated:
             nearest = gallery[d[q, gallery].argmin()]
-            missed.append(y[nearest] != y[q] or d[q, nearest] > 0.65)
+            missed.append((y[nearest] != y[q] or d[q, nearest] > 0.65, y[q]))
     assert found.unknown is unknown
-    assert (found.false_positive.errors, found.false_positive.pairs) == (sum(returned), len(returned))
-    assert (found.false_negative.errors, found.false_negative.pairs) == (sum(missed), len(missed))
-    assert 0 < sum(missed) < len(missed)
+    for rate, searches in ((found.false_positive, returned), (found.false_negative, missed)):
+        assert (rate.errors, rate.pairs) == (sum(wrong for wrong, _ in searches), len(searches))
+        assert 0 < rate.errors < rate.pairs
+        of_class = {c: [wrong for wrong, other in searches if other == c] for _, c in searches}
+        parts = [(np.array([sum(found), len(found)]), frozenset({c})) for c, found in of_class.items()]
+        assert (rate.low, rate.high) == pytest.approx(interval(parts, len(parts)), rel=1e-9)
     assert 0 < found.false_positive.low < found.false_positive.value < found.false_positive.high < 1
