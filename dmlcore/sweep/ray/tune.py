@@ -47,7 +47,7 @@ os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 
 MANY = 10_000
-"""A concurrency for searches that limits nothing, as `PlannedTrials._capacity` does: by default actors start in turn."""
+"""A concurrency for searches that limits nothing, as `PlannedTrials._capacity` does: by default actors start singly."""
 RESOURCES = {"cpu": "CPU", "gpu": "GPU", "memory": "memory"}
 """Resource of a trial -> its name in `ray.cluster_resources()`."""
 
