@@ -47,8 +47,7 @@ os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 
 MANY = 10_000
-"""A concurrency for searches that limits nothing: with the default Tune starts one actor after the other. The limit is
-`PlannedTrials._capacity`."""
+"""A concurrency for searches that limits nothing, as `PlannedTrials._capacity` does: by default actors start singly."""
 
 
 def run_trials(
@@ -90,8 +89,7 @@ def run_trials(
         if connection.storage is not None:
             remaining = sync_with_nodes(remaining, connection.storage, RecordFolder(context.records))
         total = search.remaining if search else len(remaining)
-        queue = [(trial.key, trial.name) for trial in remaining]
-        live = LiveStatus(Control(context.state), total + later, queue)
+        live = LiveStatus(Control(context.state), total + later, [(t.key, t.name) for t in remaining])
         with Progress(total, sweep.resources.max_concurrent or connection.concurrent) as progress:
             session = SweepSession(context, connection)
             callback = SweepCallback(remaining, session, progress, live, tracker, scheduler, budget)
