@@ -25,7 +25,8 @@ from dmlcore.cli.monitor import monitor
 from dmlcore.cli.operate import cancel, drain, logs, status
 from dmlcore.cli.options import DEFECT, WRONG_INPUT
 from dmlcore.cli.retry import retry
-from dmlcore.cli.study import check, export, plan, summary, sync, ui
+from dmlcore.cli.study import check, export, plan, summary
+from dmlcore.cli.tracking import sync, ui
 from dmlcore.cli.trials import export_model, publish, reevaluate
 from dmlcore.core.errors import one_line, without_passwords
 from dmlcore.extras import MissingExtraError, require
