@@ -98,7 +98,7 @@ def test_a_rank_that_hangs_is_noticed_and_the_next_attempt_resumes(folders, one,
         if epoch.epoch == 2:
             os.kill(followers()[0], signal.SIGSTOP)
 
-    context = worker_context(other, run=checkpointed, process_timeout_seconds=30.0)
+    context = worker_context(other, run=checkpointed, process_timeout_seconds=15.0)
     with pytest.raises(RankLostError, match=r"did not answer.*process_timeout_seconds"):
         execute(trial, context, stop)
     assert not followers()
@@ -119,6 +119,8 @@ def test_an_error_of_a_rank_names_it(tmp_path, small_data):
     assert not followers()
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
 def test_a_trial_runs_on_one_node_and_a_killed_rank_is_tried_again(folders, one, tmp_path):
     other = SweepFolders(tmp_path / "study", folders.prepared)
     kill = KillOnce(tmp_path / "killed")
