@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class Checkout:
 
     def __init__(self, folder: Path, git: bool = False) -> None:
         self.folder = folder
+        self.extra: dict[str, str] = {}
         for name in COPIED:
             _copy(ROOT / name, folder / name)
         _write_images(folder / "photographs")
@@ -47,6 +49,13 @@ class Checkout:
             self.git("init", "--quiet")
         self.dvc("init", "--quiet", *([] if git else ["--no-scm"]))
 
+    @classmethod
+    def at(cls, folder: Path, params: dict[str, Any]) -> Checkout:
+        """Return the checkout that is in `folder`: a clone or worktree of another."""
+        found = cls.__new__(cls)
+        found.folder, found.params, found.extra = folder, deepcopy(params), {}
+        return found
+
     @property
     def environment(self) -> dict[str, str]:
         inherited = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
@@ -56,6 +65,7 @@ class Checkout:
             "PYTHONDONTWRITEBYTECODE": "1",
             "DVC_SITE_CACHE_DIR": str(self.folder / ".site"),
             "DVC_NO_ANALYTICS": "true",
+            **self.extra,
         }
 
     def write(self, name: str, values: dict[str, Any]) -> None:
