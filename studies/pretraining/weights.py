@@ -1,4 +1,7 @@
-"""Write ../../data/weights/glyphs-BACKBONE.safetensors: the backbones that this study has trained, without heads."""
+"""Write data/weights/glyphs-BACKBONE.safetensors: the backbones that this study has trained, without their heads.
+
+`python studies/pretraining/weights.py`, after `dvc repro studies/pretraining/dvc.yaml`. The files are in git.
+"""
 
 from __future__ import annotations
 
