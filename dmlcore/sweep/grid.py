@@ -60,7 +60,7 @@ class _Point(NamedTuple):
 
 
 def expand(sweep: SweepConfig) -> list[Cell]:
-    """Return all cells of a sweep by priority, and then in the order of params.yaml, seeds outermost.
+    """Return all cells of a sweep by priority, and then in the order of params.yaml, seeds outermost; those of `longer_run` first.
 
     Seeds come outermost so that an unfinished sweep has results of every combination before it repeats one.
 
@@ -77,7 +77,8 @@ def expand(sweep: SweepConfig) -> list[Cell]:
         points, key=lambda point: (rank(sweep.priority, point.labels), _seed_order(sweep, point.seed))
     )
     cells = [_cell(sweep, point) for point in ordered]
-    return cells if sweep.longer_run is None else [*cells, *longer_cells(cells, sweep.longer_run.factor)]
+    # The longest first: at the end one core would wait for them.
+    return cells if sweep.longer_run is None else [*longer_cells(cells, sweep.longer_run.factor), *cells]
 
 
 def longer_cells(cells: Sequence[Cell], factor: float) -> list[Cell]:
