@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullLocator, SymmetricalLogLocator
+from matplotlib.ticker import MaxNLocator, NullLocator, SymmetricalLogLocator
 
 from dmlcore.analysis.metric_labels import one_line, wrap_text
 from dmlcore.analysis.study import Cell, Study, baseline_first
@@ -35,11 +35,10 @@ def trajectories_figure(study: Study) -> Figure:
         axes = panel_grid(figure, len(cells), columns)
         for ax, cell in zip(axes, cells, strict=True):
             _draw_panel(ax, cell, looks)
-        figure.supxlabel("accuracy: MAP@R on validation", fontsize=9)
         figure.supylabel("inconsistency: OPIS corr. on validation", fontsize=9)
         add_title(figure, "Accuracy and inconsistency while a network trains")
         handles = [Line2D([], [], color=c, label=wrap_text(variant_title(v), 60)) for v, c in looks.items()]
-        figure.legend(handles=handles, loc="outside upper right", ncols=3, fontsize=7.5, frameon=False)
+        figure.legend(handles=handles, loc="outside upper right", ncols=1, fontsize=7.5, frameon=False)
         cut = f" The first {MAX_PANELS} of {len(study.cells)}." if len(study.cells) > MAX_PANELS else ""
         add_footer(figure, f"{NOTE}{cut}\n{EQUAL_ACCURACY}")
     return figure
@@ -50,6 +49,8 @@ def _draw_panel(ax: Axes, cell: Cell, looks: dict[str, str]) -> None:
     head = [one_line(f"{cell.dataset} {cell.backbone}", 34), wrap_text(one_line(cell.loss_text, 60), 34)]
     ax.set_title("\n".join(head), fontsize=7.5)
     ax.tick_params(labelsize=7)
+    ax.set_xlabel("MAP@R on validation", fontsize=7.5)
+    ax.xaxis.set_major_locator(MaxNLocator(5))
     if not any(drawn):
         write_reason(ax, NO_PATH)
         return
@@ -59,7 +60,6 @@ def _draw_panel(ax: Axes, cell: Cell, looks: dict[str, str]) -> None:
     ax.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=linear, subs=(1.0, 2.0, 5.0)))
     ax.yaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_minor_locator(NullLocator())
-    ax.set_xlim(left=0.0)
 
 
 def _draw_path(ax: Axes, path: Path | None, colour: str) -> bool:
