@@ -17,7 +17,7 @@ from PIL import Image
 from tests.small import SIDE, TRIAL, small_catalogue
 
 ROOT = Path(__file__).resolve().parents[1]
-COPIED = ("dmlcore", "pipeline", "dvc.yaml", "data/dvc.yaml", ".dvcignore")
+COPIED = ("dmlcore", "pipeline", "dvc.yaml", "data/dvc.yaml", "data/weights", ".dvcignore")
 SWEEP: dict[str, Any] = {
     "study": "test",
     "datasets": ["glyphs"],
