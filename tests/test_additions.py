@@ -265,7 +265,7 @@ def test_a_scheduler_takes_two_files(project):
             'SCHEDULERS: dict[str, type[EarlyStopping]] = {"asha": ASHAPruner}\n',
             SCHEDULER,
         ),
-        "dmlcore/config/sweep.py": ('scheduler: Literal["asha"]', 'scheduler: Literal["asha", "floor"]'),
+        "dmlcore/config/search.py": ('scheduler: Literal["asha"]', 'scheduler: Literal["asha", "floor"]'),
     }
     assert len(edits) == 2
     add(project, edits)
