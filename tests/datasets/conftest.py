@@ -25,7 +25,7 @@ def noise() -> Catalogue:
 
 @pytest.fixture(scope="session")
 def glyphs_config() -> DatasetConfig:
-    return load_datasets(REPOSITORY / "data/params.yaml").datasets["glyphs"]
+    return load_datasets(REPOSITORY / "data/params.yaml").datasets["glyphs-large"]
 
 
 @pytest.fixture(scope="session")

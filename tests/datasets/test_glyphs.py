@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from dmlcore.config.data import PreprocessConfig
+from dmlcore.config.data import PreprocessConfig, load_datasets
 from dmlcore.core.errors import DataError
 from dmlcore.datasets.importers.glyphs import (
     FACES,
@@ -20,6 +20,7 @@ from dmlcore.datasets.importers.glyphs import (
 )
 from dmlcore.datasets.importers.glyphs import load_catalogue as glyph_catalogue
 from dmlcore.sweep.baselines import raw_pixel_embeddings
+from tests.datasets.conftest import REPOSITORY
 
 
 def test_counts(glyphs):
@@ -117,6 +118,13 @@ def test_a_data_set_of_the_other_characters_has_no_lookalike_in_common(fonts):
     ]
     assert len(drawings[1]) > 500
     assert not drawings[0] & drawings[1]
+
+
+def test_the_glyphs_of_the_default_study_are_those_that_all_faces_draw(fonts):
+    config = load_datasets(REPOSITORY / "data/params.yaml").datasets["glyphs"].preprocess
+    catalogue = glyph_catalogue(fonts, config)
+    assert len(catalogue.items) == 8400  # of 525 characters
+    assert len({item.class_name for item in catalogue.items}) == 525
 
 
 def test_another_image_size_has_the_same_classes(fonts, glyphs):

@@ -42,7 +42,7 @@ def prepared_project(tmp_path_factory):
     project = tmp_path_factory.mktemp("dvc") / "project"
     shutil.copytree(REPOSITORY / "dmlcore", project / "dmlcore", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(REPOSITORY / "pipeline", project / "pipeline")
-    (project / "data").mkdir()
+    shutil.copytree(REPOSITORY / "data/weights", project / "data/weights")
     shutil.copy(REPOSITORY / "data/dvc.yaml", project / "data")
     shutil.copy(REPOSITORY / "params.yaml", project)
     study = (REPOSITORY / "dvc.yaml").read_text().replace("data/prepared/glyphs", "data/prepared/mine")
