@@ -35,7 +35,7 @@ class LiveStatus:
 
     def _go_on(self) -> None:
         """Count what an earlier part of this run of the stage has ended: trials may wait for the scores of others."""
-        with suppress(ValueError):
+        with suppress(ValueError, OSError):
             before = self.control.read()
             if before is not None and (before.pid, before.host) == (self.status.pid, self.status.host):
                 ended = {name: getattr(before, name) for name in ("finished", "failed", "stopped")}
