@@ -95,7 +95,8 @@ def status(address, password=None, **headers):
         with urllib.request.urlopen(request, timeout=30) as answer:
             return answer.status
     except urllib.error.HTTPError as error:
-        return error.code
+        with error:  # the answer, whose socket would stay open
+            return error.code
 
 
 @pytest.mark.slow
@@ -156,7 +157,8 @@ def test_pages_of_other_origins_are_refused(ui):
     created.add_header("Authorization", "Basic " + base64.b64encode(f"dmlcore:{password}".encode()).decode())
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(created, timeout=30)
-    assert caught.value.code == 403
+    with caught.value as error:
+        assert error.code == 403
 
 
 def test_what_is_missing_and_a_server_are_said_in_one_line(tmp_path, monkeypatch):
