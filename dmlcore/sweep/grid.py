@@ -60,7 +60,7 @@ class _Point(NamedTuple):
 
 
 def expand(sweep: SweepConfig) -> list[Cell]:
-    """Return all cells of a sweep: those of `longer_run`, then by priority, in the order of params.yaml, seeds outermost.
+    """Return all cells of a sweep: those of `longer_run`, then by priority, as params.yaml has them, seeds outermost.
 
     Seeds come outermost so that an unfinished sweep has results of every combination before it repeats one.
 
