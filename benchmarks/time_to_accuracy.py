@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 import torch
 
 from dmlcore.config.base import parse
+from dmlcore.config.study import load_study
 from dmlcore.config.trial import TrialConfig
 from dmlcore.data.dataset import PreparedDataset
 from dmlcore.metrics.evaluation import evaluate
-from dmlcore.sweep.grid import merge
+from dmlcore.sweep.grid import expand, merge
 from dmlcore.training.run import make_deterministic
 from dmlcore.training.trainer import Trainer
 
@@ -64,15 +65,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
             "schedule": {"warmup_epochs": 2.0},
         },
     },
-    "the default study: that network from weights of other characters": {
-        "model": {"backbone": SMALL | {"weights": "data/weights/glyphs-resnet.safetensors"}},
-        "train": {
-            "epochs": 10,
-            "optimizer": {"learning_rate": 2.0e-3, "weight_decay": 0.05},
-            "schedule": {"warmup_epochs": 1.0, "until": 0.8, "floor": 0.02},
-        },
-    },
 }
+DEFAULT_STUDY = "the default study: that network from weights of other characters"
+PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"
 
 
 class Run(NamedTuple):
@@ -95,11 +90,8 @@ def main() -> None:
     print(f"processor seconds to MAP@R {TARGET} on the test classes, one thread; {data.summary['protocol']}")
     print(f"{'setting':<66} {'epochs':>6} {'seconds':>8} {'ratio':>6} {'s an epoch':>10}  MAP@R at the end")
     first: float | None = None
-    for name, changes in SETTINGS.items():
-        run, planned = (
-            train(data, parse(TrialConfig, merge(COMMON, changes), "benchmark")),
-            changes["train"]["epochs"],
-        )
+    for name, config in configs().items():
+        run, planned = train(data, config), config.train.epochs
         if run.epochs is None or run.seconds is None:
             print(f"{name:<66} not in {planned} epochs{'':>18}  {run.end:.3f}", flush=True)
             continue
@@ -109,6 +101,17 @@ def main() -> None:
             f"{name:<66} {run.epochs:>6} {run.seconds:>8.1f} {run.seconds / first:>6.2f} {each:>10.2f}  {run.end:.3f}",
             flush=True,
         )
+
+
+def configs() -> dict[str, TrialConfig]:
+    """Return the configs by the name of their setting; that of the default study is its first ResNet baseline."""
+    found = {name: parse(TrialConfig, merge(COMMON, changes), name) for name, changes in SETTINGS.items()}
+    cells = expand(load_study(PARAMS).sweep)
+    wanted = {"backbone": "resnet", "loss": "multi_similarity", "variant": "baseline"}
+    found[DEFAULT_STUDY] = next(
+        cell.config for cell in cells if "role" not in cell.labels and wanted.items() <= cell.labels.items()
+    )
+    return found
 
 
 def train(data: PreparedDataset, config: TrialConfig) -> Run:

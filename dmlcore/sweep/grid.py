@@ -86,8 +86,9 @@ def longer_cells(cells: Sequence[Cell], factor: float) -> list[Cell]:
     first: dict[tuple[str, str], Cell] = {}
     for cell in sorted(cells, key=lambda cell: bool(cell.config.regularizers)):
         first.setdefault((cell.labels["dataset"], cell.labels["backbone"]), cell)
+    configs = [cell.config for cell in cells]
     found = [as_longer(cell, factor) for cell in first.values()]
-    return [cell for cell in found if cell.config not in [other.config for other in cells]]
+    return [cell for cell in found if cell.config not in configs]
 
 
 def as_longer(cell: Cell, factor: float) -> Cell:

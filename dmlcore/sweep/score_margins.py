@@ -84,9 +84,8 @@ def rates_of(cell: Cell) -> list[Rate]:
 def with_margins(cell: Cell, margins: Mapping[Rate, float]) -> Cell:
     """Return the cell with a number for each rate; its labels keep the rates."""
     parts = [part.model_dump() for part in cell.config.regularizers]
-    given = flatten(canonical(cell.config))[
-        NAME
-    ]  # as the table writes the config of a trial that still waits
+    # As the table writes the config of a trial that still waits
+    given = flatten(canonical(cell.config))[NAME]
     for rate, margin in margins.items():
         parts[rate.place]["params"] = {**parts[rate.place]["params"], rate.parameter: margin}
     config = TrialConfig.model_validate_json(json.dumps(canonical(cell.config) | {NAME: parts}))

@@ -96,9 +96,8 @@ def follow(commands: Iterator[str]) -> None:
 
 def _die_with(parent: int) -> None:
     """Let the kernel kill this process when its parent dies, at once: it may wait for it in a collective."""
-    with suppress(
-        OSError, AttributeError
-    ):  # only Linux has it; elsewhere the end of stdin and the timeout do
+    # Only Linux has it; elsewhere the end of stdin and the timeout do
+    with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
