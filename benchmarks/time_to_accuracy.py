@@ -26,6 +26,10 @@ from dmlcore.training.run import make_deterministic
 from dmlcore.training.trainer import Trainer
 
 TARGET = 0.35
+RESNET10 = {
+    "name": "resnet10t",
+    "arguments": {"channels": [32, 64, 128, 192], "stem_type": "", "stem_width": 32},
+}
 SMALL = {
     "name": "resnetv2_18",
     "arguments": {"layers": [1, 1, 1, 1], "channels": [24, 48, 64, 96], "stem_chs": 24},
@@ -33,15 +37,7 @@ SMALL = {
 COMMON: dict[str, Any] = {
     "dataset": "glyphs",
     "loss": {"name": "multi_similarity"},
-    "model": {
-        "backbone": {
-            "name": "resnet10t",
-            "arguments": {"channels": [32, 64, 128, 192], "stem_type": "", "stem_width": 32},
-        },
-        "pooling": "average",
-        "normalization": "batch_norm",
-        "channels_last": True,
-    },
+    "model": {"pooling": "average", "normalization": "batch_norm", "channels_last": True},
     "train": {
         "batch_size": 128,
         "images_per_class": 4,
@@ -49,13 +45,17 @@ COMMON: dict[str, Any] = {
     },
 }
 SETTINGS: dict[str, dict[str, Any]] = {
-    "0.1.0: ResNet-10, rate 3e-3": {"train": {"epochs": 45, "optimizer": {"learning_rate": 3.0e-3}}},
+    "0.1.0: ResNet-10, rate 3e-3": {
+        "model": {"backbone": RESNET10},
+        "train": {"epochs": 45, "optimizer": {"learning_rate": 3.0e-3}},
+    },
     "a larger rate, warmed up: 2e-2": {
+        "model": {"backbone": RESNET10},
         "train": {
             "epochs": 22,
             "optimizer": {"learning_rate": 2.0e-2},
             "schedule": {"warmup_epochs": 2.0},
-        }
+        },
     },
     "a smaller network, more weight decay": {
         "model": {"backbone": SMALL},

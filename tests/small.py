@@ -9,11 +9,11 @@ import numpy as np
 
 from dmlcore.config.base import parse
 from dmlcore.config.data import PreprocessConfig, SplitConfig
+from dmlcore.config.sweep import merge
 from dmlcore.config.trial import TrialConfig
 from dmlcore.data.dataset import PreparedDataset
 from dmlcore.datasets.prepare.build import prepare
 from dmlcore.datasets.prepare.catalogue import Catalogue, Item
-from dmlcore.sweep.grid import merge
 
 SIDE = 16
 BACKBONE = {

@@ -17,7 +17,7 @@ import yaml
 
 from dmlcore.config.base import parse
 from dmlcore.config.study import StudyParams, load_study
-from dmlcore.sweep.grid import merge
+from dmlcore.config.sweep import merge
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from copy import deepcopy
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
@@ -153,3 +155,12 @@ class SweepConfig(Strict):
     """Where trials are shown as they run, a key of TRACKERS; the records and the report need no tracker."""
     attempts: PositiveInt = 2
     """Attempts per trial in one run of the stage before it is recorded as failed."""
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of `base` updated by `over`: sections merge, everything else is replaced."""
+    merged = deepcopy(dict(base))
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if both else deepcopy(value)
+    return merged

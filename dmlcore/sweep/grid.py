@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, NamedTuple
 
 from dmlcore.config.base import ConfigError, parse
-from dmlcore.config.sweep import LONGER_ROLE, GridConfig, SweepConfig
+from dmlcore.config.sweep import LONGER_ROLE, GridConfig, SweepConfig, merge
 from dmlcore.config.trial import ComponentConfig, TrialConfig
 from dmlcore.records import trial_name
 
@@ -192,15 +191,6 @@ def _value_label(value: Any) -> str:
     if isinstance(value, Mapping):
         return "+".join(f"{kind}:{_value_label(share)}" for kind, share in value.items())
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of `base` updated by `over`: sections merge, everything else is replaced."""
-    merged = deepcopy(dict(base))
-    for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = merge(merged[key], value) if both else deepcopy(value)
-    return merged
 
 
 def _nested(path: str, value: Any) -> dict[str, Any]:

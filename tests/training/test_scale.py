@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from dmlcore.config.base import parse
+from dmlcore.config.sweep import merge
 from dmlcore.config.trial import TrialConfig
-from dmlcore.sweep.grid import merge
 from dmlcore.training import run_trial
 from dmlcore.training.store import TrialStore
 from dmlcore.training.trainer import Trainer, batch_size
