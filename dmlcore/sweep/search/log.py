@@ -1,4 +1,4 @@
-"""The log of a search: one line for each suggested setting, on disk before its trial starts."""
+"""The log of a search: one line with a checksum for each suggested setting, on disk before its trial starts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from dmlcore.core.sealed_json import SealError, check_seal, json_object, sealed
 from dmlcore.records import RecordError
 
 Scalar = bool | int | float | str
@@ -52,7 +53,7 @@ class SearchLog:
         valid_bytes = self._read()[1]
         with self.path.open("ab") as file:
             file.truncate(valid_bytes)  # an incomplete final line would damage the one that follows it
-            file.write(suggestion.model_dump_json(exclude_defaults=True).encode() + b"\n")
+            file.write(_line(suggestion))
             file.flush()
             os.fsync(file.fileno())
 
@@ -62,22 +63,34 @@ class SearchLog:
         valid_bytes = 0
         lines = self.path.read_bytes().splitlines(keepends=True) if self.path.is_file() else []
         for number, line in enumerate(lines, start=1):
-            suggestion = _parse(line)
-            if suggestion is not None:
-                suggestions.append(suggestion)
-                valid_bytes += len(line)
-            elif number < len(lines):
+            if number == len(lines) and _is_torn(line):
+                break
+            try:
+                suggestions.append(_parse(line))
+            except (SealError, ValidationError):
                 raise RecordError(
-                    f"{self.path}: line {number} is not a suggestion of a search; remove the file to start the search "
-                    "anew, its trials are kept"
-                )
+                    f"{self.path}: line {number} is not a suggestion as a search wrote it; remove the file to start "
+                    "the search anew, its trials are kept"
+                ) from None
+            valid_bytes += len(line)
         return suggestions, valid_bytes
 
 
-def _parse(line: bytes) -> Suggestion | None:
-    if not line.endswith(b"\n"):
-        return None
+def _line(suggestion: Suggestion) -> bytes:
+    values = sealed(suggestion.model_dump(mode="json", exclude_defaults=True))
+    return values.replace("\n", "").encode() + b"\n"  # in JSON, a line break is never inside a text
+
+
+def _parse(line: bytes) -> Suggestion:
+    values = json_object(line)
+    check_seal(values)
+    return Suggestion.model_validate(values)
+
+
+def _is_torn(line: bytes) -> bool:
+    """Tell a line whose writing was cut off from one that was changed afterwards."""
     try:
-        return Suggestion.model_validate_json(line)
-    except ValidationError:
-        return None
+        json_object(line)
+    except SealError:
+        return True
+    return not line.endswith(b"\n")

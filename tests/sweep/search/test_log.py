@@ -42,3 +42,12 @@ def test_a_broken_line_in_the_middle_is_an_error(log):
     log.path.write_bytes(b"x" + first + second)
     with pytest.raises(RecordError, match="line 1 is not"):
         log.suggestions()
+
+
+@pytest.mark.parametrize("line", [0, 1])
+def test_a_changed_digit_is_an_error(log, line):
+    lines = log.path.read_bytes().splitlines(keepends=True)
+    lines[line] = lines[line].replace(b'"y": 3', b'"y": 7').replace(b'"y": 4', b'"y": 7')
+    log.path.write_bytes(b"".join(lines))
+    with pytest.raises(RecordError, match=f"line {line + 1} is not"):
+        log.suggestions()
