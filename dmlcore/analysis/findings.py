@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -14,11 +14,18 @@ from dmlcore.analysis.convergence import convergence_note
 from dmlcore.analysis.embedding import first_trials, metrics_text
 from dmlcore.analysis.margins import SELECTION_RULE, chosen_table
 from dmlcore.analysis.meta_analysis import forest_sentences
-from dmlcore.analysis.metric_labels import format_metric, format_percent, metric_label, one_line
+from dmlcore.analysis.metric_labels import (
+    format_metric,
+    format_percent,
+    metric_label,
+    one_line,
+    variant_label,
+)
 from dmlcore.analysis.relations import Relation, relations
 from dmlcore.analysis.searches import rate_sentences, search_sentences, unequal_searches
-from dmlcore.analysis.study import BASELINE, CELL_COLUMNS, Study
-from dmlcore.analysis.tuned_settings import SELECTION_METRIC, chosen_study
+from dmlcore.analysis.statistics import paired_difference
+from dmlcore.analysis.study import BASELINE, CELL_COLUMNS, Cell, Study
+from dmlcore.analysis.tuned_settings import SELECTION_METRIC, chosen_study, displayed_study
 from dmlcore.analysis.verdict import with_difference
 
 FALLS, RISES, UNCLEAR = "OPIS falls as accuracy rises", "OPIS rises with accuracy", "no clear trend"
@@ -31,7 +38,8 @@ MAX_NAMED = 4
 def analysis_sentences(study: Study) -> list[str]:
     """Return what the searches and the analyses of `aggregate.parts` found, with the numbers."""
     found = [sentence for part in study.config.parts for sentence in SENTENCES[part](study)]
-    return search_sentences(study) + rate_sentences(study) + forest_sentences(study) + found
+    searches = search_sentences(study) + rate_sentences(study)
+    return searches + alone_sentences(displayed_study(study)) + forest_sentences(study) + found
 
 
 def caveats(study: Study, rows: Sequence[Row]) -> list[str]:
@@ -69,6 +77,36 @@ def _best_sentence(study: Study) -> list[str]:
         return []
     best = max(means, key=means.__getitem__)
     return [f"The highest {metric_label(metric)} is {format_metric(means[best], metric)}: {best}."]
+
+
+def alone_sentences(study: Study) -> list[str]:
+    """Compare each regulariser that trained without a base loss with the baseline of every loss, paired by seed."""
+    alone = [cell for cell in study.cells if cell.loss == "none"]
+    based = [cell for cell in study.cells if cell.loss != "none" and cell.finished.get(BASELINE) is not None]
+    return [
+        sentence
+        for cell in alone
+        for base in based
+        if (base.dataset, base.backbone) == (cell.dataset, cell.backbone)
+        for variant in cell.finished
+        if (sentence := _alone_sentence(cell, variant, base, study.config.confidence))
+    ]
+
+
+def _alone_sentence(cell: Cell, variant: str, base: Cell, confidence: float) -> str | None:
+    changes, pairs = [], 0
+    for name in MARGIN_METRICS:
+        metric = f"test/{name}"
+        found = paired_difference(base.values(BASELINE, metric), cell.values(variant, metric), confidence)
+        if found.difference.mean is None:
+            return None
+        mean, low, high = (format_metric(v, metric, True) for v in found.difference[:3])
+        changes.append(f"{metric_label(metric)} {mean} ({low} to {high})")
+        pairs = len(found.values)
+    return (
+        f"{cell.dataset} {cell.backbone}: {variant_label(variant)} without a base loss, less {base.loss_text} alone: "
+        f"{', '.join(changes)} ({format_percent(confidence)} intervals of the paired differences, {pairs} pairs)."
+    )
 
 
 def pareto_sentences(study: Study) -> list[str]:
@@ -192,4 +230,9 @@ def _untrained_caveat(rows: Sequence[Row]) -> list[str]:
     return ["Every configuration beats raw pixels and its own untrained network in MAP@R and R@1."]
 
 
-SENTENCES = {"pareto": pareto_sentences, "margins": margins_sentences, "embedding": embedding_sentences}
+SENTENCES: dict[str, Callable[[Study], list[str]]] = {
+    "pareto": pareto_sentences,
+    "margins": margins_sentences,
+    "search": lambda study: [],  # `search_sentences` says what any search found
+    "embedding": embedding_sentences,
+}

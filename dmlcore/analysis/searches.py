@@ -6,6 +6,8 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 
+import polars as pl
+
 from dmlcore.analysis.columns import Row
 from dmlcore.analysis.metric_labels import format_metric, metric_label
 from dmlcore.analysis.study import CELL_COLUMNS, SEARCH_PREFIX, Study
@@ -16,7 +18,8 @@ from dmlcore.analysis.tuned_settings import (
     rate_text,
 )
 
-SEARCH_METRICS = ("map_at_r", "opis")
+SEARCH_METRICS = ("map_at_r", "opis_corrected")
+"""On validation classes: what the tables and the figure of a search show, whatever its objectives."""
 STATUS_WORDS = {"stopped": "stopped early", "failed": "failed", "missing": "missing"}
 
 
@@ -39,6 +42,25 @@ def setting_text(row: Row) -> str:
     """Return the values that the search gave, by the last part of their path."""
     found = {k: v for k, v in row.items() if k.startswith(SEARCH_PREFIX) and v is not None}
     return parameters_text({name.removeprefix(SEARCH_PREFIX): value for name, value in found.items()})
+
+
+def search_results(study: Study) -> pl.DataFrame:
+    """Return one row a setting that a search tried, at the search's seed.
+
+    Columns: `dataset`, `backbone`, `loss`, `variant`, `ask`, `role` (chosen, front, searched), `status`, `setting`
+    (text), `validation/M` for M of SEARCH_METRICS, `search/PATH` of each setting that varied.
+    """
+    kept = [*CELL_COLUMNS, "variant", "ask", "role", "status"]
+    scores = [f"validation/{metric}" for metric in SEARCH_METRICS]
+    rows = []
+    for row in (row for tried in search_trials(study).values() for row in tried):
+        varied = {name: value for name, value in row.items() if name.startswith(SEARCH_PREFIX)}
+        values = {name: row.get(name) for name in (*kept, *scores)}
+        rows.append(values | {"setting": setting_text(row)} | varied)
+    columns = dict.fromkeys((*CELL_COLUMNS, "variant", "role", "status", "setting"), pl.String)
+    return pl.DataFrame(
+        rows, infer_schema_length=None, schema_overrides={**columns, **dict.fromkeys(scores, pl.Float64)}
+    )
 
 
 def margins_of_rates(study: Study) -> dict[tuple[str, ...], dict[str, list[float]]]:

@@ -23,9 +23,9 @@ class AggregateConfig(Strict):
     accuracy: str = "test/map_at_r"
     """The accuracy axis of the trade-off plot."""
     inconsistency: str = "test/opis"
-    parts: tuple[Literal["pareto", "margins", "embedding"], ...] = ()
-    """Analyses besides the comparisons: accuracy against inconsistency over many losses, the grid of margins,
-    a plot of a 2-D embedding."""
+    parts: tuple[Literal["pareto", "margins", "search", "embedding"], ...] = ()
+    """Analyses besides the comparisons: accuracy against inconsistency over many losses, a grid of margins, the
+    settings that a search tried, a plot of a 2-D embedding."""
     count_search_seed: bool = False
     """Of a study with a search: compare the chosen settings also at the seed at which they were chosen, where the
     best of many tries looks better than it is. A study with that seed alone counts it in any case, and says so."""

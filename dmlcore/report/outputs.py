@@ -19,6 +19,7 @@ from dmlcore.analysis.meta_analysis import forest_table, forests
 from dmlcore.analysis.metric_labels import METRICS, round_significant
 from dmlcore.analysis.paired_tests import overall_test
 from dmlcore.analysis.relations import bend_table, pareto_table, relations
+from dmlcore.analysis.searches import search_results
 from dmlcore.analysis.study import Study
 from dmlcore.analysis.tuned_settings import displayed_study
 from dmlcore.core.io import write_together
@@ -28,6 +29,7 @@ from dmlcore.report.figures.embedding import embedding_figure
 from dmlcore.report.figures.forest import forest_figure
 from dmlcore.report.figures.heat_maps import heat_map_figure
 from dmlcore.report.figures.pareto import pareto_figure
+from dmlcore.report.figures.search import search_figure
 from dmlcore.report.figures.tradeoff import tradeoff_figure
 from dmlcore.report.figures.trajectories import trajectories_figure
 from dmlcore.report.figures.utility import utility_figure
@@ -44,8 +46,9 @@ def write_results(study: Study, folder: Path) -> None:
     baselines.csv, comparisons.csv and metrics.json hold every setting; tradeoff.png, trajectories.png and
     utility_curves.png what `displayed_study` shows; convergence.png every trial; with at least three comparisons
     forest.csv and forest.png. report.html is the page with it all.
-    Part `pareto`: pareto.csv, bend.csv, pareto.png. `margins`: margins.csv, chosen.csv, margins.png. `embedding`:
-    embedding.png if the stored embeddings are on this machine; else an earlier picture is kept.
+    Part `pareto`: pareto.csv, bend.csv, pareto.png. `margins`: margins.csv, chosen.csv, margins.png. `search`:
+    search.csv, search.png. `embedding`: embedding.png if the stored embeddings are on this machine; else an earlier
+    picture is kept.
     """
     contents: dict[str, str | bytes] = {}
     for name, content in _files(study):
@@ -88,6 +91,11 @@ def _margins_files(study: Study) -> Files:
     yield "margins.png", heat_map_figure(study)
 
 
+def _search_files(study: Study) -> Files:
+    yield "search.csv", search_results(study)
+    yield "search.png", search_figure(study)
+
+
 def _embedding_files(study: Study) -> Files:
     drawn = load_trial_embeddings(study)
     if drawn is not None:
@@ -99,7 +107,12 @@ def _embedding_files(study: Study) -> Files:
         )
 
 
-PARTS = {"pareto": _pareto_files, "margins": _margins_files, "embedding": _embedding_files}
+PARTS = {
+    "pareto": _pareto_files,
+    "margins": _margins_files,
+    "search": _search_files,
+    "embedding": _embedding_files,
+}
 
 
 def metrics_summary(study: Study) -> dict[str, Any]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import polars as pl
 import pytest
 
 from dmlcore.analysis.comparisons import comparisons
-from dmlcore.analysis.findings import caveats
+from dmlcore.analysis.findings import alone_sentences, caveats
 from dmlcore.analysis.results import read_study
 from dmlcore.analysis.searches import search_sentences
 from dmlcore.config.study import AggregateConfig
+from dmlcore.report.figures.search import front as pareto_of
 from dmlcore.report.html.page import report_html
 from dmlcore.report.html.tables import search_table
-from dmlcore.report.outputs import metrics_summary
+from dmlcore.report.outputs import metrics_summary, write_results
 from dmlcore.report.text.tables import markdown_table
 from tests.analysis.synthetic import dataset_info, table, trial, unfinished
 
@@ -160,3 +162,41 @@ def test_before_a_setting_is_chosen_there_is_nothing_to_compare(folder):
     table(rows()).filter(pl.col("role") != "chosen").write_parquet(folder / "results" / "trials.parquet")
     with pytest.raises(ValueError, match="6 were tried"):
         read_study(folder, AggregateConfig())
+
+
+def test_part_search_writes_every_setting_and_its_picture(folder, tmp_path):
+    study = read_study(folder, AggregateConfig(parts=("search",)))
+    write_results(study, tmp_path / "a")
+    write_results(study, tmp_path / "b")
+    assert (tmp_path / "a" / "search.png").read_bytes() == (tmp_path / "b" / "search.png").read_bytes()
+    written = pl.read_csv(tmp_path / "a" / "search.csv")
+    assert written.group_by("variant", "role").len().sort("variant", "role").rows() == [
+        (variant, role, count)
+        for variant in ("baseline", "tcm")
+        for role, count in (("chosen", 1), ("front", 1), ("searched", 2))
+    ]
+    assert set(written.filter(pl.col("role") == "front")["setting"]) == {
+        "learning_rate=0.04",
+        "learning_rate=0.04, positive_margin=0.9",
+    }
+    assert not [name for name in written.columns if "test" in name]
+
+
+def test_the_front_is_that_of_the_naive_search():
+    points = np.random.default_rng(0).integers(0, 8, (40, 2)).astype(float)
+    beaten = [
+        any((q[0] <= p[0] and q[1] >= p[1]) and (q[0] < p[0] or q[1] > p[1]) for q in points) for p in points
+    ]
+    naive = sorted({tuple(p) for p, worse in zip(points, beaten, strict=True) if not worse})
+    assert [tuple(p) for p in pareto_of(points)] == naive
+
+
+def test_a_regulariser_alone_is_compared_with_each_baseline(folder):
+    alone = [trial("glyphs", "resnet10", "none", "tcm", seed) for seed in (0, 1, 2)]
+    based = [trial("glyphs", "resnet10", "smooth_ap", "baseline", seed) for seed in (1, 2, 3)]
+    table(alone + based).write_parquet(folder / "results" / "trials.parquet")
+    (sentence,) = alone_sentences(read_study(folder, AggregateConfig()))
+    both = [(alone[seed]["test/map_at_r"], based[seed - 1]["test/map_at_r"]) for seed in (1, 2)]
+    mean = sum(a - b for a, b in both) / 2
+    assert f"tcm without a base loss, less smooth_ap alone: MAP@R {mean:+.4f} (" in sentence
+    assert sentence.endswith("2 pairs).")
