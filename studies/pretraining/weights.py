@@ -1,4 +1,4 @@
-"""Write data/weights/glyphs-BACKBONE.safetensors: the backbones that this study has trained, without their heads.
+"""Write data/weights/SOURCE-BACKBONE.safetensors: the backbones that this study has trained, without their heads.
 
 `python studies/pretraining/weights.py`, after `dvc repro studies/pretraining/dvc.yaml`. The files are in git.
 """
@@ -19,6 +19,8 @@ from dmlcore.core.hashing import file_sha256  # noqa: E402
 from dmlcore.records import RecordFolder  # noqa: E402
 
 PREFIX = "backbone.model."
+SOURCES = {"glyphs-others": "glyphs", "omniglot-characters": "omniglot"}
+"""Data set -> first part of the name of its weights."""
 
 
 def main() -> None:
@@ -36,7 +38,8 @@ def main() -> None:
             sys.exit(f"weights: {path} was changed since trial {key} wrote it; run the stage sweep again")
         state = load_file(path)
         backbone = {name.removeprefix(PREFIX): state[name] for name in state if name.startswith(PREFIX)}
-        save_file(backbone, folder / f"glyphs-{record.labels['backbone']}.safetensors")
+        source = SOURCES[record.labels["dataset"]]
+        save_file(backbone, folder / f"{source}-{record.labels['backbone']}.safetensors")
 
 
 if __name__ == "__main__":

@@ -216,7 +216,17 @@ def test_many_configurations_are_a_panel_a_data_set() -> None:
     assert "26 of 26 converged" in texts(figure)
 
 
-def test_variants_of_one_family_have_one_colour() -> None:
+def test_few_variants_have_a_colour_each() -> None:
+    close = "tcm(negative_margin=0.4,positive_margin=0.75)"
+    figure = convergence_figure(study(rows(variants=("baseline", close, TCM))))
+    handles = {" ".join(line.get_label().split()): line.get_color() for line in figure.legends[0].get_lines()}
+    assert list(handles) == ["baseline", *(name.replace(",", ", ") for name in (close, TCM))]
+    assert len(set(handles.values())) == 3
+    for panel in (ax for ax in figure.axes if ax.lines):
+        assert {line.get_color() for line in panel.lines} == set(handles.values())
+
+
+def test_many_variants_of_one_family_have_one_colour() -> None:
     figure = convergence_figure(margins_study())
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels[:2] == ["baseline", "tcm"]

@@ -18,6 +18,7 @@ from dmlcore.cli.options import DEFECT, WRONG_INPUT
 from dmlcore.metrics.evaluation import evaluate
 
 runner = CliRunner()
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -76,6 +77,15 @@ def test_a_folder_that_is_no_study_is_refused(tmp_path, command):
     done = call(command, "--study", tmp_path)
     assert done.exit_code == WRONG_INPUT
     assert "params" in done.output
+
+
+def test_the_summary_of_a_study_without_report_names_its_table_of_trials_alone(tmp_path):
+    shutil.copytree(ROOT / "studies/pretraining", tmp_path / "s", ignore=shutil.ignore_patterns("state"))
+    done = call("summary", "--study", tmp_path / "s")
+    assert done.exit_code == 0, done.output
+    assert "tradeoff.png" not in done.output
+    assert (tmp_path / "s/results/trials.parquet").is_file()
+    assert done.output.count("trials.parquet") == 1
 
 
 def test_the_traceback_is_shown_to_who_asks(tmp_path, monkeypatch):

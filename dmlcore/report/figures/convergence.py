@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dmlcore.analysis.convergence import CONVERGENCE_RULE, has_converged, validation_curves
-from dmlcore.analysis.metric_labels import one_line, wrap_text
+from dmlcore.analysis.metric_labels import one_line, variant_label, wrap_text
 from dmlcore.analysis.study import Cell, Study, baseline_first
 from dmlcore.analysis.tuned_settings import REGULARIZERS_COLUMN, regularizer_family
-from dmlcore.metrics.plot import add_footer, colours, house_style, new_figure
+from dmlcore.metrics.plot import COLOURS, add_footer, colours, house_style, new_figure
 from dmlcore.report.figures.panels import add_title, panel_grid, rows_of
 
 COLUMNS, PANEL_INCHES, WIDE_INCHES, LEAST_INCHES = 4, 2.1, 2.4, 5.5
@@ -27,7 +27,7 @@ MANY_LINES = 30
 """Lines in a panel beyond which they are drawn thinner."""
 
 LINE_STYLES = ("-", "--", ":", "-.")
-NOTE = "One line a trial (seeds and settings of one colour alike). Ring at its end: not converged. Epoch 0: untrained."
+NOTE = "One line a trial (of one colour: seeds, or settings too). Ring at its end: not converged. Epoch 0: untrained."
 Panel = tuple[str, ...]
 """Data set, backbone and loss of its trials; or the data set alone."""
 
@@ -65,19 +65,27 @@ def _panels(study: Study) -> dict[Panel, list[Cell]]:
 
 
 class _Look:
-    """Family of regularisers -> colour; swept axes -> line style, where there are few enough to tell apart."""
+    """Variant, or its family where there are many -> colour; swept axes -> line style, where there are few enough."""
 
     def __init__(self, study: Study) -> None:
-        names = {_family(cell, variant) for cell in study.cells for variant in cell.variants}
+        variants = {variant for cell in study.cells for variant in cell.variants}
+        self.by_family = len(variants) > len(COLOURS)
+        names = {self._name(cell, variant) for cell in study.cells for variant in cell.variants}
         self.colours = colours(baseline_first(names))
         axes = list(dict.fromkeys(cell.axes_text for cell in study.cells))
         self.styles = dict(zip(axes, LINE_STYLES, strict=False)) if 1 < len(axes) <= len(LINE_STYLES) else {}
 
     def of(self, cell: Cell, variant: str) -> tuple[str, str]:
-        return self.colours[_family(cell, variant)], self.styles.get(cell.axes_text, "-")
+        return self.colours[self._name(cell, variant)], self.styles.get(cell.axes_text, "-")
+
+    def _name(self, cell: Cell, variant: str) -> str:
+        return _family(cell, variant) if self.by_family else variant
 
     def legend(self) -> list[Line2D]:
-        handles = [Line2D([], [], color=c, label=wrap_text(name, 40)) for name, c in self.colours.items()]
+        handles = [
+            Line2D([], [], color=c, label=wrap_text(variant_label(name), 40))
+            for name, c in self.colours.items()
+        ]
         for name, style in self.styles.items():
             look: dict[str, Any] = {"linestyle": style, "label": one_line(name, 40)}
             handles.append(Line2D([], [], color="#333333", **look))

@@ -48,13 +48,13 @@ UntrainedBaselines = dict[tuple[str, str | None], list[str]]
 
 
 def print_summary(
-    study: Study, *, plot: Path | str, results: Path | str, mlflow: str, console: Console | None = None
+    study: Study, *, plot: Path | str | None, results: Path | str, mlflow: str, console: Console | None = None
 ) -> None:
     """Print the trade-off tables, the untrained baselines, the protocol, the verdict and where the files are.
 
     Args:
         study: from `read_study`.
-        plot: the trade-off plot.
+        plot: the trade-off plot, if there is one.
         results: the table of results.
         mlflow: address of the MLflow store.
         console: by default the terminal, or plain text of 100 columns where there is none.
@@ -76,7 +76,8 @@ def print_summary(
         out.print(Text(details))
     for text in (*sentences, *caveats(study, rows), ""):
         out.print(Text(text))
-    for text in (f"plot     {plot}", f"results  {results}", f"MLflow   {mlflow}"):
+    drawn = [] if plot is None else [f"plot     {plot}"]
+    for text in (*drawn, f"results  {results}", f"MLflow   {mlflow}"):
         out.print(Text(text), soft_wrap=True)  # a path that is broken over two lines cannot be copied
 
 
