@@ -31,7 +31,7 @@ from dmlcore.sweep.score_margins import NEGATIVES, POSITIVES
 from dmlcore.sweep.team_store import TeamStore
 from dmlcore.sweep.team_sync import TeamSync
 from dmlcore.training.store import TrialStore
-from tests.faults.sabotage import Gate
+from tests.faults.sabotage import PATIENCE_SECONDS, Gate
 from tests.memory_tracker import MemoryTracker
 from tests.servers import free_port
 from tests.sweep.sharing import shared_study
@@ -358,7 +358,9 @@ def test_a_record_is_not_replaced_by_one_that_vouches_for_other_files(make, plac
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "s3"])
-def test_two_sweeps_that_run_the_same_trial_at_once_end_with_one_record(tmp_path, small_data, kind, request):
+def test_two_processes_that_run_the_same_trial_at_once_end_with_one_record(
+    tmp_path, small_data, kind, request
+):
     prepared = small_data.folder.parent
     address = f"{request.getfixturevalue('s3')}/twice" if kind == "s3" else f"file://{tmp_path}/team"
     folders = [tmp_path / name for name in ("a", "b")]
@@ -374,7 +376,7 @@ def test_two_sweeps_that_run_the_same_trial_at_once_end_with_one_record(tmp_path
             Gate(folder / "gate").pid()
         for folder in folders:
             Gate(folder / "gate").open()
-        codes = [process.wait(timeout=300) for process in processes]
+        codes = [process.wait(timeout=PATIENCE_SECONDS) for process in processes]
     finally:
         for process, log in zip(processes, logs, strict=True):
             process.kill()
