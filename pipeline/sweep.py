@@ -16,6 +16,8 @@ from dmlcore.sweep.execution.guards import SweepBusyError, SweepHaltedError, kee
 from dmlcore.sweep.planning import make_plan
 from dmlcore.sweep.ray.shared_storage import ClusterError
 from dmlcore.sweep.run import SweepFolders, run_sweep
+from dmlcore.sweep.team_store import TeamStore
+from dmlcore.sweep.team_sync import shared_lines
 from dmlcore.tracking import tracker_class
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,6 +32,7 @@ def main(study: Path, dry_run: bool = False) -> int:
     if dry_run:
         plan = make_plan(sweep, study=study, prepared=folders.prepared)
         print(*preview(plan, sweep, study / sweep.storage), sep="\n")
+        print(*shared_lines(TeamStore.of(sweep, study), plan), sep="\n", end="")
         return 0
     tracker = tracker_class(sweep.tracker).for_study(sweep.study, folders.state, ROOT)
     try:

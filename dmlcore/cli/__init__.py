@@ -24,6 +24,7 @@ from dmlcore.cli.evaluate import evaluate
 from dmlcore.cli.monitor import monitor
 from dmlcore.cli.operate import cancel, drain, logs, status
 from dmlcore.cli.options import DEFECT, WRONG_INPUT
+from dmlcore.cli.records import records
 from dmlcore.cli.retry import retry
 from dmlcore.cli.study import check, export, plan, summary
 from dmlcore.cli.tracking import sync, ui
@@ -109,6 +110,7 @@ def _needing(extra: str, command: Callable[..., None]) -> Callable[..., None]:
 
 
 app.add_typer(data, name="data")
+app.add_typer(records, name="records")
 for extra, commands in COMMANDS.items():
     for command in commands:
         app.command()(_needing(extra, command) if extra else command)

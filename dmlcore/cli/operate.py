@@ -26,16 +26,17 @@ def status(
 ) -> None:
     """Print what the sweep of a study is doing: running trials, queue, failures with their reason.
 
-    Needs no Ray and disturbs nothing. Where no sweep runs, counts the records. State is one of `running`; `killed`: its
-    driver ended without a farewell, `dvc repro` resumes; `starting`: the lock is held and nothing is known yet;
-    `idle`.
+    Needs no Ray and disturbs nothing. Where no sweep runs, counts the records; of a team's store always. State is one
+    of `running`; `killed`: its driver ended without a farewell, `dvc repro` resumes; `starting`: the lock is held and
+    nothing is known yet; `idle`.
 
     Example: dmlcore status --study .
     """
+    from dmlcore.cli.records import store_status
     from dmlcore.sweep.control import Control, printable
 
     control = Control(study / "state")
-    found = control.read()
+    found, shared = control.read(), store_status(study)
     if control.is_running(found):
         state = "running"
     elif found is not None:
@@ -43,10 +44,11 @@ def status(
     else:
         state = "starting" if control.is_locked() else "idle"
     if as_json:
-        typer.echo(json.dumps({"state": state, **_values(study, found if state == "running" else None)}))
+        values = _values(study, found if state == "running" else None)
+        typer.echo(json.dumps({"state": state, **values, "store": shared}))
         return
     lines = _live_lines(found) if found and state == "running" else _idle_lines(study, state, found)
-    for line in lines:
+    for line in [*lines, *([f"{shared['address']}: {shared['says']}"] if shared else [])]:
         typer.echo(printable(line))
 
 

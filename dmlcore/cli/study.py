@@ -17,15 +17,20 @@ if TYPE_CHECKING:
 def plan(study: Study = Path()) -> None:
     """Print what a sweep would run, why, and the time, memory and disk that it needs; runs nothing.
 
-    Each trial is cached (done), new, stale (recorded before another input changed, which is named) or failed.
+    Each trial is cached (done), new, stale (recorded before another input changed, which is named) or failed. With
+    `sweep.records` it says how many of the trials the team's store has.
 
     Example: dmlcore plan --study .
     """
     from dmlcore.config.study import load_study
     from dmlcore.sweep.dry_run.preview import preview
+    from dmlcore.sweep.team_store import TeamStore
+    from dmlcore.sweep.team_sync import shared_lines
 
-    sweep = load_study(study / "params.yaml").sweep
-    for line in preview(plan_of(study), sweep, study / sweep.storage):
+    sweep, found = load_study(study / "params.yaml").sweep, plan_of(study)
+    for line in preview(found, sweep, study / sweep.storage):
+        typer.echo(line)
+    for line in shared_lines(TeamStore.of(sweep, study), found):
         typer.echo(line)
 
 
@@ -87,7 +92,8 @@ def _deep_check(study: Path, found: Plan) -> int:
     typer.echo(f"{faults} stored files or data sets are gone or damaged")
     if faults:
         typer.echo(
-            "remove state/records/KEY.json of a trial whose files are needed, and `dvc repro` runs it again"
+            "files that a team shares come with `dmlcore records pull --files`; else remove state/records/KEY.json of "
+            "a trial whose files are needed, and `dvc repro` runs it again"
         )
     return faults
 

@@ -144,6 +144,11 @@ class SweepConfig(Strict):
     """None: none is added; `aggregate.longer_run` may name another study's."""
     storage: str = "state/storage"
     """Folder of checkpoints and embeddings, relative to the study's folder."""
+    records: Annotated[str, Field(min_length=1)] | None = None
+    """Where a team shares the records of finished trials: a folder, or an fsspec address (`s3://bucket/records`). A
+    trial that has its record there is not run; one that has run leaves it there. None: nowhere."""
+    records_files: bool = False
+    """Share the files of those trials there too: checkpoints and embeddings, verified by their sha256 on arrival."""
     disk_budget_bytes: PositiveInt | None = None
     """Largest size of the storage folder: a trial that would exceed it is not started and fails. None: no limit."""
     budget_hours: PositiveFloat | None = None

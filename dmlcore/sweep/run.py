@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ from dmlcore.sweep.execution.worker import WorkerContext
 from dmlcore.sweep.plan import Plan, PlannedTrial
 from dmlcore.sweep.planning import make_plan
 from dmlcore.sweep.table import plan_rows, table_bytes, trials_table
+from dmlcore.sweep.team_store import TeamStore
+from dmlcore.sweep.team_sync import TeamSync
 from dmlcore.tracking.base import Tracker
 from dmlcore.training.run import TrialResult, run_trial
 
@@ -77,17 +80,23 @@ def run_sweep(
     with sweep_lock(folders.state), Control(folders.state).shown():
         limits = Limits(sweep.resources.time_limit_seconds, sweep.resources.memory_bytes)
         timeout = sweep.resources.process_timeout_seconds
-        context = WorkerContext(folders.state, sweep.resources.gpus, limits, timeout, run)
-        plan = make_plan(sweep, study=folders.study, prepared=folders.prepared)
+        team = TeamStore.of(sweep, folders.study)
+        sync = TeamSync(team, RecordFolder(folders.records), folders.study / sweep.storage, _say)
+        plan = sync.taking(partial(make_plan, sweep, study=folders.study, prepared=folders.prepared))
+        # Workers do not wait for a store that did not answer the driver.
+        reached = None if sync.fault else team
+        context = WorkerContext(folders.state, sweep.resources.gpus, limits, timeout, run, reached)
         _verify_data(plan, folders)
         _set_aside_broken(plan, RecordFolder(folders.records))
         print("sweep: " + ", ".join(f"{count} {name}" for name, count in plan.counts().items()), flush=True)
         # Measured and stored before the trials: `publish` below must neither take long nor fail after Ctrl-C.
         _summaries(plan, folders)
         try:
-            halted = _run_plan(plan, sweep, folders, tracker, context)
-            if plan.waiting and halted is None and sweep.search is None:
-                halted = _run_plan(_second_plan(plan, sweep, folders), sweep, folders, tracker, context)
+            with sync.leaving():
+                halted = _run_plan(plan, sweep, folders, tracker, context)
+                if plan.waiting and halted is None and sweep.search is None:
+                    second = _second_plan(plan, sweep, folders, sync)
+                    halted = _run_plan(second, sweep, folders, tracker, context)
         finally:
             # After an interruption or a cluster that broke down too: the table always shows every record.
             after = make_plan(sweep, study=folders.study, prepared=folders.prepared)
@@ -102,10 +111,18 @@ def run_sweep(
         return after
 
 
-def _second_plan(plan: Plan, sweep: SweepConfig, folders: SweepFolders) -> Plan:
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _second_plan(plan: Plan, sweep: SweepConfig, folders: SweepFolders, sync: TeamSync) -> Plan:
     """Plan the trials whose margins come from the scores of those that have just run, and no other again."""
     attempted = {trial.key for trial in plan.missing}
-    plan = replace(make_plan(sweep, study=folders.study, prepared=folders.prepared), attempted=attempted)
+
+    def again() -> Plan:
+        return replace(make_plan(sweep, study=folders.study, prepared=folders.prepared), attempted=attempted)
+
+    plan = sync.taking(again)
     _set_aside_broken(plan, RecordFolder(folders.records))
     if plan.missing:
         print(f"sweep: {len(plan.missing)} trials have their margins from scores now", flush=True)

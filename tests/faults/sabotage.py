@@ -18,7 +18,8 @@ import psutil
 from dmlcore.training import EpochReport, TrialResult, run_trial
 from dmlcore.training.store import TrialStore
 
-PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = float(os.environ.get("DMLCORE_PATIENCE_SECONDS", "300"))
+"""On a machine that does other things, more may be needed."""
 HOARD_BYTES = 3_000_000_000
 """Where a hoarder stops, for the sake of the machine, if nothing has ended it."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from dmlcore.sweep.dry_run.forecast import (
 )
 from dmlcore.sweep.plan import Plan, PlannedTrial, WaitingTrial
 from dmlcore.sweep.progress import duration
+from dmlcore.sweep.team_sync import host_of
 
 NO_ESTIMATE = "unknown, no trial of these data sets and backbones has finished yet"
 
@@ -56,6 +58,8 @@ def preview(plan: Plan, sweep: SweepConfig, storage: Path) -> Iterator[str]:
 def _remark(state: CellState, record: TrialRecord | None) -> str:
     if record is not None and not record.done:
         return f": {record.error}"
+    if record is not None and (host := host_of(record)) != platform.node():
+        return f" (ran on {host})"
     return " (trained: evaluated again from its stored embeddings)" if state.trained else ""
 
 

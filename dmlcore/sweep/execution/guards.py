@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import queue
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
+T = TypeVar("T")
 WATCHDOG = Path(__file__).with_name("watchdog.py")
 LOCK_SECONDS = 5.0
 """Wait this long for the lock of a sweep; that of a killed driver is free within 0.04 s."""
@@ -127,3 +131,27 @@ def pop_kill_reason(kill_reason_file: Path) -> str | None:
         return None
     kill_reason_file.unlink()
     return reason
+
+
+def answer_within(seconds: float, request: Callable[[], T]) -> T:
+    """Return what `request` does, from a thread that is left behind if it hangs: a mount or a server may never answer.
+
+    Raises:
+        TimeoutError: it did not return within `seconds`.
+    """
+    answers: queue.SimpleQueue[tuple[T, None] | tuple[None, Exception]] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            answers.put((request(), None))
+        except Exception as error:
+            answers.put((None, error))
+
+    threading.Thread(target=work, daemon=True, name="request").start()
+    try:
+        answer, error = answers.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {seconds:.0f} s") from None
+    if error is not None:
+        raise error
+    return answer  # type: ignore[return-value]

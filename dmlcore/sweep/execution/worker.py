@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from filelock import FileLock
@@ -31,6 +31,9 @@ from dmlcore.training.checkpoint import EpochReport
 from dmlcore.training.ranks import ALONE
 from dmlcore.training.run import TrialResult, run_trial
 from dmlcore.training.store import TrialStore
+
+if TYPE_CHECKING:
+    from dmlcore.sweep.team_store import TeamStore
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "ray", "mlflow", "dvc", "polars")
 
@@ -57,6 +60,8 @@ class WorkerContext:
     """How long a process of a trial waits for another."""
     run: Callable[..., TrialResult] = run_trial
     """Trains and evaluates; benchmarks and fault tests pass another function."""
+    team: TeamStore | None = None
+    """Where a colleague may have left the record of a trial since the sweep was planned."""
 
     @property
     def records(self) -> Path:
@@ -94,7 +99,9 @@ def execute(
             return earlier
         # Tune calls again after a kill. An attempt that broke a limit would break it again: it is recorded instead.
         reason = pop_kill_reason(context.kill_reason_file(trial.key))
-        if reason is None:
+        if context.team is not None and (theirs := context.team.look_up(trial)) is not None:
+            record = theirs
+        elif reason is None:
             with enforce_limits(context.limits, context.kill_reason_file(trial.key)):
                 record = _attempt(trial, context, report)
         else:

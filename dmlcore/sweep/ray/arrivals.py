@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dmlcore.config.base import canonical
 from dmlcore.core.errors import DataError
@@ -17,8 +19,9 @@ from dmlcore.data.dataset import CLASS_TEXTS, IMAGES, MANIFEST, SUMMARY, Prepare
 from dmlcore.data.verification import verify_once
 from dmlcore.records import NewerRecordError, RecordError, TrialRecord, flatten, parse_record
 from dmlcore.sweep.execution.worker import ATTEMPTS
-from dmlcore.sweep.plan import PlannedTrial
+from dmlcore.sweep.plan import CANCELLED, PlannedTrial
 from dmlcore.sweep.ray.shared_storage import COMPLETE, SharedStorage, SharedStorageError
+from dmlcore.sweep.score_margins import SOURCE
 from dmlcore.training.store import TrialStore
 
 logger = logging.getLogger(__name__)
@@ -103,19 +106,67 @@ def record_left(trial: PlannedTrial, storage: SharedStorage, sync: FileSync) -> 
     return None
 
 
+@dataclass(frozen=True)
+class Identity:
+    """What a record must hold to be that of a trial: the keys, and what they were made from."""
+
+    key: str
+    train: str
+    eval: str
+    config: Mapping[str, Any]
+    hashes: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, trial: PlannedTrial) -> Identity:
+        """Return what this sweep has computed for a trial."""
+        keys = trial.keys
+        return cls(keys.trial, keys.train, keys.eval, canonical(trial.cell.config), keys.inputs)
+
+    @classmethod
+    def recorded(cls, record: TrialRecord) -> Identity:
+        """Return that of a trial that ran here."""
+        return cls(record.trial_key, record.train_key, record.eval_key, record.config, record.hashes)
+
+    def mismatch(self, record: TrialRecord) -> str:
+        """Return in what a record is not that of the trial; empty: in nothing."""
+        if (record.train_key, record.eval_key) != (self.train, self.eval):
+            return "has the keys of another trial"
+        # The path of the weights may differ, their content is in the key.
+        if _without("model.backbone.weights", record.config) != _without(
+            "model.backbone.weights", self.config
+        ):
+            return "has the config of another trial"
+        # Which trial gave the margins is in no key; the margins are, in the config.
+        return "" if _without(SOURCE, record.hashes) == _without(SOURCE, self.hashes) else "has other hashes"
+
+    def read(self, content: bytes, status: str) -> TrialRecord:
+        """Read a record from elsewhere, with the config and hashes of this side in place of theirs, which are equal.
+
+        Raises:
+            RecordError: it is not one, or not that of the trial, or of another status.
+        """
+        record = parse_record(content, self.key)
+        fault = self.mismatch(record)
+        if not fault and (record.status != status or record.error_type == CANCELLED):
+            fault = f"must be {status}, it is {record.status}"
+        if not fault and not {f"{name}.safetensors" for name in record.files} <= set(RESULTS):
+            fault = f"must name files among {', '.join(RESULTS[1:])}"
+        if fault:
+            raise RecordError(fault)
+        return record.model_copy(update={"config": dict(self.config), "hashes": dict(self.hashes)})
+
+
+def _without(path: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    flat = flatten(values)
+    return {name: flat[name] for name in flat if name != path and not name.startswith(f"{path}.")}
+
+
 def mismatch(record: TrialRecord, trial: PlannedTrial) -> str:
-    """Return in what a record is not that of a trial; empty: in nothing."""
-    if (record.train_key, record.eval_key) != (trial.keys.train, trial.keys.eval):
-        return "has the keys of another trial"
-    # The path of the weights may differ, their content is in the key.
-    weights = "model.backbone.weights"
-    configs = (flatten(config) for config in (record.config, canonical(trial.cell.config)))
-    found, expected = ({path: value for path, value in flat.items() if path != weights} for flat in configs)
-    if found != expected:
-        return "has the config of another trial"
+    """Return in what a record is not that of a trial of this study, its labels included; empty: in nothing."""
     # Which settings of a search are chosen is known only at its end: `role` alone may differ.
     labels, own = ({**given, "role": None} for given in (record.labels, trial.cell.labels))
-    return "" if labels == own else f"has the labels of another trial: {record.name[:200]}"
+    other = "" if labels == own else f"has the labels of another trial: {record.name[:200]}"
+    return Identity.of(trial).mismatch(record) or other
 
 
 def fetch_data(data_hash: str, folder: Path, home: Path, storage: SharedStorage) -> None:

@@ -7,7 +7,10 @@ transfer only: the study's own folder is the truth, and the driver removes what 
 from __future__ import annotations
 
 import json
+import os
+import secrets
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -16,11 +19,13 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from dmlcore.core.io import atomic_write_path
+from dmlcore.core.io import atomic_write_path, write_atomically
 from dmlcore.core.sealed_json import SealError, json_object
 
 COMPLETE = "complete.json"
 """Written after all other files of a folder; names them with their sizes."""
+OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oci"}
+"""Protocols of stores that show an object only when all of it has arrived."""
 
 
 class ClusterError(RuntimeError):
@@ -38,9 +43,11 @@ class SharedStorage:
     Args:
         address: `s3://bucket/path`, `gs://bucket/path`, `file:///mounted/folder`, ...; every node needs its package
             (s3fs, gcsfs) and credentials.
+        setting: where the address comes from, for messages.
     """
 
     address: str
+    setting: str = "sweep.cluster.storage"
 
     @cached_property
     def _opened(self) -> tuple[Any, str]:
@@ -48,14 +55,13 @@ class SharedStorage:
             filesystem, root = fsspec.core.url_to_fs(self.address)
         except (ImportError, ValueError) as error:
             raise SharedStorageError(
-                f"sweep.cluster.storage must be an fsspec address whose package is installed, got {self.address!r}: "
-                f"{error}"
+                f"{self.setting} must be an fsspec address whose package is installed, got {self.address!r}: {error}"
             ) from error
         return filesystem, root
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle the address alone: each process opens connections of its own."""
-        return {"address": self.address}
+        """Pickle the settings alone: each process opens connections of its own."""
+        return {"address": self.address, "setting": self.setting}
 
     def path(self, name: str) -> str:
         """Return the full path of `name`, which must stay inside: names also come from files of other nodes."""
@@ -91,8 +97,52 @@ class SharedStorage:
         if isinstance(filesystem, LocalFileSystem):
             with atomic_write_path(Path(path)) as temporary:
                 transfer(filesystem, str(temporary))
-        else:  # an object store shows an object only when all of it has arrived
+        elif self._shows_whole_objects():
             transfer(filesystem, path)
+        else:
+            temporary_path = self._beside(path, transfer)
+            with suppress(OSError):  # some refuse to rename to a name that exists
+                filesystem.rm_file(path)
+            filesystem.mv(temporary_path, path)
+
+    def _shows_whole_objects(self) -> bool:
+        return self.address.partition("://")[0] in OBJECT_STORES
+
+    def _beside(self, path: str, transfer: Callable[[Any, str], None]) -> str:
+        """Write to a new name beside `path`, which `names` does not list, and return it."""
+        temporary = "/.".join(path.rsplit("/", 1)) + f".{secrets.token_hex(8)}"
+        self._opened[0].makedirs(path.rpartition("/")[0], exist_ok=True)
+        transfer(self._opened[0], temporary)
+        return temporary
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a small file, atomically, unless there is one of that name; return whether this call wrote it.
+
+        Of two calls at once exactly one writes where the store can refuse: in folders (a hard link) and in object
+        stores with conditional writes (`If-None-Match` of S3). Elsewhere the later one replaces the earlier.
+        """
+        filesystem, path = self._opened[0], self.path(name)
+        if isinstance(filesystem, LocalFileSystem):
+            return _create_file(Path(path), content)
+        if self.size(name) is not None:
+            return False
+        try:
+            if self._shows_whole_objects():
+                filesystem.pipe_file(path, content, mode="create")
+            else:
+                filesystem.mv(self._beside(path, lambda fs, there: fs.pipe_file(there, content)), path)
+        except Exception:  # each store has its own way to say that somebody was faster
+            if self.size(name) is None:
+                raise
+            return False
+        return True
+
+    def size(self, name: str) -> int | None:
+        """Return the size of a file in bytes; None if it does not exist."""
+        try:
+            return int(self._fresh().info(self.path(name))["size"])
+        except FileNotFoundError:
+            return None
 
     def get(self, name: str, file: Path) -> bool:
         """Copy `name` to a local file, atomically; return False if it does not exist."""
@@ -113,10 +163,10 @@ class SharedStorage:
         return content
 
     def names(self, folder: str) -> list[str]:
-        """List the names of the files directly in `folder`; empty if it does not exist."""
+        """List the names of the files directly in `folder`, "" for the whole; empty if it does not exist."""
         filesystem = self._fresh()
         try:
-            found = filesystem.ls(self.path(folder), detail=True)
+            found = filesystem.ls(self.path(folder) if folder else self._opened[1], detail=True)
         except FileNotFoundError:
             return []
         names = [PurePosixPath(entry["name"]).name for entry in found if entry["type"] == "file"]
@@ -185,3 +235,16 @@ class SharedStorage:
                     f"{name[:80]!r}; remove {folder} there"
                 )
         return sizes
+
+
+def _create_file(path: Path, content: bytes) -> bool:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        write_atomically(temporary, content)
+        os.link(temporary, path)  # unlike a rename, it refuses a name that exists
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
