@@ -7,11 +7,13 @@ transfer only: the study's own folder is the truth, and the driver removes what 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -19,8 +21,15 @@ from fsspec.implementations.local import LocalFileSystem
 from dmlcore.core.io import atomic_write_path
 from dmlcore.core.sealed_json import SealError, json_object
 
+PATIENCE_SECONDS, PAUSE_SECONDS = 600.0, 2.0
+"""An object store that is out is asked again for so long, at such intervals."""
+FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+"""Answers of a store, in contrast to its silence."""
 COMPLETE = "complete.json"
 """Written after all other files of a folder; names them with their sizes."""
+
+
+T = TypeVar("T")
 
 
 class ClusterError(RuntimeError):
@@ -38,9 +47,16 @@ class SharedStorage:
     Args:
         address: `s3://bucket/path`, `gs://bucket/path`, `file:///mounted/folder`, ...; every node needs its package
             (s3fs, gcsfs) and credentials.
+        patience_seconds: how long each call waits for an object store that does not answer.
     """
 
     address: str
+    patience_seconds: float = PATIENCE_SECONDS
+
+    @property
+    def at_once(self) -> SharedStorage:
+        """Return the same storage for what may as well fail: its calls do not wait."""
+        return replace(self, patience_seconds=0.0)
 
     @cached_property
     def _opened(self) -> tuple[Any, str]:
@@ -54,8 +70,29 @@ class SharedStorage:
         return filesystem, root
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle the address alone: each process opens connections of its own."""
-        return {"address": self.address}
+        """Pickle no connection: each process opens its own."""
+        return {"address": self.address, "patience_seconds": self.patience_seconds}
+
+    def _ask(self, call: Callable[[Any], T]) -> T:
+        """Call the file system, and again where an object store does not answer.
+
+        Raises:
+            SharedStorageError: it did not answer in time.
+        """
+        filesystem = self._opened[0]
+        if isinstance(filesystem, LocalFileSystem):
+            return call(filesystem)
+        deadline = time.monotonic() + self.patience_seconds
+        while True:
+            try:
+                return call(filesystem)
+            except FINAL:
+                raise
+            except Exception as error:  # of botocore, aiohttp, google.auth, ...: each package has its own
+                if time.monotonic() + PAUSE_SECONDS > deadline:
+                    reason = str(error).strip().split("\n")[0] or type(error).__name__
+                    raise SharedStorageError(f"{self.address} does not answer: {reason}") from error
+            time.sleep(PAUSE_SECONDS)
 
     def path(self, name: str) -> str:
         """Return the full path of `name`, which must stay inside: names also come from files of other nodes."""
@@ -92,31 +129,33 @@ class SharedStorage:
             with atomic_write_path(Path(path)) as temporary:
                 transfer(filesystem, str(temporary))
         else:  # an object store shows an object only when all of it has arrived
-            transfer(filesystem, path)
+            self._ask(lambda filesystem: transfer(filesystem, path))
 
     def get(self, name: str, file: Path) -> bool:
         """Copy `name` to a local file, atomically; return False if it does not exist."""
         try:
             with atomic_write_path(file) as temporary:
-                self._opened[0].get_file(self.path(name), str(temporary))
+                self._ask(lambda filesystem: filesystem.get_file(self.path(name), str(temporary)))
         except FileNotFoundError:
             return False
         return True
 
     def read(self, name: str) -> bytes | None:
         """Return the content of a small file; None if it does not exist."""
-        filesystem = self._fresh()
+        self._forget_listings()
+        path = self.path(name)
         try:
-            content: bytes = filesystem.cat_file(self.path(name))
+            content: bytes = self._ask(lambda filesystem: filesystem.cat_file(path))
         except FileNotFoundError:
             return None
         return content
 
     def names(self, folder: str) -> list[str]:
         """List the names of the files directly in `folder`; empty if it does not exist."""
-        filesystem = self._fresh()
+        self._forget_listings()
+        path = self.path(folder)
         try:
-            found = filesystem.ls(self.path(folder), detail=True)
+            found = self._ask(lambda filesystem: filesystem.ls(path, detail=True))
         except FileNotFoundError:
             return []
         names = [PurePosixPath(entry["name"]).name for entry in found if entry["type"] == "file"]
@@ -124,15 +163,15 @@ class SharedStorage:
 
     def remove(self, name: str) -> None:
         """Remove a file or folder, if it exists."""
-        filesystem = self._fresh()
-        if filesystem.exists(self.path(name)):
-            filesystem.rm(self.path(name), recursive=True)
+        self._forget_listings()
+        path = self.path(name)
+        if self._ask(lambda filesystem: filesystem.exists(path)):
+            with suppress(FileNotFoundError):  # another process removed it in between
+                self._ask(lambda filesystem: filesystem.rm(path, recursive=True))
 
-    def _fresh(self) -> Any:
-        """Return the file system without its cache of listings, which other nodes have made outdated."""
-        filesystem = self._opened[0]
-        filesystem.invalidate_cache()
-        return filesystem
+    def _forget_listings(self) -> None:
+        """Drop the file system's cache of listings, which other nodes have made outdated."""
+        self._opened[0].invalidate_cache()
 
     def put_folder(self, files: Iterable[Path], folder: str) -> None:
         """Copy files to a folder, unless one is there that is complete and has their names and sizes."""
