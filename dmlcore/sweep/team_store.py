@@ -23,7 +23,7 @@ from dmlcore.records import RecordError, TrialRecord, record_text
 from dmlcore.sweep.execution.guards import answer_within
 from dmlcore.sweep.plan import PlannedTrial
 from dmlcore.sweep.ray.arrivals import Identity
-from dmlcore.sweep.ray.shared_storage import SharedStorage, SharedStorageError
+from dmlcore.sweep.ray.shared_storage import NoAnswerError, SharedStorage, SharedStorageError
 from dmlcore.sweep.score_margins import STAND_IN
 from dmlcore.training.store import TrialStore
 
@@ -83,7 +83,7 @@ class TeamStore:
 
     @cached_property
     def storage(self) -> SharedStorage:
-        return SharedStorage(self.address, "sweep.records")
+        return SharedStorage(self.address, "sweep.records").at_once
 
     def __str__(self) -> str:
         return without_passwords(self.address)
@@ -231,6 +231,8 @@ class TeamStore:
         """
         try:
             return answer_within(SECONDS + size / SLOWEST_BYTES_PER_SECOND, request)
+        except NoAnswerError as error:
+            raise StoreError(without_passwords(str(error))[:300]) from error
         except SharedStorageError as error:
             raise RecordError(str(error)) from None
         except Exception as error:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from dmlcore.records import RecordFolder, TrialRecord
 from dmlcore.sweep.execution.worker import execute
+from dmlcore.sweep.ray.callbacks import FORGIVEN, SweepCallback
 from dmlcore.sweep.run import SweepFolders
 from dmlcore.training.trainer import TrainingError
 from tests.sweep.sweeps import plan_of, sweep_config, worker_context
@@ -47,3 +50,29 @@ def test_a_record_written_before_there_was_an_error_type_is_read(folders):
     before = record.model_dump(mode="json")
     del before["error_type"]
     assert TrialRecord.model_validate(before).error_type is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "counted"),
+    [
+        ("The actor died because its node has died. Node Id: 1f", 0),
+        ("The actor 1f is unavailable: Broken pipe. The task may or may not have been executed", 0),
+        ("The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR", 1),
+    ],
+)
+def test_the_loss_of_a_node_is_no_attempt(tmp_path, reason, counted):
+    """Tune has counted one when it calls; the file holds all failures of the trial, the last one last."""
+    file = tmp_path / "error.txt"
+    file.write_text(
+        f"Failure # 1 (occurred at noon)\nits node has died\nFailure # 1 (occurred later)\n{reason}\n"
+    )
+    session = SimpleNamespace(context=SimpleNamespace(records=tmp_path))
+    callback = SweepCallback([], session, None, None, None, None, None)
+    trial = SimpleNamespace(
+        config={"trial_key": "k"}, error_file=str(file), run_metadata=SimpleNamespace(num_failures=1)
+    )
+    callback.on_trial_recover(0, [], trial)
+    assert trial.run_metadata.num_failures == counted
+    for _ in range(2 * FORGIVEN):  # nodes that the trial itself brings down must not be forgiven for ever
+        callback.on_trial_recover(0, [], trial)
+    assert trial.run_metadata.num_failures == (1 if counted else 1 - FORGIVEN)

@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from dmlcore.core.hashing import file_sha256
 from dmlcore.core.io import write_atomically
 from dmlcore.data.dataset import IMAGES
 from dmlcore.records import RecordFolder, record_text
 from dmlcore.sweep.execution.worker import ATTEMPTS, attempts_at, make_record
+from dmlcore.sweep.ray import shared_storage
 from dmlcore.sweep.ray.arrivals import fetch_data, fetch_weights
 from dmlcore.sweep.ray.remote_worker import download_results, localize, run_remote, scratch, upload_inputs
 from dmlcore.sweep.ray.shared_storage import COMPLETE, SharedStorage, SharedStorageError
+from dmlcore.sweep.ray.signals import StopSignals
 from dmlcore.sweep.run import SweepFolders
+from dmlcore.training.checkpoint import load_training_state
+from dmlcore.training.run import run_trial
 from dmlcore.training.store import TrialStore
 from tests.sweep.sweeps import not_called, plan_of, sweep_config, worker_context
 
@@ -209,3 +215,100 @@ def test_a_planted_link_is_not_followed(storage, place, tmp_path):
     assert json.loads(
         SharedStorage(f"file://{linked}").read(listed) or b""
     )  # the storage itself may be a link
+
+
+class Refusing(MemoryFileSystem):
+    """An object store that refuses its next calls, with an error of its own package as botocore's are."""
+
+    protocol = "refusing"
+    calls_to_refuse = 0
+
+    class RefusedError(Exception):
+        pass
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.replace("refusing://", "memory://"))
+
+
+def _refusable(name):
+    plain = getattr(MemoryFileSystem, name)
+
+    def call(self, *arguments, **named):
+        if Refusing.calls_to_refuse:
+            Refusing.calls_to_refuse -= 1
+            raise Refusing.RefusedError("connection refused\nand more")
+        return plain(self, *arguments, **named)
+
+    return call
+
+
+for _name in ("put_file", "get_file", "pipe_file", "cat_file", "ls", "exists", "rm"):
+    setattr(Refusing, _name, _refusable(_name))
+
+
+@pytest.fixture
+def object_store(tmp_path, monkeypatch):
+    fsspec.register_implementation("refusing", Refusing, clobber=True)
+    monkeypatch.setattr(shared_storage, "PAUSE_SECONDS", 0.01)
+    Refusing.calls_to_refuse = 0
+    yield SharedStorage(f"refusing://{tmp_path.name}", patience_seconds=5.0)
+    Refusing.calls_to_refuse = 0
+
+
+def test_an_object_store_that_is_out_is_asked_again(object_store, tmp_path):
+    here = tmp_path / "here"
+    here.write_bytes(b"content")
+    for act, expected in (
+        (lambda: object_store.put(here, "a/file"), None),
+        (lambda: object_store.read("a/file"), b"content"),
+        (lambda: object_store.get("a/file", tmp_path / "copy"), True),
+        (lambda: object_store.names("a"), ["file"]),
+        (lambda: object_store.remove("a"), None),
+        (lambda: object_store.read("a/file"), None),
+    ):
+        Refusing.calls_to_refuse = 3
+        assert act() == expected
+        assert Refusing.calls_to_refuse == 0
+    assert (tmp_path / "copy").read_bytes() == b"content"
+
+
+def test_what_may_fail_does_not_wait_for_it(object_store):
+    Refusing.calls_to_refuse = 10
+    with pytest.raises(SharedStorageError, match=r"does not answer: connection refused$"):
+        object_store.at_once.read("a/file")
+    assert Refusing.calls_to_refuse == 9
+
+
+def test_a_trial_goes_on_where_its_signals_cannot_be_read(object_store, trial):
+    signals = StopSignals(object_store)
+    signals.cancel(trial.key, "cancelled by me")
+    Refusing.calls_to_refuse = 1
+    signals.check_cancelled(trial)
+    with pytest.raises(Exception, match="cancelled by me"):
+        signals.check_cancelled(trial)
+
+
+def test_a_checkpoint_is_sent_when_it_is_written(trial, folders, storage, tmp_path, monkeypatch):
+    """A node that is lost in the epoch after a checkpoint loses that epoch alone."""
+    begun_at = []
+
+    def run(config, data, *, store, report, **options):
+        state = load_training_state(store)
+        begun_at.append(state and state[0].epoch)
+
+        def lost_in_the_second_epoch(epoch):
+            if epoch.epoch == 2 and len(begun_at) == 1:
+                raise KeyboardInterrupt
+            report(epoch)
+
+        return run_trial(
+            config, data, store=store, report=lost_in_the_second_epoch, checkpoint_seconds=0.0, **options
+        )
+
+    context = replace(worker_context(folders), run=run)
+    with pytest.raises(KeyboardInterrupt):
+        run_remote(trial, context, lambda report: None, storage)
+    monkeypatch.setenv("DMLCORE_SCRATCH", str(tmp_path / "another node"))
+    run_remote(trial, context, lambda report: None, storage)
+    assert begun_at == [None, 1]

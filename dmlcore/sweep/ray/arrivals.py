@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from dmlcore.config.base import canonical
 from dmlcore.core.errors import DataError
 from dmlcore.core.hashing import file_sha256
@@ -52,17 +54,20 @@ class FileSync:
 
     def send(self) -> None:
         """Upload each file that changed since it was sent or fetched, the checkpoint to resume from last."""
+        self._send(self.storage)
+
+    def _send(self, storage: SharedStorage) -> None:
         for name in (*RESULTS, LAST):
             version = self._version(name)
             if version not in ((0, 0), self.synced.get(name)):
-                self.storage.put(self.trial.store_folder / name, f"{self.folder}/{name}")
+                storage.put(self.trial.store_folder / name, f"{self.folder}/{name}")
                 self.synced[name] = version
 
     def try_to_send(self) -> None:
         """Upload a new checkpoint. A failure costs nothing but this one: the next epoch tries again."""
         try:
             if self._version(LAST) != self.synced.get(LAST, (0, 0)) or not self.synced:
-                self.send()
+                self._send(self.storage.at_once)
         except (OSError, SharedStorageError) as error:
             logger.warning("%s: checkpoint not sent: %s", self.trial.name, error)
 
@@ -73,6 +78,23 @@ class FileSync:
         except FileNotFoundError:
             return 0, 0
         return status.st_size, status.st_mtime_ns
+
+
+class SendingStore(TrialStore):
+    """The store of a trial that sends each checkpoint: at the end of the next epoch a node may be lost.
+
+    Args:
+        store: of the trial.
+        sync: of its files.
+    """
+
+    def __init__(self, store: TrialStore, sync: FileSync) -> None:
+        super().__init__(store.folder, store.digests)
+        self._sync = sync
+
+    def save_state(self, name: str, tensors: Mapping[str, Tensor], facts: str) -> None:
+        super().save_state(name, tensors, facts)
+        self._sync.try_to_send()
 
 
 def record_left(trial: PlannedTrial, storage: SharedStorage, sync: FileSync) -> TrialRecord | None:

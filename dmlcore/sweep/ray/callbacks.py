@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray.tune import Callback
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
 HELD = "held"
 """Last report of a trial that did not begin, since the sweep was halted; it leaves no record."""
 POLL_SECONDS = 0.5
+NODE_LOST = ("node has died", "is unavailable")
+"""Ray's words where the machine of a process is gone; it is `unavailable` in the seconds before Ray is certain.
+Of one that died alone Ray knows at once."""
+FORGIVEN = 10
+"""Lost nodes of a trial that count as no attempt."""
 
 
 class SweepCallback(Callback):
@@ -66,6 +72,8 @@ class SweepCallback(Callback):
         """Why no further trial starts."""
         self._cancelled: set[str] = set()
         """Keys of trials that were cancelled before they began: they have their record."""
+        self._lost_nodes: dict[str, int] = {}
+        """Trial key -> how many nodes were lost under it."""
         self._polled = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
@@ -175,6 +183,13 @@ class SweepCallback(Callback):
             self.tracker.finish(record, planned.name)
         self._end(planned, record)
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Count no attempt of a trial whose node was lost: the trial did nothing to it. Not without an end."""
+        lost = self._lost_nodes.get(trial.config["trial_key"], 0)
+        if lost < FORGIVEN and any(words in _last_failure(trial) for words in NODE_LOST):
+            self._lost_nodes[trial.config["trial_key"]] = lost + 1
+            trial.run_metadata.num_failures -= 1
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         planned = self.trials[trial.config["trial_key"]]
         error = trial.get_error()
@@ -193,3 +208,11 @@ class SweepCallback(Callback):
             self.budget.spent_seconds += died if record is None else record.seconds
         self.progress.end(planned.key, planned.name, record)
         self.live.end(planned.key, planned.name, record, self.died.get(planned.key, ""))
+
+
+def _last_failure(trial: Any) -> str:
+    """Return the reason of a trial's last failure from the file to which Tune appends them all."""
+    try:
+        return Path(trial.error_file).read_text(errors="replace").rpartition("Failure # ")[2]
+    except (OSError, TypeError):
+        return ""

@@ -50,7 +50,8 @@ class StorageProbe:
         else:
             remedy = "it must reach this address with the same credentials"
             probe = cls(token, storage, storage.address, remedy)
-        probe.write("driver")
+        # A store that has never answered is more likely misnamed than out.
+        probe.storage.at_once.write(f"nodes/{token}.driver", token.encode())
         return probe
 
     def write(self, who: str) -> None:

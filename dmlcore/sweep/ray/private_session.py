@@ -16,10 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from ray._private import ray_constants
+from ray._private.node import Node
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 from dmlcore.sweep.ray.shared_storage import ClusterError
 
+UNUSED = ("start_monitor", "start_api_server", "start_log_monitor")
+"""Methods of Ray's Node that start the autoscaler, the dashboard's server and the copier of workers' output. A sweep on
+one machine uses none of them; each takes seconds of a core to start, and ray.init waits for the second."""
 LONGEST_SOCKET_PATH = 107
 SESSION_LENGTH = len("/dmlcore-12345678/r/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
 
@@ -45,12 +49,17 @@ def private_session() -> Iterator[dict[str, Any]]:
     }
     before = {name: os.environ.get(name) for name in changes}
     reachable = ray_constants.ENABLE_RAY_CLUSTER
+    methods = {name: getattr(Node, name) for name in UNUSED}
     _apply(changes)
     ray_constants.ENABLE_RAY_CLUSTER = False
+    for name in UNUSED:
+        setattr(Node, name, lambda self, **settings: None)
     try:
         # Ray opens its folder to everybody: what keeps others out is the one above it.
         yield {"_temp_dir": str(folder / "r"), "_node_ip_address": "127.0.0.1", "include_dashboard": False}
     finally:
+        for name, method in methods.items():
+            setattr(Node, name, method)
         ray_constants.ENABLE_RAY_CLUSTER = reachable
         _apply(before)
         shutil.rmtree(folder, ignore_errors=True)

@@ -14,7 +14,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -33,12 +35,14 @@ from dmlcore.sweep.ray.arrivals import (
     LAST,
     RESULTS,
     FileSync,
+    SendingStore,
     fetch_data,
     fetch_weights,
     record_left,
 )
 from dmlcore.sweep.ray.shared_storage import SharedStorage, SharedStorageError
 from dmlcore.training.checkpoint import EpochReport
+from dmlcore.training.run import TrialResult
 from dmlcore.training.store import TrialStore
 
 # ------------------------------------------------------------------------------------------- the driver
@@ -113,8 +117,8 @@ def download_log(trial: PlannedTrial, storage: SharedStorage, state: Path, done:
     """Copy the log of a trial that has ended to the study's folder; if `done`, remove it from shared storage."""
     name = f"logs/{trial.key}.log"
     with suppress(OSError, SharedStorageError):
-        if storage.get(name, log_file(state, trial.key)) and done:
-            storage.remove(name)
+        if storage.at_once.get(name, log_file(state, trial.key)) and done:
+            storage.at_once.remove(name)
 
 
 # ------------------------------------------------------------------------------------------- the worker
@@ -148,16 +152,24 @@ def run_remote(
             records.write(earlier)
 
         def upload_and_report(epoch: EpochReport) -> None:
-            sync.try_to_send()
+            sync.try_to_send()  # again, where a checkpoint could not be sent when it was written
             report(epoch)
 
-        record = execute(local, replace(context, state=home), upload_and_report)
+        run = partial(_run_sending, sync, context.run)
+        record = execute(local, replace(context, state=home, run=run), upload_and_report)
         # Upload the record last: the driver treats a trial as complete when it finds its record.
         sync.send()
         storage.write(f"records/{trial.key}.json", record_text(record).encode())
         records.path(trial.key).unlink(missing_ok=True)
         shutil.rmtree(local.store_folder, ignore_errors=True)
     return record
+
+
+def _run_sending(
+    sync: FileSync, run: Callable[..., TrialResult], *arguments: Any, store: TrialStore, **named: Any
+) -> TrialResult:
+    """Run a trial as `run` does, its checkpoints sent as they are written."""
+    return run(*arguments, store=SendingStore(store, sync), **named)
 
 
 class LogSync:
@@ -179,7 +191,7 @@ class LogSync:
             # Continue the log of the latest attempt, on whichever node it ran.
             with suppress(OSError, SharedStorageError):
                 self.file.unlink(missing_ok=True)
-                self.storage.get(self.name, self.file)
+                self.storage.at_once.get(self.name, self.file)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -189,7 +201,7 @@ class LogSync:
         """Upload the log file, unless that was done less than `interval` seconds ago."""
         if self.storage is not None and time.monotonic() - self._sent >= interval:
             with suppress(OSError, SharedStorageError):
-                self.storage.put(self.file, self.name)
+                self.storage.at_once.put(self.file, self.name)
             self._sent = time.monotonic()
 
 

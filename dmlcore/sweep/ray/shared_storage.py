@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -22,10 +23,17 @@ from fsspec.implementations.local import LocalFileSystem
 from dmlcore.core.io import atomic_write_path, write_atomically
 from dmlcore.core.sealed_json import SealError, json_object
 
+PATIENCE_SECONDS, PAUSE_SECONDS = 600.0, 2.0
+"""An object store that is out is asked again for so long, at such intervals."""
+FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+"""Answers of a store, in contrast to its silence."""
 COMPLETE = "complete.json"
 """Written after all other files of a folder; names them with their sizes."""
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oci"}
 """Protocols of stores that show an object only when all of it has arrived."""
+
+
+T = TypeVar("T")
 
 
 class ClusterError(RuntimeError):
@@ -36,6 +44,10 @@ class SharedStorageError(ClusterError):
     """The storage cannot be reached, or a file there is missing or damaged."""
 
 
+class NoAnswerError(SharedStorageError):
+    """The storage did not answer in time."""
+
+
 @dataclass(frozen=True)
 class SharedStorage:
     """Files at an fsspec address.
@@ -44,10 +56,17 @@ class SharedStorage:
         address: `s3://bucket/path`, `gs://bucket/path`, `file:///mounted/folder`, ...; every node needs its package
             (s3fs, gcsfs) and credentials.
         setting: where the address comes from, for messages.
+        patience_seconds: how long each call waits for an object store that does not answer.
     """
 
     address: str
     setting: str = "sweep.cluster.storage"
+    patience_seconds: float = PATIENCE_SECONDS
+
+    @property
+    def at_once(self) -> SharedStorage:
+        """Return the same storage for what may as well fail: its calls do not wait."""
+        return replace(self, patience_seconds=0.0)
 
     @cached_property
     def _opened(self) -> tuple[Any, str]:
@@ -61,7 +80,32 @@ class SharedStorage:
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the settings alone: each process opens connections of its own."""
-        return {"address": self.address, "setting": self.setting}
+        return {
+            "address": self.address,
+            "setting": self.setting,
+            "patience_seconds": self.patience_seconds,
+        }
+
+    def _ask(self, call: Callable[[Any], T]) -> T:
+        """Call the file system, and again where an object store does not answer.
+
+        Raises:
+            NoAnswerError: it did not answer in time.
+        """
+        filesystem = self._opened[0]
+        if isinstance(filesystem, LocalFileSystem):
+            return call(filesystem)
+        deadline = time.monotonic() + self.patience_seconds
+        while True:
+            try:
+                return call(filesystem)
+            except FINAL:
+                raise
+            except Exception as error:  # of botocore, aiohttp, google.auth, ...: each package has its own
+                if time.monotonic() + PAUSE_SECONDS > deadline:
+                    reason = str(error).strip().split("\n")[0] or type(error).__name__
+                    raise NoAnswerError(f"{self.address} does not answer: {reason}") from error
+            time.sleep(PAUSE_SECONDS)
 
     def path(self, name: str) -> str:
         """Return the full path of `name`, which must stay inside: names also come from files of other nodes."""
@@ -98,12 +142,15 @@ class SharedStorage:
             with atomic_write_path(Path(path)) as temporary:
                 transfer(filesystem, str(temporary))
         elif self._shows_whole_objects():
-            transfer(filesystem, path)
+            self._ask(lambda filesystem: transfer(filesystem, path))
         else:
-            temporary_path = self._beside(path, transfer)
-            with suppress(OSError):  # some refuse to rename to a name that exists
-                filesystem.rm_file(path)
-            filesystem.mv(temporary_path, path)
+            self._ask(lambda filesystem: self._write_and_rename(path, transfer))
+
+    def _write_and_rename(self, path: str, transfer: Callable[[Any, str], None]) -> None:
+        temporary = self._beside(path, transfer)
+        with suppress(OSError):  # some refuse to rename to a name that exists
+            self._opened[0].rm_file(path)
+        self._opened[0].mv(temporary, path)
 
     def _shows_whole_objects(self) -> bool:
         return self.address.partition("://")[0] in OBJECT_STORES
@@ -140,7 +187,9 @@ class SharedStorage:
     def size(self, name: str) -> int | None:
         """Return the size of a file in bytes; None if it does not exist."""
         try:
-            return int(self._fresh().info(self.path(name))["size"])
+            self._forget_listings()
+            path = self.path(name)
+            return int(self._ask(lambda filesystem: filesystem.info(path))["size"])
         except FileNotFoundError:
             return None
 
@@ -148,25 +197,27 @@ class SharedStorage:
         """Copy `name` to a local file, atomically; return False if it does not exist."""
         try:
             with atomic_write_path(file) as temporary:
-                self._opened[0].get_file(self.path(name), str(temporary))
+                self._ask(lambda filesystem: filesystem.get_file(self.path(name), str(temporary)))
         except FileNotFoundError:
             return False
         return True
 
     def read(self, name: str) -> bytes | None:
         """Return the content of a small file; None if it does not exist."""
-        filesystem = self._fresh()
+        self._forget_listings()
+        path = self.path(name)
         try:
-            content: bytes = filesystem.cat_file(self.path(name))
+            content: bytes = self._ask(lambda filesystem: filesystem.cat_file(path))
         except FileNotFoundError:
             return None
         return content
 
     def names(self, folder: str) -> list[str]:
         """List the names of the files directly in `folder`, "" for the whole; empty if it does not exist."""
-        filesystem = self._fresh()
+        self._forget_listings()
+        path = self.path(folder) if folder else self._opened[1]
         try:
-            found = filesystem.ls(self.path(folder) if folder else self._opened[1], detail=True)
+            found = self._ask(lambda filesystem: filesystem.ls(path, detail=True))
         except FileNotFoundError:
             return []
         names = [PurePosixPath(entry["name"]).name for entry in found if entry["type"] == "file"]
@@ -174,15 +225,15 @@ class SharedStorage:
 
     def remove(self, name: str) -> None:
         """Remove a file or folder, if it exists."""
-        filesystem = self._fresh()
-        if filesystem.exists(self.path(name)):
-            filesystem.rm(self.path(name), recursive=True)
+        self._forget_listings()
+        path = self.path(name)
+        if self._ask(lambda filesystem: filesystem.exists(path)):
+            with suppress(FileNotFoundError):  # another process removed it in between
+                self._ask(lambda filesystem: filesystem.rm(path, recursive=True))
 
-    def _fresh(self) -> Any:
-        """Return the file system without its cache of listings, which other nodes have made outdated."""
-        filesystem = self._opened[0]
-        filesystem.invalidate_cache()
-        return filesystem
+    def _forget_listings(self) -> None:
+        """Drop the file system's cache of listings, which other nodes have made outdated."""
+        self._opened[0].invalidate_cache()
 
     def put_folder(self, files: Iterable[Path], folder: str) -> None:
         """Copy files to a folder, unless one is there that is complete and has their names and sizes."""

@@ -10,7 +10,7 @@ from typing import Any
 from dmlcore.sweep.execution.worker import CancelledError, StoppedEarlyError, WorkerContext
 from dmlcore.sweep.plan import PlannedTrial
 from dmlcore.sweep.ray.cluster import Connection
-from dmlcore.sweep.ray.shared_storage import SharedStorage
+from dmlcore.sweep.ray.shared_storage import SharedStorage, SharedStorageError
 from dmlcore.training.run import TrialResult
 
 
@@ -32,7 +32,7 @@ class StopSignals:
 
     def halt(self, reason: str) -> None:
         """Let no further trial begin; those that run go on."""
-        self.storage.write(f"{self.folder}/halted", reason.encode())
+        self.storage.at_once.write(f"{self.folder}/halted", reason.encode())
 
     def is_halted(self) -> bool:
         """Return whether no further trial may begin; called in the worker, before an attempt."""
@@ -40,7 +40,7 @@ class StopSignals:
 
     def cancel(self, trial_key: str, reason: str) -> None:
         """Tell the worker of a trial, which may not have begun, to end it for good."""
-        self.storage.write(f"{self.folder}/{trial_key}", reason.encode())
+        self.storage.at_once.write(f"{self.folder}/{trial_key}", reason.encode())
 
     def check_cancelled(self, trial: PlannedTrial) -> None:
         """End the trial if it was cancelled; called in the worker, before training and after each report.
@@ -48,7 +48,10 @@ class StopSignals:
         Raises:
             CancelledError: it was.
         """
-        reason = self.storage.read(f"{self.folder}/{trial.key}")
+        try:
+            reason = self.storage.at_once.read(f"{self.folder}/{trial.key}")
+        except SharedStorageError:  # it is out: the next report looks again, the trial goes on
+            return
         if reason is not None:
             raise CancelledError(reason.decode(errors="replace")[:300])
 
