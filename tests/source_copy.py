@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dmlcore.sweep import trial_key
 from dmlcore.training import code_hash
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,7 +38,7 @@ class SourceCopy:
 
     @staticmethod
     def _forget() -> None:
-        for cached in (code_hash.code_hashes, code_hash._registered_losses):
+        for cached in (code_hash.code_hashes, code_hash._registered_losses, trial_key._training_code):
             cached.cache_clear()
 
 

@@ -164,8 +164,13 @@ class SweepConfig(Strict):
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of `base` updated by `over`: sections merge, everything else is replaced."""
-    merged = deepcopy(dict(base))
-    for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = merge(merged[key], value) if both else deepcopy(value)
+    return deepcopy(overlaid(base, over))
+
+
+def overlaid(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge without a copy: what only one of the two has is shared with it."""
+    merged = {**base, **over}
+    for key in base.keys() & over.keys():
+        if isinstance(base[key], Mapping) and isinstance(over[key], Mapping):
+            merged[key] = overlaid(base[key], over[key])
     return merged

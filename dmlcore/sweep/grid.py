@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from itertools import product
 from typing import Any, NamedTuple
 
 from dmlcore.config.base import ConfigError, parse
-from dmlcore.config.sweep import LONGER_ROLE, GridConfig, SweepConfig, merge
+from dmlcore.config.sweep import LONGER_ROLE, GridConfig, SweepConfig, overlaid
 from dmlcore.config.trial import ComponentConfig, TrialConfig
 from dmlcore.records import trial_name
 
@@ -28,7 +30,6 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Return the labels as text, as `records.trial_name`."""
         return trial_name(self.labels)
 
     @property
@@ -68,14 +69,16 @@ def expand(sweep: SweepConfig) -> list[Cell]:
     """
     _check_labels(sweep)
     points: list[_Point] = []
+    earlier: set[str] = set()
     for grid in sweep.grids or (GridConfig(),):
         # Grids may overlap: a point counts once. Repeats within one grid stay, for `check_distinct` to report.
-        earlier = {repr(point) for point in points}
-        points += [point for point in _points(sweep, grid) if repr(point) not in earlier]
+        found = [(repr(point), point) for point in _points(sweep, grid)]
+        points += [point for text, point in found if text not in earlier]
+        earlier |= {text for text, _ in found}
     ordered = sorted(
         points, key=lambda point: (rank(sweep.priority, point.labels), _seed_order(sweep, point.seed))
     )
-    cells = [_cell(sweep, point) for point in ordered]
+    cells = list(map(_CellMaker(sweep), ordered))
     # The longest first: at the end one core would wait for them.
     return cells if sweep.longer_run is None else [*longer_cells(cells, sweep.longer_run.factor), *cells]
 
@@ -144,26 +147,43 @@ def _check_labels(sweep: SweepConfig) -> None:
                 )
 
 
-def _cell(sweep: SweepConfig, point: _Point) -> Cell:
-    labels = point.labels
-    # From the general to the specific; each layer replaces what it names of those before it.
-    values = merge(merge(sweep.trial, sweep.backbones[point.backbone]), sweep.losses[point.loss])
-    for override in sweep.overrides:
-        if all(labels[label] == value for label, value in override.where.items()):
-            values = merge(values, override.set)
-    for path, value in point.axes.items():
-        values = merge(values, _nested(path, value))
-    regularizers = [part.model_dump() for part in point.variant]
-    values |= {"dataset": point.dataset, "seed": point.seed, "regularizers": regularizers}
-    where = "sweep cell " + " ".join(str(label) for label in labels.values())
-    if "processes" in values:
-        raise ConfigError(
-            f"{where}: `processes` is set by `sweep.resources.processes` or `.gpus`; move it there"
-        )
-    if (processes := sweep.resources.processes_per_trial) > 1:
-        values["processes"] = processes
-    group = None if sweep.stop_early is None else _comparison_group(point)
-    return Cell(labels, parse(TrialConfig, values, where), comparison_group=group)
+class _CellMaker:
+    """Makes the cells of a sweep; what cells share is merged and validated once, for a study may have thousands."""
+
+    def __init__(self, sweep: SweepConfig) -> None:
+        self.sweep = sweep
+        self._layers: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._configs: dict[str, TrialConfig] = {}  # by the JSON of all values but the seed
+
+    def __call__(self, point: _Point) -> Cell:
+        labels = point.labels
+        values = self._layered(labels)
+        for path, value in point.axes.items():
+            values = overlaid(values, _nested(path, value))
+        regularizers = [part.model_dump() for part in point.variant]
+        values = values | {"dataset": point.dataset, "seed": 0, "regularizers": regularizers}
+        where = "sweep cell " + " ".join(str(label) for label in labels.values())
+        if "processes" in values:
+            raise ConfigError(
+                f"{where}: `processes` is set by `sweep.resources.processes` or `.gpus`; move it there"
+            )
+        if self.sweep.resources.processes_per_trial > 1:
+            values["processes"] = self.sweep.resources.processes_per_trial
+        text = json.dumps(values)
+        if text not in self._configs:
+            self._configs[text] = parse(TrialConfig, values, where)
+        config = self._configs[text].model_copy(update={"seed": point.seed})
+        group = _comparison_group(point) if self.sweep.stop_early else None
+        return Cell(labels, config, comparison_group=group)
+
+    def _layered(self, labels: dict[str, Any]) -> dict[str, Any]:
+        """Merge from the general to the specific: each layer replaces what it names of those before it."""
+        sweep, place = self.sweep, (labels["dataset"], labels["backbone"], labels["loss"])
+        if place not in self._layers:
+            layers = [sweep.trial, sweep.backbones[labels["backbone"]], sweep.losses[labels["loss"]]]
+            layers += [other.set for other in sweep.overrides if other.where.items() <= labels.items()]
+            self._layers[place] = reduce(overlaid, layers)
+        return self._layers[place]
 
 
 def _comparison_group(point: _Point) -> str:

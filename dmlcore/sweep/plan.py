@@ -15,6 +15,7 @@ from dmlcore.data.dataset import PreparedDataset
 from dmlcore.records import RecordError, TrialRecord
 from dmlcore.sweep.grid import Cell
 from dmlcore.sweep.trial_key import TrialKeys, trial_keys
+from dmlcore.training.code_hash import library_versions
 from dmlcore.training.loss_means import TrainingError
 
 CANCELLED = "Cancelled"
@@ -114,6 +115,7 @@ class Planner:
     def __init__(self, sweep: SweepConfig, study: Path, prepared: Path) -> None:
         self.prepared, self.storage, self.gpus = prepared, study / sweep.storage, sweep.resources.gpus
         self._hashes: dict[str, str] = {}
+        self._versions = library_versions()
 
     def data_hash(self, dataset: str) -> str:
         if dataset not in self._hashes:
@@ -132,7 +134,7 @@ class Planner:
                 f"sweep cell [{cell.name}]: train.decoder gpu needs a GPU and resources.gpus is 0: "
                 "set resources.gpus, or remove train.decoder"
             )
-        keys = trial_keys(cell.config, self.data_hash(dataset))
+        keys = trial_keys(cell.config, self.data_hash(dataset), self._versions)
         # Files go by the train key alone: a trial with other evaluation settings finds its embeddings there.
         return PlannedTrial(cell, keys, self.prepared / dataset, self.storage / keys.train[:16])
 
@@ -177,11 +179,11 @@ class Plan:
     @property
     def missing(self) -> list[PlannedTrial]:
         """Return the trials to run: those without a record, and the failed ones again."""
-        waiting = {trial.key for trial, _ in self.reevaluate}
+        others = {trial.key for trial, _ in self.reevaluate} | self.attempted
         return [
             trial
             for trial in self.trials
-            if trial.key not in waiting | self.attempted
+            if trial.key not in others
             and not (trial.key in self.records and trial.is_complete(self.records[trial.key]))
         ]
 

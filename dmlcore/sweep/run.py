@@ -16,7 +16,8 @@ from dmlcore.data.verification import verify_once
 from dmlcore.records import RecordFolder
 from dmlcore.sweep.baselines import raw_pixel_baseline
 from dmlcore.sweep.control import Control
-from dmlcore.sweep.dry_run.forecast import concurrent_trials, over_budget
+from dmlcore.sweep.dry_run.disk import over_budget
+from dmlcore.sweep.dry_run.forecast import concurrent_trials
 from dmlcore.sweep.execution.guards import Budget, Limits, SweepHaltedError, pop_kill_reason, sweep_lock
 from dmlcore.sweep.execution.outcomes import record_lost, reevaluate, relabel
 from dmlcore.sweep.execution.worker import WorkerContext

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -26,8 +26,16 @@ def training_code(components: Iterable[str]) -> dict[str, str]:
     weights may be those of an epoch that would no longer be chosen. The other metrics are left out, so that an edit of
     OPIS only evaluates the stored embeddings again. New modules of dmlcore.metrics count until they are left out.
     """
-    roots = {module for name in components for module in loss_modules(name)}
-    return code_hashes(frozenset({"dmlcore.training.run", *roots}), NOT_TRAINING)
+    return _training_code(frozenset(module for name in components for module in loss_modules(name)))
+
+
+@cache
+def _training_code(losses: frozenset[str]) -> dict[str, str]:
+    # Each root apart: the trials of a study combine a few losses in many ways, and the files of all are read once.
+    hashes = code_hashes(frozenset({"dmlcore.training.run"}), NOT_TRAINING)
+    for module in sorted(losses):
+        hashes = hashes | code_hashes(frozenset({module}), NOT_TRAINING)
+    return dict(sorted(hashes.items()))
 
 
 def evaluation_code() -> dict[str, str]:
@@ -48,11 +56,16 @@ class TrialKeys:
         return f"{self.train[:16]}-{self.eval[:8]}"
 
 
-def trial_keys(config: TrialConfig, data_hash: str) -> TrialKeys:
+def trial_keys(config: TrialConfig, data_hash: str, versions: Mapping[str, str] | None = None) -> TrialKeys:
     """Compute the keys of a trial; any change to its config, data, local weights, code or libraries gives another one.
 
     The libraries' versions are in the train key alone: embeddings are evaluated again only under the train key that
     they were made with, hence never under another torch.
+
+    Args:
+        config: of the trial.
+        data_hash: of its prepared data set.
+        versions: `library_versions()`, where a caller that plans thousands of trials has asked once.
     """
     training = canonical(config)
     evaluation = training.pop("evaluation")
@@ -61,7 +74,7 @@ def trial_keys(config: TrialConfig, data_hash: str) -> TrialKeys:
         "weights": _weights_hash(config.model.backbone.weights),
         "training_code": training_code([part.name for part in (config.loss, *config.regularizers)]),
         "evaluation_code": evaluation_code(),
-        "versions": library_versions(),
+        "versions": dict(versions or library_versions()),
     }
     if inputs["weights"]:
         # The file's content counts, not its path.

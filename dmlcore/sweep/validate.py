@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
+from pydantic import BaseModel
+from torch import Tensor
 
 from dmlcore.config.base import ConfigError
-from dmlcore.config.trial import ModelConfig, TrialConfig
+from dmlcore.config.trial import ComponentConfig, ModelConfig, TrialConfig
 from dmlcore.models import Embedder
 from dmlcore.models.weights import local_file
 from dmlcore.sweep.grid import Cell
-from dmlcore.training.build import build_model, build_objective
+from dmlcore.training.build import Objective, build_model, build_objective
 from dmlcore.training.features import check_frozen
 from dmlcore.training.gradient_cache import check_chunks
 from dmlcore.training.loss_state import LossState
@@ -19,29 +25,77 @@ LARGEST_BATCH = 512
 
 
 def check_cells(cells: list[Cell]) -> None:
-    """Try every distinct loss, and build every backbone on the meta device, which allocates no weights.
+    """Try every distinct loss and regulariser, and build every backbone on the meta device, which allocates no weights.
 
     Raises:
         ConfigError: names the cell and what is wrong with it.
     """
     seen: set[str] = set()
     for cell in cells:
-        config = cell.config
-        train = config.train
-        batch = (train.batch_size, train.images_per_class, train.batch_limit)
-        objective = repr((config.loss, config.regularizers, config.model.embedding_dim, batch))
-        model = repr((config.model, config.input, config.train.chunk_size, config.train.augmentation))
-        if {objective, model} <= seen:
-            continue
-        seen |= {objective, model}
         try:
-            check_objective(config)
-            if config.model.trunk == "frozen":
-                check_frozen(config)
-            local_file(config.model.backbone.weights)
-            check_chunks(meta_model(config.model, in_channels=3), config.train.chunk_size)
+            for text, check, config in _checks(cell.config):
+                if text not in seen:
+                    check(config)
+                seen.add(text)
         except ValueError as error:
             raise ConfigError(f"sweep cell [{cell.name}]: {error}") from error
+
+
+def _checks(config: TrialConfig) -> Iterator[tuple[str, Callable[[TrialConfig], None], TrialConfig]]:
+    """Yield what is to be checked of a trial: what decides the outcome as text, the check, its config."""
+    train, width = config.train, config.model.embedding_dim
+    parts = (config.loss, *config.regularizers)
+    batch = (width, train.batch_size, train.images_per_class, train.batch_limit)
+    yield _text("together", batch, *parts), check_combination, config
+    # Each part by itself: thousands of cells combine a few losses with a few regularisers.
+    for part, alone in zip(parts, _apart(config), strict=True):
+        if alone is not None:
+            yield _text(part is config.loss, batch, part), check_objective, alone
+    network = _text("network", config.model, config.input, train.augmentation, train.chunk_size)
+    yield network, check_network, config
+
+
+def _apart(config: TrialConfig) -> list[TrialConfig | None]:
+    """Return the trial with its loss alone, None where it has none, and with each of its regularisers alone."""
+    none = ComponentConfig(name="none")
+    loss = None if config.loss.name == "none" else config.model_copy(update={"regularizers": ()})
+    found = [
+        config.model_copy(update={"loss": none, "regularizers": (part,)}) for part in config.regularizers
+    ]
+    return [loss, *found]
+
+
+def _text(*parts: Any) -> str:
+    # pydantic's own JSON: its `repr` takes ten times as long
+    return "\n".join(part.model_dump_json() if isinstance(part, BaseModel) else repr(part) for part in parts)
+
+
+def check_network(config: TrialConfig) -> None:
+    """Build the network of a trial without memory, and look for its weights.
+
+    Raises:
+        ValueError: it cannot be built, or cannot be trained with these settings.
+    """
+    if config.model.trunk == "frozen":
+        check_frozen(config)
+    local_file(config.model.backbone.weights)
+    check_chunks(meta_model(config.model, in_channels=3), config.train.chunk_size)
+
+
+def check_combination(config: TrialConfig) -> None:
+    """Build the losses of a trial together.
+
+    Raises:
+        ValueError: one cannot be built, or they do not go together.
+    """
+    _built(config)
+
+
+def _built(config: TrialConfig) -> tuple[Objective, Tensor]:
+    """Build the losses of a trial, and the labels of a batch that is as large as needed to try them."""
+    size = min(config.train.batch_size, LARGEST_BATCH)
+    labels = torch.arange(size) // config.train.images_per_class
+    return build_objective(config, num_classes=max(int(labels[-1]) + 1, 2)), labels
 
 
 def check_objective(config: TrialConfig) -> None:
@@ -50,24 +104,34 @@ def check_objective(config: TrialConfig) -> None:
     Raises:
         ValueError: a loss cannot be built, fails, or keeps state that no checkpoint can store.
     """
-    train = config.train
-    size = min(train.batch_size, LARGEST_BATCH)
-    labels = torch.arange(size) // train.images_per_class
-    objective = build_objective(config, num_classes=max(int(labels[-1]) + 1, 2))
-    if train.batch_limit is None:  # else the data set may make the batches smaller
-        objective.check_batch_size(train.batch_size)
+    objective, labels = _built(config)
+    if config.train.batch_limit is None:  # else the data set may make the batches smaller
+        objective.check_batch_size(config.train.batch_size)
     state = LossState(objective)
     generator = torch.Generator().manual_seed(0)
+    name = config.loss.name if objective.base is not None else config.regularizers[0].name
     for step in (1, 2):
-        embeddings = torch.randn(size, config.model.embedding_dim, generator=generator).requires_grad_()
+        embeddings = torch.randn(
+            len(labels), config.model.embedding_dim, generator=generator
+        ).requires_grad_()
         try:
-            torch.stack(list(objective(embeddings, labels).values())).sum().backward()
+            with _one_thread():
+                torch.stack(list(objective(embeddings, labels).values())).sum().backward()
         except Exception as error:  # whatever a user's loss raises
             reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-            raise ValueError(
-                f"the loss {config.loss.name!r} fails in step {step} of training: {reason}"
-            ) from error
+            raise ValueError(f"the loss {name!r} fails in step {step} of training: {reason}") from error
     state.save()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute with one thread: products so small gain nothing by two, which on a busy machine wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def meta_model(config: ModelConfig, *, in_channels: int) -> Embedder:

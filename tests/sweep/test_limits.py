@@ -12,7 +12,7 @@ import pytest
 
 from dmlcore.core.io import write_atomically
 from dmlcore.records import RecordFolder
-from dmlcore.sweep.dry_run.forecast import disk_estimate, folder_bytes, over_budget
+from dmlcore.sweep.dry_run.disk import disk_estimate, folder_bytes, over_budget
 from dmlcore.sweep.dry_run.preview import preview
 from dmlcore.sweep.execution.guards import Limits, enforce_limits, pop_kill_reason
 from dmlcore.sweep.execution.worker import execute

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,20 +14,19 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks import paper_scale
 from dmlcore.config.data import PreprocessConfig, SplitConfig
+from dmlcore.config.trial import ModelConfig
 from dmlcore.datasets.prepare.build import prepare
-from dmlcore.sweep.dry_run.forecast import (
-    concurrent_trials,
-    disk_estimate,
-    folder_bytes,
-    trial_memory_bytes,
-    trial_seconds,
-)
-from dmlcore.sweep.dry_run.preview import cell_states, preview, size
+from dmlcore.sweep.dry_run import gpu_forecast
+from dmlcore.sweep.dry_run.disk import ImageCounts, disk_estimate, folder_bytes, missing_features, over_budget
+from dmlcore.sweep.dry_run.forecast import PastTrials, concurrent_trials
+from dmlcore.sweep.dry_run.preview import cell_states, preview
 from dmlcore.sweep.planning import make_plan
+from dmlcore.sweep.progress import size
 from dmlcore.sweep.run import SweepFolders
 from tests.memory_tracker import MemoryTracker
-from tests.small import SIDE, TRIAL, small_catalogue
+from tests.small import SIDE, TRIAL, small_catalogue, small_trial
 from tests.sweep.sweeps import plan_of, run_here, sweep_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,6 +133,7 @@ EDIT = """
 from pathlib import Path
 from dmlcore.config.sweep import SweepConfig
 from dmlcore.sweep.planning import make_plan
+from dmlcore.sweep.progress import size
 from dmlcore.sweep.dry_run.preview import preview
 import sys
 sweep = SweepConfig.model_validate_json(sys.argv[1])
@@ -202,14 +203,14 @@ def test_time_and_memory_are_those_of_like_trials_scaled_to_the_epochs(swept):
     base = records[1].model_copy(update={"seconds": 10.0, "peak_memory_bytes": 500})
     assert base.labels["loss"] == "triplet"
     ms = records[0].model_copy(update={"seconds": 100.0, "peak_memory_bytes": 900})
-    assert trial_seconds(trial, [base, ms]) == 30.0
-    assert trial_memory_bytes(trial, [base, ms]) == 500
-    assert trial_seconds(trial, [ms]) == 300.0
+    assert PastTrials([base, ms]).seconds(trial) == 30.0
+    assert PastTrials([base, ms]).memory_bytes(trial) == 500
+    assert PastTrials([ms]).seconds(trial) == 300.0
     resumed = base.model_copy(update={"attempts": 2})
-    assert trial_seconds(trial, [resumed]) is None
+    assert PastTrials([resumed]).seconds(trial) is None
     elsewhere = ms.model_copy(update={"labels": ms.labels | {"dataset": "other"}})
-    assert trial_seconds(trial, [elsewhere]) is None
-    assert trial_memory_bytes(trial, [elsewhere]) is None
+    assert PastTrials([elsewhere]).seconds(trial) is None
+    assert PastTrials([elsewhere]).memory_bytes(trial) is None
 
 
 def test_the_disk_need_is_what_trials_leave(swept):
@@ -249,3 +250,120 @@ def test_the_needs_are_those_of_what_is_to_run(swept):
 
 def test_size():
     assert [size(value) for value in (310_000, 12_000_000, 3_440_000_000)] == ["310 kB", "12 MB", "3.44 GB"]
+
+
+# ------------------------------------------------------------------------------------------- on GPUs
+
+
+def gpu_figure(section, row):
+    text = (ROOT / "benchmarks" / "GPU.md").read_text().split(f"## {section}\n")[1].split("\n## ")[0]
+    return float(re.search(rf"^\| {re.escape(row)} \| ([0-9.,]+)", text, re.MULTILINE)[1].replace(",", ""))
+
+
+@pytest.mark.parametrize(
+    ("name", "section"),
+    [("resnet50", "images/s, resnet50"), ("vit_base_patch16_224", "images/s, vit_base")],
+)
+def test_the_measured_rates_are_those_of_the_committed_run(name, section):
+    row = gpu_forecast.MEASURED[name]
+    assert row.resident == gpu_figure(section, "resident random data, deterministic kernels")
+    assert row.nvjpeg == gpu_figure(section, "Trainer, JPEG files, nvJPEG")
+    assert row.threads == gpu_figure(section, "Trainer, JPEG files, 16 threads")
+    assert row.nvjpeg_input == gpu_figure(section, "input path alone, nvJPEG")
+    assert row.threads_input == gpu_figure(section, "input path alone, 16 threads")
+    model = ModelConfig(backbone={"name": name}, pooling="token" if "vit" in name else "average")
+    counted, kind = gpu_forecast._operations(model.model_dump_json(), 3, gpu_forecast.MEASURED_SIZE)
+    assert kind == name
+    assert counted == pytest.approx(row.operations, rel=0.01)
+
+
+def test_the_page_on_paper_scale_has_the_table_that_the_benchmark_prints():
+    text = (ROOT / "docs" / "how-to" / "paper-scale.md").read_text(encoding="utf-8")
+    assert "\n".join(paper_scale.rows()) in text
+
+
+COUNTS = ImageCounts(100, 20, 50)
+TINY = ImageCounts(100, 20, 50, side=SIDE, jpeg=False)
+
+
+def large_trial(**train):
+    config = small_trial(input={"size": 224}, threads=16, train={"batches_per_epoch": None} | train)
+    return config.model_copy(update={"model": ModelConfig(backbone={"name": "resnet50"})})
+
+
+def test_the_cost_of_a_trial_is_its_images_over_the_rate_and_its_evaluations():
+    sweeps = 9.98 / 136_093**2 * (4 * 50**2 + (3 + 2) * 20**2)
+    plain = large_trial(epochs=3, decoder="gpu")
+    images = 3 * 100 + (3 + 2) * 20 + 3 * 50
+    assert gpu_forecast.trial_cost(plain, COUNTS).seconds == pytest.approx(images / 3854 + sweeps)
+    everything = large_trial(epochs=3, final=True, chunk_size=8, precision="bfloat16")
+    images = 3 * (100 + 120) * 4 / 3 + (3 + 2) * 20 + 3 * 50
+    cost = gpu_forecast.trial_cost(everything, COUNTS)
+    assert cost.seconds == pytest.approx(images / 2242 + sweeps)
+    assert cost.bottleneck == "decoding by 16 CPU threads a GPU"
+    fewer = everything.model_copy(update={"threads": 4})
+    rate = 1 / (1 / 4339 + 4 / 3635)
+    assert gpu_forecast.trial_cost(fewer, COUNTS).seconds == pytest.approx(images / rate + sweeps)
+    many_pairs = ImageCounts(100, 20, 10**6)
+    assert gpu_forecast.trial_cost(plain, many_pairs).bottleneck == "evaluation"
+
+
+def test_another_size_is_scaled_by_its_operations():
+    small = large_trial(epochs=3).model_copy(update={"input": None})
+    raw = ImageCounts(100, 20, 50, side=112, jpeg=False)
+    cost = gpu_forecast.trial_cost(small, raw)
+    assert cost.bottleneck == "the GPU"
+    # a quarter of the pixels and about of the operations (the last maps round up): four times the images
+    assert cost.seconds == pytest.approx(
+        (3 * 100 + 5 * 20 + 3 * 50) / (4 * 4339) + 9.98 / 136_093**2 * (4 * 50**2 + 5 * 20**2), rel=0.1
+    )
+    assert "scaled by operations from resnet50" in cost.source
+    assert gpu_forecast.trial_cost(small_trial(), TINY).source.startswith("29,760 images/s")
+
+
+def forecast_of(config, folders, past=()):
+    trials = [(trial, 1) for trial in plan_of(config, folders).trials]
+    return list(gpu_forecast.forecast_lines(trials, {"small": TINY}, PastTrials(past)))
+
+
+def test_past_trials_on_a_gpu_come_before_the_table(swept):
+    folders, records = swept
+    there = records[0].model_copy(
+        update={"machine": {"gpu": "NVIDIA H7"}, "seconds": 7200.0, "labels": records[0].labels}
+    )
+    config = with_trial(train=TRIAL["train"] | {"epochs": 4})
+    said = forecast_of(config, folders, [there])
+    assert said[1].startswith(
+        "  2 of small resnet: a trial 4.0 h on 1, 30 min on the 8 of a node; bottleneck not recorded"
+    )
+    assert said[1].endswith("rate of 1 similar trials on NVIDIA H7")
+    # On 64 the longest trial, over the GPUs of one node, takes as long as on 16.
+    assert said[2].startswith("  all 2: 8.0 h on 1, 60 min on 8, 30 min on 64; ")
+    assert said[2].endswith("on 64 the longest trial")
+    assert "highest rate measured" in forecast_of(config, folders, records)[1]  # those ran on the CPU
+
+
+def test_a_network_that_does_not_take_its_images_has_no_forecast(swept):
+    folders, _ = swept
+    model = {"backbone": {"name": "vit_tiny_patch16_224", "arguments": {"img_size": 224}}}
+    said = forecast_of(with_trial(model=model), folders)
+    assert len(said) == 2
+    assert "not known: vit_tiny_patch16_224 does not take images of 16 pixels" in said[1]
+
+
+def test_the_features_of_frozen_trunks_are_in_the_disk_need(small_data, tmp_path):
+    folders = SweepFolders(tmp_path / "study", small_data.folder.parent)
+    config = with_trial(model=TRIAL["model"] | {"trunk": "frozen"})
+    trials = plan_of(config, folders).trials
+    ((file, size_of_it),) = missing_features(trials).items()
+    said = list(preview(plan_of(config, folders), config, folders.study / config.storage))
+    assert any(f"{size(size_of_it)} of it features of frozen trunks" in line for line in said)
+    needed = sum(disk_estimate(trial).persistent for trial in trials) + max(
+        disk_estimate(trial).temporary for trial in trials
+    )
+    storage = folders.study / config.storage
+    assert not over_budget(trials, storage, needed + size_of_it, 1)
+    assert over_budget(trials, storage, needed + size_of_it - 1, 1)
+    run_here(config, folders, MemoryTracker())
+    assert file.stat().st_size == pytest.approx(size_of_it, abs=128)
+    assert missing_features(trials) == {}

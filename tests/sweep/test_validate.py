@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dmlcore.config.base import ConfigError
-from dmlcore.losses import LOSSES, build_loss
+from dmlcore.losses import LOSSES, REGULARIZERS, build_loss
 from dmlcore.losses.base import MetricLoss
 from dmlcore.sweep.grid import expand
 from dmlcore.sweep.validate import check_cells
@@ -91,3 +91,43 @@ def test_what_trains_passes(loss):
     check({"name": loss})
     check({"name": loss}, batch_size=4, images_per_class=4)
     check({"name": loss}, batch_size=600, batches="random")
+
+
+class Tallying(MetricLoss):
+    calls = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def compute(self, embeddings, labels):
+        Tallying.calls += 1
+        return embeddings.sum()
+
+
+class Failing(MetricLoss):
+    def __init__(self) -> None:
+        super().__init__()
+
+    def compute(self, embeddings, labels):
+        raise ArithmeticError("too large")
+
+
+def test_each_part_is_tried_once_and_the_one_that_fails_is_named(monkeypatch):
+    monkeypatch.setitem(REGULARIZERS, "failing", Failing)
+    monkeypatch.setitem(LOSSES, "tallying", Tallying)
+    losses = {"it": {"loss": {"name": "tallying"}}}
+    check_cells(expand(sweep_config(losses=losses, seeds=[0, 1], regularizers=[[], [{"name": "tcm"}]])))
+    assert Tallying.calls == 2  # the two steps of one check, for four cells
+    config = sweep_config(losses=losses, regularizers=[[{"name": "tcm"}, {"name": "failing"}]])
+    with pytest.raises(ConfigError, match=r"the loss 'failing' fails in step 1 of training: ArithmeticError"):
+        check_cells(expand(config))
+
+
+def test_parts_that_do_not_go_together_are_refused():
+    config = sweep_config(
+        regularizers=[[{"name": "tcm"}, {"name": "tcm", "params": {"positive_margin": 0.7}}]]
+    )
+    with pytest.raises(ConfigError, match="each regulariser once"):
+        check_cells(expand(config))
+    with pytest.raises(ConfigError, match="needs at least one regulariser"):
+        check_cells(expand(sweep_config(losses={"it": {"loss": {"name": "none"}}}, regularizers=[[]])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -12,16 +13,17 @@ from typing import Any, Literal
 from dmlcore.config.base import canonical
 from dmlcore.config.sweep import SweepConfig
 from dmlcore.records import TrialRecord, flatten
-from dmlcore.sweep.dry_run.forecast import (
-    concurrent_trials,
+from dmlcore.sweep.dry_run.disk import (
     disk_estimate,
     folder_bytes,
+    image_counts,
+    missing_features,
     over_budget,
-    trial_memory_bytes,
-    trial_seconds,
 )
+from dmlcore.sweep.dry_run.forecast import PastTrials, concurrent_trials
+from dmlcore.sweep.dry_run.gpu_forecast import forecast_lines
 from dmlcore.sweep.plan import Plan, PlannedTrial, WaitingTrial
-from dmlcore.sweep.progress import duration
+from dmlcore.sweep.progress import duration, size
 from dmlcore.sweep.team_sync import host_of
 
 NO_ESTIMATE = "unknown, no trial of these data sets and backbones has finished yet"
@@ -50,9 +52,11 @@ def preview(plan: Plan, sweep: SweepConfig, storage: Path) -> Iterator[str]:
     total = len(plan.trials) + len(plan.waiting)
     yield f"{total} cells: " + ", ".join(f"{counts[name]} {name}" for name in kinds)
     yield from (f"not of this sweep, left as it is: {error}" for error in plan.foreign_faults)
-    yield from _searches(plan, sweep)
+    past = PastTrials(plan.recorded)
+    yield from _searches(plan, sweep, past)
     if plan.missing:
-        yield from _needs(plan, sweep, storage)
+        yield from _needs(plan, sweep, storage, past)
+    yield from _on_gpus(plan, past)
 
 
 def _remark(state: CellState, record: TrialRecord | None) -> str:
@@ -63,21 +67,16 @@ def _remark(state: CellState, record: TrialRecord | None) -> str:
     return " (trained: evaluated again from its stored embeddings)" if state.trained else ""
 
 
-def _searches(plan: Plan, sweep: SweepConfig) -> Iterator[str]:
+def _searches(plan: Plan, sweep: SweepConfig, past: PastTrials) -> Iterator[str]:
     for search in plan.searches:
         then = f", then the chosen setting at {search.seeds} seeds" if search.remaining else ""
         yield f"search of [{search.name}]: {search.suggested} tried, {search.remaining} still to try{then}"
     if plan.remaining_trials:
-        yield f"time of the searches: {_search_time(plan, sweep)}"
+        yield f"time of the searches: {_search_time(plan, sweep, past)}"
 
 
-def _search_time(plan: Plan, sweep: SweepConfig) -> str:
-    """Return an upper bound: no trial is stopped early, and the chosen setting runs at each further seed."""
-    remaining = [
-        (search.remaining + search.seeds - 1, trial_seconds(search.example, plan.recorded))
-        for search in plan.searches
-        if search.remaining
-    ]
+def _search_time(plan: Plan, sweep: SweepConfig, past: PastTrials) -> str:
+    remaining = [(count, past.seconds(example)) for example, count in _still_to_try(plan)]
     seconds = sum(count * each for count, each in remaining if each is not None)
     if not seconds:
         return NO_ESTIMATE
@@ -85,20 +84,42 @@ def _search_time(plan: Plan, sweep: SweepConfig) -> str:
     return f"about {duration(seconds / concurrent)}, {duration(seconds)} of trials at most"
 
 
-def _needs(plan: Plan, sweep: SweepConfig, storage: Path) -> Iterator[str]:
+def _still_to_try(plan: Plan) -> list[tuple[PlannedTrial, int]]:
+    """Return an example of each search's trials and how many there will be at most.
+
+    At most: no trial is stopped early, and the chosen setting runs at each further seed.
+    """
+    unfinished = (search for search in plan.searches if search.remaining)
+    return [(search.example, search.remaining + search.seeds - 1) for search in unfinished]
+
+
+def _on_gpus(plan: Plan, past: PastTrials) -> Iterator[str]:
+    single: list[PlannedTrial | WaitingTrial] = [*plan.missing, *_later(plan)]
+    counted = [*_still_to_try(plan), *((trial, 1) for trial in single)]
+    known = (*plan.trials, *(search.example for search in plan.searches))
+    folders = {trial.cell.config.dataset: trial.data_folder for trial in known}
+    names = sorted({trial.cell.config.dataset for trial, _ in counted})
+    if counted:
+        yield from forecast_lines(counted, {name: image_counts(folders[name]) for name in names}, past)
+
+
+def _needs(plan: Plan, sweep: SweepConfig, storage: Path, past: PastTrials) -> Iterator[str]:
     concurrent = min(len(plan.missing), concurrent_trials(plan.missing, sweep.resources))
     later = f", then {n} whose margins those give" if (n := len(_later(plan))) else ""
     yield (
         f"to run: {len(plan.missing)} trials, {concurrent} at a time on this machine{_each(plan, sweep)}{later}"
     )
-    yield f"time: {_time(plan, concurrent)}"
-    yield f"memory: {_memory(plan, concurrent)}"
+    yield f"time: {_time(plan, concurrent, past)}"
+    yield f"memory: {_memory(plan, concurrent, past)}"
     estimates = [disk_estimate(trial) for trial in plan.missing]
     persistent = sum(estimate.persistent for estimate in estimates)
     persistent += len(_later(plan)) * max(estimate.persistent for estimate in estimates)
     temporary = concurrent * max(estimate.temporary for estimate in estimates)
+    features = sum(missing_features(plan.missing).values())
+    shared = f", {size(features)} of it features of frozen trunks" if features else ""
     present = f"{storage} has {size(folder_bytes(storage))} already"
-    yield f"disk: {size(persistent)} to keep, {size(temporary)} more while trials run; {present}"
+    kept = size(persistent + features)
+    yield f"disk: {kept} to keep{shared}, {size(temporary)} more while trials run; {present}"
     if sweep.budget_hours is not None:
         spent = duration(plan.spent_seconds)
         yield f"budget of {sweep.budget_hours:g} hours of trials: {spent} are spent, beyond it no trial starts"
@@ -121,10 +142,9 @@ def _later(plan: Plan) -> list[WaitingTrial]:
     return [waiting for waiting in plan.waiting if not waiting.failed]
 
 
-def _time(plan: Plan, concurrent: int) -> str:
-    past = plan.recorded
+def _time(plan: Plan, concurrent: int, past: PastTrials) -> str:
     trials: list[PlannedTrial | WaitingTrial] = [*plan.missing, *_later(plan)]
-    known = [seconds for trial in trials if (seconds := trial_seconds(trial, past)) is not None]
+    known = [seconds for trial in trials if (seconds := past.seconds(trial)) is not None]
     if not known:
         return NO_ESTIMATE
     left_out = len(trials) - len(known)
@@ -132,20 +152,11 @@ def _time(plan: Plan, concurrent: int) -> str:
     return f"about {duration(sum(known) / concurrent)}, {duration(sum(known))} of trials{without}"
 
 
-def _memory(plan: Plan, concurrent: int) -> str:
-    past = plan.recorded
-    known = [memory for trial in plan.missing if (memory := trial_memory_bytes(trial, past)) is not None]
+def _memory(plan: Plan, concurrent: int, past: PastTrials) -> str:
+    known = [memory for trial in plan.missing if (memory := past.memory_bytes(trial)) is not None]
     if not known:
         return NO_ESTIMATE
     return f"up to {size(max(known))} a trial, {size(concurrent * max(known))} in all"
-
-
-def size(count: float) -> str:
-    """Format bytes as `310 kB`, `12 MB` or `3.4 GB`."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
-        if count >= factor:
-            return f"{count / factor:.3g} {unit}"
-    return f"{count / 1e3:.0f} kB"
 
 
 WEIGHTS = "model.backbone.weights"
@@ -167,15 +178,30 @@ class CellState:
 def cell_states(plan: Plan) -> dict[str, CellState]:
     """Return trial key -> what the sweep would do with it and why."""
     trained = {trial.key: earlier for trial, earlier in plan.reevaluate}
-    return {trial.key: _state(trial, plan, trained.get(trial.key)) for trial in plan.trials}
+    others: dict[str, list[TrialRecord]] = {}
+    for record in plan.others:
+        others.setdefault(_identity(record.labels), []).append(record)
+    return {
+        trial.key: _state(
+            trial,
+            plan.records.get(trial.key),
+            others.get(_identity(trial.cell.labels), []),
+            trained.get(trial.key),
+        )
+        for trial in plan.trials
+    }
 
 
-def _state(trial: PlannedTrial, plan: Plan, trained: TrialRecord | None) -> CellState:
-    record = plan.records.get(trial.key)
+def _identity(labels: Mapping[str, Any]) -> str:
+    return json.dumps(labels, sort_keys=True)
+
+
+def _state(
+    trial: PlannedTrial, record: TrialRecord | None, same_cell: list[TrialRecord], trained: TrialRecord | None
+) -> CellState:
     if record is not None:
         return CellState("cached" if record.done else "failed")
     # Of several records of this cell, say under two earlier settings, the one with the fewest changes explains best.
-    same_cell = [earlier for earlier in plan.others if earlier.labels == trial.cell.labels]
     if trained is not None and trained in same_cell:
         same_cell = [trained]
     if not same_cell:
