@@ -55,6 +55,9 @@ dvc repro --ignore-errors "$study/dvc.yaml" &
 run=$!
 # A signal interrupts `wait`, and not what it waits for.
 until wait "$run"; code=$?; ! kill -0 "$run" 2> /dev/null; do :; done
-dmlcore check --study "$study" || true
-if ((code)); then echo "slurm: to go on where it ended: sbatch scripts/slurm.sh $study"; fi
+# Not by `code`: it is 0 where a stage failed, so that the others run.
+if ! dmlcore check --study "$study"; then
+    echo "slurm: to go on where it ended: sbatch scripts/slurm.sh $study"
+    exit 1
+fi
 exit "$code"
