@@ -65,7 +65,7 @@ def memory_group():
 def test_the_kernel_ends_a_worker_for_want_of_memory_and_ray_ends_nothing(
     make_study, reference, memory_group, monkeypatch
 ):
-    """Ray's own monitor would end the sweep: at its threshold here it would find every worker too large."""
+    """Ray's own monitor is off where a sweep starts Ray: at the threshold here it would end every worker."""
     monkeypatch.setenv("RAY_memory_usage_threshold", "0.01")
     study = make_study(regularizers=[[]])
     hoarding = study.trials[0]

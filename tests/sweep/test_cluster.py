@@ -26,9 +26,7 @@ from dmlcore.records import RecordFolder
 from dmlcore.sweep.execution.trial_log import log_file
 from dmlcore.sweep.ray.cluster import connected
 from dmlcore.sweep.ray.node_checks import (
-    MEMORY_MONITOR,
     PACKAGE,
-    NodeReport,
     StorageProbe,
     code_version,
     probe_node,
@@ -208,7 +206,7 @@ def test_a_node_with_other_code_is_refused(two_nodes, tmp_path):
     probe = StorageProbe.create(tmp_path, None)
     with connected(ClusterConfig(), tmp_path / "state", []):
         look = ray.remote(probe_node).remote(probe, "node", [], {"torch": "1.0", "dmlcore's code": "other"})
-        faults = ray.get(look).faults
+        faults = ray.get(look)
     assert [fault.split(",")[0] for fault in faults] == [
         f"has torch {version('torch')}",
         f"has dmlcore's code {code_version()}",
@@ -263,14 +261,6 @@ class _node_without:  # noqa: N801 (used like a function)
     def __exit__(self, *failure) -> None:
         self.process.terminate()
         self.process.wait(30)
-
-
-def test_a_node_whose_memory_ray_watches_is_warned_of(tmp_path, monkeypatch):
-    probe = StorageProbe.create(tmp_path, None)
-    monkeypatch.setenv(MEMORY_MONITOR, "0")
-    assert probe_node(probe, "node", [], {}) == NodeReport([])
-    monkeypatch.delenv(MEMORY_MONITOR)
-    assert "want of memory" in probe_node(probe, "node", [], {}).warnings[0]
 
 
 def test_no_cluster_at_the_address(tmp_path, monkeypatch):

@@ -107,7 +107,7 @@ def enforce_limits(limits: Limits, kill_reason_file: Path) -> Iterator[None]:
     """Run the block under `limits`: if it breaks one, this process is killed and `kill_reason_file` says why.
 
     A kill from outside, since code in C that hangs holds the interpreter: no signal handler and no exception would end
-    it. And before memory runs out, since Ray's own out-of-memory kill ends the whole sweep.
+    it. And before memory runs out: Ray and the kernel end whichever process they choose, and its trial is tried again.
     """
     if limits == NO_LIMITS:
         yield

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.air.execution._internal.tracked_actor_task import TrackedActorTask
+from ray.exceptions import OutOfMemoryError, RayActorError
 
 from dmlcore.config.sweep import ClusterConfig, ResourcesConfig
 from dmlcore.sweep.plan import PlannedTrial
@@ -24,7 +27,8 @@ from dmlcore.sweep.ray.shared_storage import ClusterError, SharedStorage
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # A trial that asks for no GPU leaves CUDA_VISIBLE_DEVICES as it is: the default of new versions of Ray alone.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-# Ray's own out-of-memory kill ends the whole sweep; without it the kernel kills one worker, whose trial is retried.
+# Ray started here ends no worker for want of memory: programs beside it may take what it counts. The kernel does, for
+# which Ray marks workers as the first to go. On a cluster Ray may be set to: see `memory_kills_as_deaths`.
 os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
 # Workers started ahead are ready too late for a sweep's first trials, and compete with them for the CPUs.
 os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
@@ -111,6 +115,39 @@ def _stop() -> None:
         ray.shutdown()
     finally:
         gc.enable()
+
+
+class MemoryKillError(RayActorError):
+    """Ray's memory monitor ended the process of a trial."""
+
+
+@contextmanager
+def memory_kills_as_deaths() -> Iterator[None]:
+    """Let Tune take a worker that Ray has ended for want of memory as one that died: its trial is tried again.
+
+    The call that the worker was in then raises an OutOfMemoryError. That is neither a RayActorError nor a RayTaskError,
+    which are all that the manager of Tune's actors knows (Ray 2.60): it would end the whole sweep. Its process is gone,
+    so the error is passed on as one of the first kind.
+    """
+    handle = RayActorManager._actor_task_failed
+
+    def handle_death(
+        self: RayActorManager, tracked_actor_task: TrackedActorTask, exception: Exception
+    ) -> None:
+        if isinstance(exception, OutOfMemoryError):
+            exception = MemoryKillError(error_msg=_memory_kill(str(exception)))
+        handle(self, tracked_actor_task, exception)
+
+    RayActorManager._actor_task_failed = handle_death  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        RayActorManager._actor_task_failed = handle  # type: ignore[method-assign]
+
+
+def _memory_kill(message: str) -> str:
+    """Return Ray's message as one line: which memory was short and why that counts, without its tables and advice."""
+    return f"Ray ended it for want of memory: {' '.join(message.strip().splitlines()[:2])}"
 
 
 def trial_bundle(trials: Iterable[PlannedTrial], resources: ResourcesConfig) -> dict[str, float]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import os
 import platform
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,6 @@ PACKAGE = Path(__file__).resolve().parents[2]
 CHECKED_VERSIONS = ("torch", "torchvision", "timm", "numpy")
 """Packages whose version changes results."""
 ANSWER_SECONDS = 120.0
-MEMORY_MONITOR = "RAY_memory_monitor_refresh_ms"
-MEMORY_WARNING = (
-    f"was started without {MEMORY_MONITOR}=0: Ray may end a worker for want of memory, and the sweep with it"
-)
 
 
 @dataclass(frozen=True)
@@ -76,14 +71,6 @@ class StorageProbe:
             raise ClusterError(f"node {platform.node()} does not share {self.place}; {self.remedy}")
 
 
-@dataclass(frozen=True)
-class NodeReport:
-    """What is wrong with a node, and what may go wrong there."""
-
-    faults: list[str]
-    warnings: list[str] = field(default_factory=list)
-
-
 def check_nodes(probe: StorageProbe, paths: list[Path]) -> None:
     """Check on every node that it shares the storage, has the paths that trials read, and the driver's versions.
 
@@ -99,36 +86,32 @@ def check_nodes(probe: StorageProbe, paths: list[Path]) -> None:
         ).remote(probe, node["NodeID"], paths, _versions())
         for node in nodes
     ]
-    faults, warnings = [], []
+    faults = []
     for node, answer in zip(nodes, answers, strict=True):
         name = f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-        report = _report(answer, probe, node["NodeID"])
-        faults += [f"  {name}: {fault}" for fault in report.faults]
-        warnings += [f"sweep: {name}: {warning}" for warning in report.warnings]
-    print(*warnings, sep="\n", end="\n" if warnings else "", flush=True)
+        faults += [f"  {name}: {fault}" for fault in _answered(answer, probe, node["NodeID"])]
     if faults:
         raise ClusterError(
             f"{len(faults)} fault(s) in the cluster, nothing was started\n" + "\n".join(faults)
         )
 
 
-def _report(answer: Any, probe: StorageProbe, node_id: str) -> NodeReport:
+def _answered(answer: Any, probe: StorageProbe, node_id: str) -> list[str]:
+    """Return what is wrong with a node that was asked."""
     try:
-        report: NodeReport = ray.get(answer, timeout=ANSWER_SECONDS)
+        faults: list[str] = ray.get(answer, timeout=ANSWER_SECONDS)
     except ray.exceptions.RayError as error:
-        return NodeReport([f"does not answer: {str(error).strip().splitlines()[-1]}"])
+        return [f"does not answer: {str(error).strip().splitlines()[-1]}"]
     # Both directions count: a node may see what the driver wrote, yet write to a copy of its own.
-    if not report.faults and not probe.can_read(node_id):
-        return NodeReport(
-            [f"the driver cannot read files that this node writes to {probe.place}; {probe.remedy}"]
-        )
-    return report
+    if not faults and not probe.can_read(node_id):
+        return [f"the driver cannot read files that this node writes to {probe.place}; {probe.remedy}"]
+    return faults
 
 
-def probe_node(probe: StorageProbe, node_id: str, paths: list[Path], versions: dict[str, str]) -> NodeReport:
-    """Check the node of this process; `versions` are the driver's."""
+def probe_node(probe: StorageProbe, node_id: str, paths: list[Path], versions: dict[str, str]) -> list[str]:
+    """Return what is wrong with the node of this process; `versions` are the driver's."""
     if not probe.can_read("driver"):
-        return NodeReport([f"does not share {probe.place}; {probe.remedy}"])
+        return [f"does not share {probe.place}; {probe.remedy}"]
     faults = [f"{path} is missing; {probe.remedy}" for path in paths if not path.exists()]
     faults += [
         f"has {name} {found}, the driver {versions[name]}; install the same version"
@@ -139,9 +122,7 @@ def probe_node(probe: StorageProbe, node_id: str, paths: list[Path], versions: d
         probe.write(node_id)
     except OSError as error:
         faults.append(f"cannot write to {probe.place}: {error}")
-    # Ray reads the variable when a node starts, and a worker inherits the environment of its node.
-    guarded = os.environ.get(MEMORY_MONITOR) == "0"
-    return NodeReport(faults, [] if guarded else [MEMORY_WARNING])
+    return faults
 
 
 def _versions() -> dict[str, str]:

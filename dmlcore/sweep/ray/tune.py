@@ -31,7 +31,7 @@ from dmlcore.sweep.live_status import LiveStatus
 from dmlcore.sweep.plan import PlannedTrial
 from dmlcore.sweep.progress import Progress
 from dmlcore.sweep.ray.callbacks import HELD, SweepCallback
-from dmlcore.sweep.ray.cluster import capacity, check_fits, trial_bundle
+from dmlcore.sweep.ray.cluster import capacity, check_fits, memory_kills_as_deaths, trial_bundle
 from dmlcore.sweep.ray.remote_worker import LogSync, run_remote, sync_with_nodes, weights_file
 from dmlcore.sweep.ray.signals import SweepSession, run_unless_cancelled
 from dmlcore.tracking.base import Tracker
@@ -133,7 +133,8 @@ def _tuner(
 
 def _fit(tuner: Tuner, callback: SweepCallback) -> None:
     try:
-        tuner.fit()
+        with memory_kills_as_deaths():
+            tuner.fit()
     except Exception as error:
         if not callback.progress.all_ended:
             raise
