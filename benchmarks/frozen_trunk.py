@@ -17,11 +17,11 @@ from typing import Any
 
 from dmlcore.config.base import parse
 from dmlcore.config.data import PreprocessConfig, SplitConfig
+from dmlcore.config.sweep import merge
 from dmlcore.config.trial import TrialConfig
 from dmlcore.data.dataset import PreparedDataset
 from dmlcore.datasets.prepare.build import prepare
 from dmlcore.datasets.prepare.catalogue import Catalogue, Item
-from dmlcore.sweep.grid import merge
 from dmlcore.training import run_trial
 from dmlcore.training.store import TrialStore
 from tests.synthetic.archives import SyntheticConfig

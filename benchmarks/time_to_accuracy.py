@@ -18,10 +18,11 @@ import torch
 
 from dmlcore.config.base import parse
 from dmlcore.config.study import load_study
+from dmlcore.config.sweep import merge
 from dmlcore.config.trial import TrialConfig
 from dmlcore.data.dataset import PreparedDataset
 from dmlcore.metrics.evaluation import evaluate
-from dmlcore.sweep.grid import expand, merge
+from dmlcore.sweep.grid import expand
 from dmlcore.training.run import make_deterministic
 from dmlcore.training.trainer import Trainer
 

@@ -13,8 +13,8 @@ from dmlcore.core.errors import DataError, one_line
 from dmlcore.records import RecordError
 from dmlcore.sweep.dry_run.preview import preview
 from dmlcore.sweep.execution.guards import SweepBusyError, SweepHaltedError, keep_state
+from dmlcore.sweep.file_store import ClusterError
 from dmlcore.sweep.planning import make_plan
-from dmlcore.sweep.ray.shared_storage import ClusterError
 from dmlcore.sweep.run import SweepFolders, run_sweep
 from dmlcore.sweep.team_store import TeamStore
 from dmlcore.sweep.team_sync import shared_lines

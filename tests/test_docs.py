@@ -24,8 +24,9 @@ from dmlcore.cli.study import markers
 from dmlcore.config.base import parse
 from dmlcore.config.data import DataParams, load_datasets
 from dmlcore.config.study import StudyParams, load_study
+from dmlcore.config.sweep import merge
 from dmlcore.report.text.tables import markdown_table
-from dmlcore.sweep.grid import expand, merge
+from dmlcore.sweep.grid import expand
 from dmlcore.sweep.score_margins import stand_in
 from dmlcore.sweep.search.groups import check_groups, search_groups
 from dmlcore.sweep.validate import check_cells

@@ -21,15 +21,13 @@ from dmlcore.core.errors import without_passwords
 from dmlcore.core.hashing import file_sha256
 from dmlcore.records import RecordError, TrialRecord, record_text
 from dmlcore.sweep.execution.guards import answer_within
+from dmlcore.sweep.file_store import FileStore, NoAnswerError, SharedStorageError
 from dmlcore.sweep.plan import PlannedTrial
 from dmlcore.sweep.ray.arrivals import Identity
-from dmlcore.sweep.ray.shared_storage import NoAnswerError, SharedStorage, SharedStorageError
 from dmlcore.sweep.score_margins import STAND_IN
 from dmlcore.training.store import TrialStore
 
-LARGEST_RECORD = 1 << 24
-"""Bytes."""
-LARGEST_FILE = 1 << 34
+LARGEST_RECORD, LARGEST_FILE = 1 << 24, 1 << 34  # bytes
 SECONDS = 30.0
 """Longest wait for an answer to a small request; a store that hangs must not hold a sweep up."""
 SLOWEST_BYTES_PER_SECOND = 1e5
@@ -82,8 +80,8 @@ class TeamStore:
         return store
 
     @cached_property
-    def storage(self) -> SharedStorage:
-        return SharedStorage(self.address, "sweep.records").at_once
+    def storage(self) -> FileStore:
+        return FileStore(self.address, "sweep.records", patience_seconds=0.0)
 
     def __str__(self) -> str:
         return without_passwords(self.address)

@@ -10,10 +10,10 @@ import warnings
 import pytest
 
 from dmlcore.config.sweep import ClusterConfig
+from dmlcore.sweep.file_store import ClusterError
 from dmlcore.sweep.ray import address as module
 from dmlcore.sweep.ray.address import check_address
 from dmlcore.sweep.ray.cluster import connected
-from dmlcore.sweep.ray.shared_storage import ClusterError
 
 pytestmark = pytest.mark.filterwarnings("ignore:other users of this machine")
 

@@ -24,6 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from dmlcore.config.sweep import ClusterConfig
 from dmlcore.records import RecordFolder
 from dmlcore.sweep.execution.trial_log import log_file
+from dmlcore.sweep.file_store import ClusterError, SharedStorageError
 from dmlcore.sweep.ray.cluster import connected
 from dmlcore.sweep.ray.node_checks import (
     PACKAGE,
@@ -32,7 +33,7 @@ from dmlcore.sweep.ray.node_checks import (
     probe_node,
 )
 from dmlcore.sweep.ray.remote_worker import run_remote, scratch, upload_inputs
-from dmlcore.sweep.ray.shared_storage import ClusterError, SharedStorage, SharedStorageError
+from dmlcore.sweep.ray.shared_storage import SharedStorage
 from dmlcore.sweep.run import SweepFolders, run_sweep
 from dmlcore.training.checkpoint import load_training_state
 from dmlcore.training.run import run_trial

@@ -16,8 +16,8 @@ from dmlcore.records import RecordFolder
 from dmlcore.sweep.dry_run.preview import preview
 from dmlcore.sweep.execution.data_parallel import RankError, RankLostError, started_ranks
 from dmlcore.sweep.execution.worker import execute
+from dmlcore.sweep.file_store import ClusterError
 from dmlcore.sweep.ray.cluster import trial_bundle
-from dmlcore.sweep.ray.shared_storage import ClusterError
 from dmlcore.sweep.run import SweepFolders, run_sweep
 from dmlcore.training.ranks import Ranks, check_ranks
 from dmlcore.training.run import run_trial

@@ -14,10 +14,11 @@ from dmlcore.core.io import write_atomically
 from dmlcore.data.dataset import IMAGES
 from dmlcore.records import RecordFolder, record_text
 from dmlcore.sweep.execution.worker import ATTEMPTS, attempts_at, make_record
+from dmlcore.sweep.file_store import SharedStorageError
 from dmlcore.sweep.ray import shared_storage
 from dmlcore.sweep.ray.arrivals import fetch_data, fetch_weights
 from dmlcore.sweep.ray.remote_worker import download_results, localize, run_remote, scratch, upload_inputs
-from dmlcore.sweep.ray.shared_storage import COMPLETE, SharedStorage, SharedStorageError
+from dmlcore.sweep.ray.shared_storage import COMPLETE, SharedStorage
 from dmlcore.sweep.ray.signals import StopSignals
 from dmlcore.sweep.run import SweepFolders
 from dmlcore.training.checkpoint import load_training_state

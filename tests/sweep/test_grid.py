@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dmlcore.config.base import ConfigError, parse
-from dmlcore.config.sweep import SweepConfig
-from dmlcore.sweep.grid import check_distinct, expand, merge, variant_label
+from dmlcore.config.sweep import SweepConfig, merge
+from dmlcore.sweep.grid import check_distinct, expand, variant_label
 from tests.small import TRIAL
 from tests.sweep.sweeps import sweep_config
 

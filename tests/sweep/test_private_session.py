@@ -12,10 +12,10 @@ import pytest
 import ray
 
 from dmlcore.config.sweep import ClusterConfig
+from dmlcore.sweep.file_store import ClusterError
 from dmlcore.sweep.ray import cluster
 from dmlcore.sweep.ray import private_session as module
 from dmlcore.sweep.ray.cluster import connected
-from dmlcore.sweep.ray.shared_storage import ClusterError
 from tests.sweep.light_actor import Answering
 
 NOBODY = 65534

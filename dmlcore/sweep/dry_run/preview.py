@@ -46,8 +46,9 @@ def preview(plan: Plan, sweep: SweepConfig, storage: Path) -> Iterator[str]:
             yield f"          {plan.faults[trial.key]}"
     for waiting in plan.waiting:
         yield f"{'failed' if waiting.failed else 'waiting':7} {'':25}  {waiting.name}: {waiting.reason}"
-    counts = Counter[str](state.status for state in states.values())
-    counts["waiting for scores"] = len(plan.waiting)
+    counts = Counter(
+        [*(state.status for state in states.values()), *["waiting for scores"] * len(plan.waiting)]
+    )
     kinds = ("cached", "new", "stale", "failed", *(["waiting for scores"] if plan.waiting else []))
     total = len(plan.trials) + len(plan.waiting)
     yield f"{total} cells: " + ", ".join(f"{counts[name]} {name}" for name in kinds)
@@ -106,20 +107,18 @@ def _on_gpus(plan: Plan, past: PastTrials) -> Iterator[str]:
 def _needs(plan: Plan, sweep: SweepConfig, storage: Path, past: PastTrials) -> Iterator[str]:
     concurrent = min(len(plan.missing), concurrent_trials(plan.missing, sweep.resources))
     later = f", then {n} whose margins those give" if (n := len(_later(plan))) else ""
-    yield (
-        f"to run: {len(plan.missing)} trials, {concurrent} at a time on this machine{_each(plan, sweep)}{later}"
-    )
+    at_once = f"{concurrent} at a time on this machine{_each(plan, sweep)}"
+    yield f"to run: {len(plan.missing)} trials, {at_once}{later}"
     yield f"time: {_time(plan, concurrent, past)}"
     yield f"memory: {_memory(plan, concurrent, past)}"
     estimates = [disk_estimate(trial) for trial in plan.missing]
-    persistent = sum(estimate.persistent for estimate in estimates)
-    persistent += len(_later(plan)) * max(estimate.persistent for estimate in estimates)
+    later_bytes = len(_later(plan)) * max(estimate.persistent for estimate in estimates)
+    persistent = sum(estimate.persistent for estimate in estimates) + later_bytes
     temporary = concurrent * max(estimate.temporary for estimate in estimates)
     features = sum(missing_features(plan.missing).values())
     shared = f", {size(features)} of it features of frozen trunks" if features else ""
-    present = f"{storage} has {size(folder_bytes(storage))} already"
-    kept = size(persistent + features)
-    yield f"disk: {kept} to keep{shared}, {size(temporary)} more while trials run; {present}"
+    kept, present = size(persistent + features), size(folder_bytes(storage))
+    yield f"disk: {kept} to keep{shared}, {size(temporary)} more while trials run; {storage} has {present} already"
     if sweep.budget_hours is not None:
         spent = duration(plan.spent_seconds)
         yield f"budget of {sweep.budget_hours:g} hours of trials: {spent} are spent, beyond it no trial starts"

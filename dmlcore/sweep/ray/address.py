@@ -11,7 +11,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from dmlcore.sweep.ray.shared_storage import ClusterError
+from dmlcore.sweep.file_store import ClusterError
 
 ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\]):(?P<port>[0-9]{1,5})")
 CONNECT_SECONDS, ANSWER_SECONDS = 5, 20

@@ -21,8 +21,9 @@ from dmlcore.data.dataset import CLASS_TEXTS, IMAGES, MANIFEST, SUMMARY, Prepare
 from dmlcore.data.verification import verify_once
 from dmlcore.records import NewerRecordError, RecordError, TrialRecord, flatten, parse_record
 from dmlcore.sweep.execution.worker import ATTEMPTS
+from dmlcore.sweep.file_store import SharedStorageError
 from dmlcore.sweep.plan import CANCELLED, PlannedTrial
-from dmlcore.sweep.ray.shared_storage import COMPLETE, SharedStorage, SharedStorageError
+from dmlcore.sweep.ray.shared_storage import COMPLETE, SharedStorage
 from dmlcore.sweep.score_margins import SOURCE
 from dmlcore.training.store import TrialStore
 

@@ -17,11 +17,11 @@ from dmlcore.config.base import canonical
 from dmlcore.records import CURVE, RecordFolder, TrialRecord
 from dmlcore.sweep.execution.guards import Budget
 from dmlcore.sweep.execution.worker import attempts_at, make_record
+from dmlcore.sweep.file_store import SharedStorageError
 from dmlcore.sweep.live_status import LiveStatus
 from dmlcore.sweep.plan import CANCELLED, PlannedTrial
 from dmlcore.sweep.progress import Progress
 from dmlcore.sweep.ray.remote_worker import download_log, download_results, sync_with_nodes, weights_file
-from dmlcore.sweep.ray.shared_storage import SharedStorageError
 from dmlcore.sweep.ray.signals import SweepSession
 from dmlcore.tracking.base import Tracker
 

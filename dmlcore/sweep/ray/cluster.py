@@ -18,11 +18,12 @@ from ray.air.execution._internal.tracked_actor_task import TrackedActorTask
 from ray.exceptions import OutOfMemoryError, RayActorError
 
 from dmlcore.config.sweep import ClusterConfig, ResourcesConfig
+from dmlcore.sweep.file_store import ClusterError
 from dmlcore.sweep.plan import PlannedTrial
 from dmlcore.sweep.ray.address import check_address
 from dmlcore.sweep.ray.node_checks import PACKAGE, StorageProbe, check_nodes
 from dmlcore.sweep.ray.private_session import private_session
-from dmlcore.sweep.ray.shared_storage import ClusterError, SharedStorage
+from dmlcore.sweep.ray.shared_storage import SharedStorage
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # A trial that asks for no GPU leaves CUDA_VISIBLE_DEVICES as it is: the default of new versions of Ray alone.

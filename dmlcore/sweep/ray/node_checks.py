@@ -13,7 +13,8 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from dmlcore.sweep.ray.shared_storage import ClusterError, SharedStorage
+from dmlcore.sweep.file_store import ClusterError
+from dmlcore.sweep.ray.shared_storage import SharedStorage
 
 PACKAGE = Path(__file__).resolve().parents[2]
 CHECKED_VERSIONS = ("torch", "torchvision", "timm", "numpy")

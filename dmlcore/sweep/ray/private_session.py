@@ -19,7 +19,7 @@ from ray._private import ray_constants
 from ray._private.node import Node
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
-from dmlcore.sweep.ray.shared_storage import ClusterError
+from dmlcore.sweep.file_store import ClusterError
 
 UNUSED = ("start_monitor", "start_api_server", "start_log_monitor")
 """Methods of Ray's Node that start the autoscaler, the dashboard's server and the copier of workers' output. A sweep on

@@ -29,6 +29,7 @@ from dmlcore.records import (
 )
 from dmlcore.sweep.execution.trial_log import log_file
 from dmlcore.sweep.execution.worker import WorkerContext, execute
+from dmlcore.sweep.file_store import SharedStorageError
 from dmlcore.sweep.plan import CANCELLED, PlannedTrial
 from dmlcore.sweep.ray.arrivals import (
     DATA_FILES,
@@ -40,7 +41,7 @@ from dmlcore.sweep.ray.arrivals import (
     fetch_weights,
     record_left,
 )
-from dmlcore.sweep.ray.shared_storage import SharedStorage, SharedStorageError
+from dmlcore.sweep.ray.shared_storage import SharedStorage
 from dmlcore.training.checkpoint import EpochReport
 from dmlcore.training.run import TrialResult
 from dmlcore.training.store import TrialStore

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dmlcore.sweep.execution.worker import CancelledError, StoppedEarlyError, WorkerContext
+from dmlcore.sweep.file_store import SharedStorageError
 from dmlcore.sweep.plan import PlannedTrial
 from dmlcore.sweep.ray.cluster import Connection
-from dmlcore.sweep.ray.shared_storage import SharedStorage, SharedStorageError
+from dmlcore.sweep.ray.shared_storage import SharedStorage
 from dmlcore.training.run import TrialResult
 
 
