@@ -41,17 +41,15 @@ def preview(plan: Plan, sweep: SweepConfig, storage: Path) -> Iterator[str]:
     for trial in plan.trials:
         state = states[trial.key]
         yield f"{state.status:7} {trial.key}  {trial.name}{_remark(state, plan.records.get(trial.key))}"
-        yield from (f"          {change}" for change in state.changes)
-        if trial.key in plan.faults:
-            yield f"          {plan.faults[trial.key]}"
+        fault = [plan.faults[trial.key]] if trial.key in plan.faults else []
+        yield from (f"          {line}" for line in (*state.changes, *fault))
     for waiting in plan.waiting:
         yield f"{'failed' if waiting.failed else 'waiting':7} {'':25}  {waiting.name}: {waiting.reason}"
     counts = Counter(
         [*(state.status for state in states.values()), *["waiting for scores"] * len(plan.waiting)]
     )
     kinds = ("cached", "new", "stale", "failed", *(["waiting for scores"] if plan.waiting else []))
-    total = len(plan.trials) + len(plan.waiting)
-    yield f"{total} cells: " + ", ".join(f"{counts[name]} {name}" for name in kinds)
+    yield f"{sum(counts.values())} cells: " + ", ".join(f"{counts[name]} {name}" for name in kinds)
     yield from (f"not of this sweep, left as it is: {error}" for error in plan.foreign_faults)
     past = PastTrials(plan.recorded)
     yield from _searches(plan, sweep, past)
