@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from dmlcore.metrics.inputs import build_pairs
 from tests.calibration.laws import draw_sphere
 
 PLAIN = Target("far", 0.02)
+
+PLOTS = find_spec("matplotlib") is not None  # an extra, absent where the core is tested alone
 
 
 def card_of(seed, classes=80, target=PLAIN):
@@ -110,23 +113,17 @@ def test_the_command_says_it_by_its_exit_code(tmp_path):
     np.save(tmp_path / "y.npy", y)
     for name, code, words in (("same", 0, "no shift found"), ("other", 1, "calibrate again")):
         out, plot = tmp_path / f"{name}.json", tmp_path / f"{name}.png"
-        arguments = (
-            tmp_path / f"{name}.npy",
-            "--card",
-            tmp_path / "card.json",
-            "--json",
-            out,
-            "--plot",
-            plot,
-        )
+        arguments = (tmp_path / f"{name}.npy", "--card", tmp_path / "card.json", "--json", out)
+        if PLOTS:
+            arguments += ("--plot", plot)
         done = call(*arguments)
         assert done.exit_code == code, done.output
         assert words in done.output
         assert json.loads(out.read_text())["ok"] is (code == 0)
-        assert plot.read_bytes().startswith(b"\x89PNG")
+        assert not PLOTS or plot.read_bytes().startswith(b"\x89PNG")
         done = call(*arguments, "--labels", tmp_path / "y.npy")
         assert done.exit_code == code, done.output
-        assert plot.read_bytes().startswith(b"\x89PNG")
+        assert not PLOTS or plot.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
