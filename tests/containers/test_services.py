@@ -22,7 +22,7 @@ from dmlcore.cli.study import insert_between_markers
 from tests.checkout import ROOT, Checkout
 from tests.containers.base_images import LABEL, exists, image_names
 from tests.containers.driver import BEFORE_AND_AFTER, BESIDE_EACH_OTHER, FOLDER, TRIALS, gates
-from tests.containers.engine import USER_ID, Containers, podman, run
+from tests.containers.engine import USER_ID, Containers, podman
 from tests.faults import sabotage
 from tests.faults.sabotage import meanwhile, wait_for
 from tests.faults.study import EPOCHS
@@ -123,7 +123,9 @@ def test_the_image(containers, tmp_path):
     assert not [name for name in names if name.endswith(SECRET_NAMES)]
     history = podman("history", "--no-trunc", containers.image)
     assert not [value for value in containers.secrets.values() if value in history + json.dumps(found)]
-    settings = podman("run", "--rm", containers.image, "sh", "-c", "find /etc/pip.conf /mnt -type f -size +0 || true")
+    settings = podman(
+        "run", "--rm", containers.image, "sh", "-c", "find /etc/pip.conf /mnt -type f -size +0 || true"
+    )
     assert settings == ""
 
 
