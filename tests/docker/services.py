@@ -27,6 +27,8 @@ PROGRAMS = {
 }
 SEAWEED = ("master", "filer", "volume")
 """Services of SeaweedFS below S3."""
+AGENT = 52365
+"""Port of the agent of a Ray node, which answers its health check."""
 START_SECONDS = 180.0
 
 
@@ -44,7 +46,7 @@ class Services:
         self.temporary = Path(tempfile.mkdtemp(prefix="dml-"))  # a short path, for Ray's sockets
         self.processes: list[subprocess.Popen[bytes]] = []
         self.services = yaml.safe_load(COMPOSE.read_text())["services"]
-        self.ports = {name: free_port() for name in ("mlflow", "head", "jobs")}
+        self.ports = {name: free_port() for name in ("mlflow", "head", "jobs", "head-agent", "worker-agent")}
         self.ports |= dict(zip(("objects", *SEAWEED), ports_with_twins(1 + len(SEAWEED)), strict=True))
         self.secrets = {
             name: secrets.token_hex(16) for name in ("RAY_AUTH_TOKEN", "S3_ACCESS_KEY", "S3_SECRET_KEY")
@@ -96,6 +98,8 @@ class Services:
     def healthy(self, service: str) -> bool:
         """The service's own health check."""
         command = self._command(self.services[service]["healthcheck"]["test"][1:])
+        agent = self.ports.get(f"{service}-agent")
+        command = [word.replace(f"127.0.0.1:{AGENT}", f"127.0.0.1:{agent}") for word in command]
         if service == "database":
             command = [str(self.database.programs / command[0]), *command[1:], *self.database.address]
         done = subprocess.run(
@@ -119,6 +123,7 @@ class Services:
     def _here(self, text: str) -> str:
         for name, value in self.secrets.items():
             text = text.replace(f"${{{name}:?set {name} in docker/.env}}", value)
+        text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
         names = "|".join(re.escape(there) for there in self.here)
         return re.sub(rf"({names})(?!\d)", lambda found: self.here[found[0]], text)
 

@@ -17,6 +17,7 @@ import yaml
 
 FOLDER = Path(__file__).resolve().parents[2] / "docker"
 TOOLS = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+DEVCONTAINER = FOLDER.parent / ".devcontainer" / "devcontainer.json"
 COMPOSE = yaml.safe_load((FOLDER / "compose.yaml").read_text())
 JOB = yaml.safe_load((FOLDER / "rayjob.yaml").read_text())
 CLUSTER = JOB["spec"]["rayClusterSpec"]
@@ -42,6 +43,7 @@ def test_the_dockerfile_ends_as_another_user_than_root_and_holds_no_secret():
     users = re.findall(r"^USER (.+)$", text, flags=re.MULTILINE)
     assert users == ["${USER_ID}"]
     assert "ARG USER_ID=1000" in text
+    assert "ARG TORCH=cuda" in text
     assert not re.search(r"password|secret|token|access_key", text, flags=re.IGNORECASE)
 
 
@@ -74,12 +76,14 @@ def test_no_password_has_a_default():
 def test_ports_are_open_to_this_machine_alone():
     ports = [port for service in COMPOSE["services"].values() for port in service.get("ports", [])]
     assert len(ports) == 2
-    assert all(port.startswith("127.0.0.1:") for port in ports)
+    assert all(port.startswith("${PUBLISH:-127.0.0.1}:") for port in ports)
 
 
 def test_all_ray_nodes_share_token_and_code():
     head, worker = COMPOSE["services"]["head"], COMPOSE["services"]["worker"]
     assert head["environment"] == worker["environment"]
+    # Podman-compose starts one container where the mode is not said.
+    assert worker["deploy"] == {"mode": "replicated", "replicas": "${WORKERS:-2}"}
     assert head["environment"]["RAY_AUTH_MODE"] == "token"
     assert head["volumes"] == worker["volumes"] == ["..:/work"]
 
@@ -113,3 +117,22 @@ def test_the_job_uses_this_version_of_ray_with_a_token():
     assert {group["template"]["spec"]["containers"][0]["image"] for group in GROUPS} == {
         COMPOSE["services"]["head"]["image"]
     }
+
+
+def test_the_devcontainer_builds_the_same_image_and_works_as_its_user():
+    settings = json.loads(DEVCONTAINER.read_text())
+    dockerfile = (FOLDER / "Dockerfile").read_text()
+    assert (DEVCONTAINER.parent / settings["build"]["dockerfile"]).resolve() == FOLDER / "Dockerfile"
+    assert (DEVCONTAINER.parent / settings["build"]["context"]).resolve() == FOLDER.parent
+    assert settings["build"]["args"].keys() <= set(re.findall(r"^ARG (\w+)", dockerfile, flags=re.MULTILINE))
+    assert f'useradd --create-home --uid "${{USER_ID}}" {settings["remoteUser"]}\n' in dockerfile.replace(
+        " \\", ""
+    )
+    assert settings["workspaceFolder"] == re.findall(r"^WORKDIR (.+)$", dockerfile, flags=re.MULTILINE)[-1]
+
+
+def test_the_file_of_passwords_is_in_no_commit_and_no_image():
+    assert "/docker/.env" in (FOLDER.parent / ".gitignore").read_text().splitlines()
+    first, *allowed = (FOLDER.parent / ".dockerignore").read_text().splitlines()
+    assert first == "*"
+    assert not [line for line in allowed if "docker" in line]

@@ -52,9 +52,9 @@ def services(checkout, tmp_path_factory):
             *ours,
             f"--dashboard-port={made.ports['jobs']}",
             f"--ray-client-server-port={free_port()}",
-            f"--dashboard-agent-listen-port={free_port()}",
+            f"--dashboard-agent-listen-port={made.ports['head-agent']}",
         )
-        made.start("worker", *ours, f"--dashboard-agent-listen-port={free_port()}")
+        made.start("worker", *ours, f"--dashboard-agent-listen-port={made.ports['worker-agent']}")
         yield made
     finally:
         made.stop()
