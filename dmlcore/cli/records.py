@@ -99,13 +99,16 @@ def _synced(study: Path, address: str | None, files: bool | None) -> Iterator[Te
 def store_status(study: Path) -> dict[str, Any] | None:
     """Return what `dmlcore status` says of the team's store; None: the study has none."""
     from dmlcore.config.study import load_study
-    from dmlcore.records import KEY, RecordFolder
-    from dmlcore.sweep.team_store import StoreError, TeamStore
 
     params = study / "params.yaml"  # a running sweep is shown where it is gone
-    team = TeamStore.of(load_study(params).sweep, study) if params.is_file() else None
-    if team is None:
+    sweep = load_study(params).sweep if params.is_file() else None
+    if sweep is None or sweep.records is None:
         return None
+    from dmlcore.records import KEY, RecordFolder
+    from dmlcore.sweep.team_store import StoreError, TeamStore  # imports torch, which takes seconds
+
+    team = TeamStore.of(sweep, study)
+    assert team is not None
     counts: dict[str, int | None] = {"trials": None, "of_those_here": None}
     try:
         there = {stem for name in team.names() if KEY.fullmatch(stem := name.removesuffix(".json"))}

@@ -13,9 +13,9 @@ from dmlcore.core.hashing import file_sha256
 from dmlcore.core.io import write_atomically
 from dmlcore.data.dataset import IMAGES
 from dmlcore.records import RecordFolder, record_text
+from dmlcore.sweep import file_store
 from dmlcore.sweep.execution.worker import ATTEMPTS, attempts_at, make_record
 from dmlcore.sweep.file_store import SharedStorageError
-from dmlcore.sweep.ray import shared_storage
 from dmlcore.sweep.ray.arrivals import fetch_data, fetch_weights
 from dmlcore.sweep.ray.remote_worker import download_results, localize, run_remote, scratch, upload_inputs
 from dmlcore.sweep.ray.shared_storage import COMPLETE, SharedStorage
@@ -251,7 +251,7 @@ for _name in ("put_file", "get_file", "pipe_file", "cat_file", "ls", "exists", "
 @pytest.fixture
 def object_store(tmp_path, monkeypatch):
     fsspec.register_implementation("refusing", Refusing, clobber=True)
-    monkeypatch.setattr(shared_storage, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(file_store, "PAUSE_SECONDS", 0.01)
     Refusing.calls_to_refuse = 0
     yield SharedStorage(f"refusing://{tmp_path.name}", patience_seconds=5.0)
     Refusing.calls_to_refuse = 0
