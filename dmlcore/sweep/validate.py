@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from dmlcore.config.base import ConfigError
 from dmlcore.config.trial import ComponentConfig, ModelConfig, TrialConfig
+from dmlcore.metrics.pairwise.tiles import one_thread
 from dmlcore.models import Embedder
 from dmlcore.models.weights import local_file
 from dmlcore.sweep.grid import Cell
@@ -115,23 +115,12 @@ def check_objective(config: TrialConfig) -> None:
             len(labels), config.model.embedding_dim, generator=generator
         ).requires_grad_()
         try:
-            with _one_thread():
+            with one_thread():  # steps so small gain nothing by two
                 torch.stack(list(objective(embeddings, labels).values())).sum().backward()
         except Exception as error:  # whatever a user's loss raises
             reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
             raise ValueError(f"the loss {name!r} fails in step {step} of training: {reason}") from error
     state.save()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute with one thread: products so small gain nothing by two, which on a busy machine wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def meta_model(config: ModelConfig, *, in_channels: int) -> Embedder:

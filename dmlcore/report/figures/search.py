@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from dmlcore.analysis.columns import Row
 from dmlcore.analysis.metric_labels import metric_label, one_line
 from dmlcore.analysis.protocol import protocol_text
+from dmlcore.analysis.relations import pareto_front
 from dmlcore.analysis.searches import SEARCH_METRICS, search_results
 from dmlcore.analysis.study import BASELINE, SEARCH_PREFIX, Study
 from dmlcore.metrics.plot import add_footer, colours, house_style, new_figure
@@ -94,17 +95,14 @@ def _draw_searches(ax: Axes, place: str, families: Families) -> None:
         f"{metric_label(INCONSISTENCY)}, {INCONSISTENCY} (\N{LEFTWARDS ARROW} lower is better)", fontsize=8
     )
     ax.set_ylabel(f"{metric_label(ACCURACY)}, {ACCURACY} (higher is better \N{RIGHTWARDS ARROW})", fontsize=8)
-    ax.set_title(
-        place + (f" ({beyond} settings are worse than the axes show)" if beyond else ""),
-        fontsize=9,
-        loc="left",
-    )
+    note = f" ({beyond} worse settings not shown)" if beyond else ""
+    ax.set_title(place + note, fontsize=9, loc="left")
 
 
 def _zoom(ax: Axes, points: np.ndarray[Any, Any], fronts: np.ndarray[Any, Any]) -> int:
     """Show the fronts and once their span beside them; return how many of the points [n, 2] are outside."""
     (left, low), (right, high) = fronts.min(axis=0), fronts.max(axis=0)
-    across, up = (right - left) or 0.1 * right or 1.0, (high - low) or 0.1 * high or 1.0
+    across, up = (right - left) or 0.1 * abs(right) or 1.0, (high - low) or 0.1 * abs(high) or 1.0
     ax.set_xlim(left - 0.15 * across, right + across)
     ax.set_ylim(low - 1.5 * up, high + 0.15 * up)
     return int(((points[:, 0] > right + across) | (points[:, 1] < low - 1.5 * up)).sum())
@@ -112,9 +110,7 @@ def _zoom(ax: Axes, points: np.ndarray[Any, Any], fronts: np.ndarray[Any, Any]) 
 
 def front(points: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return the points [n, 2], of [inconsistency, accuracy], that no other beats in both, the most even first."""
-    ordered = points[np.lexsort((-points[:, 1], points[:, 0]))]
-    best = np.maximum.accumulate(ordered[:, 1])
-    return ordered[np.concatenate([[True], ordered[1:, 1] > best[:-1]])]
+    return np.unique(points[pareto_front(*points.T)], axis=0)
 
 
 def _draw_margins(ax: Axes, title: str, rows: Sequence[Row]) -> None:

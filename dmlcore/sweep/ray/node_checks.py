@@ -6,7 +6,7 @@ import hashlib
 import importlib.metadata
 import platform
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class StorageProbe:
             remedy = "it must reach this address with the same credentials"
             probe = cls(token, storage, storage.address, remedy)
         # A store that has never answered is more likely misnamed than out.
-        probe.storage.at_once.write(f"nodes/{token}.driver", token.encode())
+        replace(probe, storage=probe.storage.at_once).write("driver")
         return probe
 
     def write(self, who: str) -> None:
