@@ -27,7 +27,7 @@ help:
 	@echo "make gpu       checks and figures that need a GPU, in some 6 minutes"
 	@echo "make validate  the statistics on simulated data of known truth, into docs/validation.md"
 	@echo "make native    the services of docker/compose.yaml without containers, and a study on them"
-	@echo "make containers build and run docker/ in Podman, a study with faults, in some 20 minutes and 9 GB"
+	@echo "make containers build and run docker/ in Podman, a study with faults: some 15 minutes after the first build, 9 GB"
 	@echo "make clean     remove state and data"
 
 install: $(STAMP)
