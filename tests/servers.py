@@ -12,13 +12,21 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from unittest.mock import patch
 
+import fsspec
 import psutil
 import pytest
 
 START_SECONDS = 180.0
+S3_ACCESS = {
+    "AWS_ACCESS_KEY_ID": "name",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
 POSTGRES = "postgres"
 """The user of Debian's package, since PostgreSQL refuses to run as root."""
 
@@ -35,6 +43,41 @@ def answers(address: str) -> bool:
             return response.status == 200
     except (urllib.error.URLError, OSError):
         return False
+
+
+@contextmanager
+def s3_server(bucket: str, port: int = 0) -> Iterator[int]:
+    """A server that speaks S3, at its port, with a bucket."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
+    server.start()
+    port = server.get_host_and_port()[1]
+    access = {"key": S3_ACCESS["AWS_ACCESS_KEY_ID"], "secret": S3_ACCESS["AWS_SECRET_ACCESS_KEY"]}
+    files = fsspec.filesystem("s3", endpoint_url=s3_address(port), skip_instance_cache=True, **access)
+    with suppress(FileExistsError):  # all servers of a process share their buckets
+        files.mkdir(bucket)
+    try:
+        yield port
+    finally:
+        server.stop()
+
+
+def s3_address(port: int) -> str:
+    return f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def s3_environment(port: int) -> Iterator[None]:
+    """The environment lets a program into the server; fsspec forgets those that it knew."""
+    settings = S3_ACCESS | {"AWS_ENDPOINT_URL": s3_address(port)}
+    forget_all = fsspec.get_filesystem_class("s3").clear_instance_cache
+    with patch.dict(os.environ, settings):
+        forget_all()
+        try:
+            yield
+        finally:
+            forget_all()
 
 
 class MlflowServer:

@@ -18,7 +18,6 @@ from pathlib import Path
 import fsspec
 import pytest
 import ray
-from moto.server import ThreadedMotoServer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dmlcore.config.sweep import ClusterConfig
@@ -39,6 +38,7 @@ from dmlcore.training.checkpoint import load_training_state
 from dmlcore.training.run import run_trial
 from dmlcore.training.store import TrialStore
 from tests.memory_tracker import MemoryTracker
+from tests.servers import s3_environment, s3_server
 from tests.sweep.clusters import ray_cluster
 from tests.sweep.light_actor import Answering
 from tests.sweep.search.searches import searching
@@ -63,21 +63,8 @@ def metrics(tmp_path_factory, small_data) -> dict[str, dict[str, float | None]]:
 @pytest.fixture(scope="module")
 def object_store() -> Iterator[str]:
     """Address of a bucket on a server that speaks S3; the environment holds its credentials."""
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "name",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    os.environ.update(settings)
-    fsspec.filesystem("s3").mkdir("sweeps")
-    yield "s3://sweeps/small"
-    for name in settings:
-        del os.environ[name]
-    server.stop()
+    with s3_server("sweeps") as port, s3_environment(port):
+        yield "s3://sweeps/small"
 
 
 @pytest.fixture(scope="module")

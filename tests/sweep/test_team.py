@@ -9,14 +9,11 @@ import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import fsspec
 import pytest
 import torch
 import yaml
-from moto.server import ThreadedMotoServer
 from typer.testing import CliRunner
 
 from dmlcore.cli import app
@@ -33,7 +30,7 @@ from dmlcore.sweep.team_sync import TeamSync
 from dmlcore.training.store import TrialStore
 from tests.faults.sabotage import PATIENCE_SECONDS, Gate
 from tests.memory_tracker import MemoryTracker
-from tests.servers import free_port
+from tests.servers import free_port, s3_environment, s3_server
 from tests.sweep.sharing import shared_study
 from tests.sweep.sweeps import not_called, plan_of, run_here, sweep_config, worker_context
 
@@ -42,33 +39,11 @@ ROOT = Path(__file__).resolve().parents[2]
 FAR = {"host": "gpu1"}
 
 
-@contextmanager
-def s3_server(port: int = 0):
-    """A server that speaks S3, with a bucket `team`."""
-    server = ThreadedMotoServer(port=port)
-    server.start()
-    host, port = server.get_host_and_port()
-    filesystem = fsspec.filesystem("s3", endpoint_url=f"http://{host}:{port}", key="name", secret="secret")
-    with suppress(FileExistsError):  # all servers of a process share their buckets
-        filesystem.mkdir("team")
-    yield port
-    server.stop()
-
-
 @pytest.fixture(scope="module")
 def s3():
     """Address of a bucket; the environment holds its server and credentials."""
-    settings = {
-        "AWS_ACCESS_KEY_ID": "name",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    with s3_server() as port:
-        settings["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
-        os.environ.update(settings)
+    with s3_server("team") as port, s3_environment(port):
         yield "s3://team"
-    for name in settings:
-        del os.environ[name]
 
 
 @pytest.fixture(params=["folder", "file", "memory", "s3"])
@@ -399,38 +374,32 @@ def test_two_processes_that_run_the_same_trial_at_once_end_with_one_record(
 
 def test_a_store_that_refuses_is_said_once_and_gets_all_later(make, monkeypatch):
     port = free_port()
-    settings = {"ACCESS_KEY_ID": "n", "SECRET_ACCESS_KEY": "s", "ENDPOINT_URL": f"http://127.0.0.1:{port}"}
-    for name, value in settings.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    fsspec.filesystem("s3").clear_instance_cache()
-    monkeypatch.setattr(team_store, "SECONDS", 3.0)
-    side = make("first", "s3://team/later", copied=True)
-    side.sync.take(side.plan.trials)
-    assert side.sync.leave_all() == 2
-    assert len(side.said) == 2
-    assert "does not answer" in side.said[0]
-    assert "2 trials could not be left" in side.said[1]
-    monkeypatch.setattr(team_store, "SECONDS", 30.0)
-    with s3_server(port):
-        assert side.new_sync().leave_all() == 0
-        assert not make("clone", "s3://team/later").take().missing
-    fsspec.filesystem("s3").clear_instance_cache()
+    with s3_environment(port):
+        monkeypatch.setattr(team_store, "SECONDS", 3.0)
+        side = make("first", "s3://team/later", copied=True)
+        side.sync.take(side.plan.trials)
+        assert side.sync.leave_all() == 2
+        assert len(side.said) == 2
+        assert "does not answer" in side.said[0]
+        assert "2 trials could not be left" in side.said[1]
+        monkeypatch.setattr(team_store, "SECONDS", 30.0)
+        with s3_server("team", port):
+            assert side.new_sync().leave_all() == 0
+            assert not make("clone", "s3://team/later").take().missing
 
 
 def test_a_store_that_hangs_holds_nobody_up(make, monkeypatch):
     monkeypatch.setattr(team_store, "SECONDS", 0.5)
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and says nothing
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "n")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
-        fsspec.filesystem("s3").clear_instance_cache()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,  # takes connections and says nothing
+        s3_environment(silent.getsockname()[1]),
+    ):
         side = make("first", "s3://team/hangs")
         assert len(side.take().missing) == 2
         assert "no answer within" in side.said[0]
         assert side.sync.team.look_up(side.plan.trials[0]) is None
         assert side.sync.team.look_up(side.plan.trials[1]) is None  # without asking again
         assert len(side.sync.team._quiet) == 1
-    fsspec.filesystem("s3").clear_instance_cache()
 
 
 @pytest.mark.slow
