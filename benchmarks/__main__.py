@@ -14,6 +14,7 @@ import sys
 BENCHMARKS = {
     "evaluate() against the bare matrix product": ["-m", "benchmarks.evaluate"],
     "the start of `dmlcore evaluate` against `import torch`": ["-m", "benchmarks.startup"],
+    "`dmlcore plan` on 5,000 cells": ["-m", "benchmarks.plan"],
     "losses, forward + backward, against the bare product forward + backward": ["-m", "benchmarks.losses"],
     "training and evaluation input path against ImageFolder + DataLoader and decoding alone": [
         "-m",

@@ -20,7 +20,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "yaml",
     ),
     "train": ("pytorch_metric_learning", "threadpoolctl", "timm"),
-    "sweep": ("fsspec", "mlflow", "optuna", "psutil", "ray"),
+    "sweep": ("fsspec", "mlflow", "optuna", "platformdirs", "psutil", "ray"),
     "pipeline": ("dvc", "jinja2", "markupsafe", "plotly", "statsmodels"),
 }
 """Extra -> the modules that it brings, beside those of the extra before it: each of these includes all before it."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import atexit
 import os
+import shutil
+import tempfile
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+if "DMLCORE_CACHE" not in os.environ:  # the processes of pytest-xdist have that of the first
+    os.environ["DMLCORE_CACHE"] = tempfile.mkdtemp(prefix="dmlcore-cache-")
+    atexit.register(shutil.rmtree, os.environ["DMLCORE_CACHE"], ignore_errors=True)
 ALLOWED = Path(__file__).with_name("allowed_skips.txt")
 CORE_ALONE = find_spec("pydantic") is None
 """In an environment of `make test-core` the libraries of the extras are not installed."""

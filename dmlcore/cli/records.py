@@ -59,7 +59,7 @@ def pull(study: Study = Path(), address: Address = None, files: Files = None) ->
 
     Example: dmlcore records pull --study . --address s3://bucket/records --files
     """
-    from dmlcore.sweep.team_sync import host_of
+    from dmlcore.sweep.progress import host_of
 
     with _synced(study, address, files) as sync:
         plan = sync.taking(lambda: plan_of(study))

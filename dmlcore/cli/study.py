@@ -24,14 +24,16 @@ def plan(study: Study = Path()) -> None:
     """
     from dmlcore.config.study import load_study
     from dmlcore.sweep.dry_run.preview import preview
-    from dmlcore.sweep.team_store import TeamStore
-    from dmlcore.sweep.team_sync import shared_lines
 
     sweep, found = load_study(study / "params.yaml").sweep, plan_of(study)
     for line in preview(found, sweep, study / sweep.storage):
         typer.echo(line)
-    for line in shared_lines(TeamStore.of(sweep, study), found):
-        typer.echo(line)
+    if sweep.records is not None:
+        from dmlcore.sweep.team_store import TeamStore
+        from dmlcore.sweep.team_sync import shared_lines
+
+        for line in shared_lines(TeamStore.of(sweep, study), found):
+            typer.echo(line)
 
 
 def check(

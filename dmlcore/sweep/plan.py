@@ -16,7 +16,6 @@ from dmlcore.records import RecordError, TrialRecord
 from dmlcore.sweep.grid import Cell
 from dmlcore.sweep.trial_key import TrialKeys, trial_keys
 from dmlcore.training.code_hash import library_versions
-from dmlcore.training.loss_means import TrainingError
 
 CANCELLED = "Cancelled"
 """`error_type` of the record of a trial that somebody cancelled: stopped, and not run again until that is asked."""
@@ -60,6 +59,8 @@ class PlannedTrial:
         counts as complete, because rerunning it is deterministic.
         """
         if record.status == "failed":
+            from dmlcore.training.loss_means import TrainingError  # here: it imports torch
+
             diverged = record.error_type == TrainingError.__name__
             return diverged and self.cell.labels.get("role") == "searched"
         stopped_for_good = self.cell.comparison_group is not None or record.error_type == CANCELLED

@@ -9,9 +9,9 @@ from dmlcore.config.sweep import SweepConfig
 from dmlcore.records import RecordFolder, TrialRecord
 from dmlcore.sweep.grid import check_distinct, expand
 from dmlcore.sweep.plan import Plan, PlannedTrial, Planner, WaitingTrial, ended_records
-from dmlcore.sweep.score_margins import Resolver, rates_of, resolve, stand_in
+from dmlcore.sweep.rates import rates_of
+from dmlcore.sweep.score_margins import Resolver, resolve, stand_in
 from dmlcore.sweep.validate import check_cells
-from dmlcore.training.store import TrialStore
 
 
 def make_plan(sweep: SweepConfig, *, study: Path, prepared: Path) -> Plan:
@@ -67,9 +67,11 @@ def _look_up(plan: Plan, recorded: Mapping[str, TrialRecord]) -> None:
     for trial in plan.trials:
         earlier = trained.get(trial.keys.train)
         # The checksums decide: embeddings that were removed or changed since cannot be evaluated again.
-        if (
-            trial.key not in plan.records
-            and earlier is not None
-            and TrialStore(trial.store_folder).matches(earlier.files)
-        ):
+        if trial.key not in plan.records and earlier is not None and _has_files(trial, earlier):
             plan.reevaluate.append((trial, earlier))
+
+
+def _has_files(trial: PlannedTrial, earlier: TrialRecord) -> bool:
+    from dmlcore.training.store import TrialStore  # here: it imports torch
+
+    return TrialStore(trial.store_folder).matches(earlier.files)

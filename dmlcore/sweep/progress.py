@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dmlcore.records import TrialRecord
+from dmlcore.sweep.control import printable
 
 
 @dataclass
@@ -133,3 +134,8 @@ def size(count: float) -> str:
         if count >= factor:
             return f"{count / factor:.3g} {unit}"
     return f"{count / 1e3:.0f} kB"
+
+
+def host_of(record: TrialRecord) -> str:
+    """Return the name of the machine that a trial ran on, fit for a terminal."""
+    return printable(str(record.machine.get("host") or "an unnamed machine"))[:80]

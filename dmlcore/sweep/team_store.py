@@ -23,8 +23,8 @@ from dmlcore.records import RecordError, TrialRecord, record_text
 from dmlcore.sweep.execution.guards import answer_within
 from dmlcore.sweep.file_store import FileStore, NoAnswerError, SharedStorageError
 from dmlcore.sweep.plan import PlannedTrial
+from dmlcore.sweep.rates import STAND_IN
 from dmlcore.sweep.ray.arrivals import Identity
-from dmlcore.sweep.score_margins import STAND_IN
 from dmlcore.training.store import TrialStore
 
 LARGEST_RECORD, LARGEST_FILE = 1 << 24, 1 << 34  # bytes

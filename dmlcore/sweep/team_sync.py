@@ -16,8 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dmlcore.records import RecordError, RecordFolder, TrialRecord
-from dmlcore.sweep.control import printable
 from dmlcore.sweep.plan import CANCELLED, Plan, PlannedTrial
+from dmlcore.sweep.progress import host_of
 from dmlcore.sweep.team_store import StoreError, TeamStore, is_among
 from dmlcore.training.store import TrialStore
 
@@ -26,11 +26,6 @@ LOOK_SECONDS = 2.0
 RETRY_SECONDS = 60.0
 """Between two tries of a store that did not answer."""
 AT_ONCE = 8
-
-
-def host_of(record: TrialRecord) -> str:
-    """Return the name of the machine that a trial ran on, fit for a terminal."""
-    return printable(str(record.machine.get("host") or "an unnamed machine"))[:80]
 
 
 class TeamSync:

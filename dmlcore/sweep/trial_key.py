@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from dmlcore.config.base import canonical
@@ -12,6 +13,7 @@ from dmlcore.config.trial import TrialConfig
 from dmlcore.core.hashing import file_sha256, json_sha256
 from dmlcore.training.code_hash import KEYED_BY_VALUE, code_hashes, library_versions, loss_modules
 
+CHECKOUT, WEIGHTS_SUFFIXES = Path(__file__).resolve().parents[2], (".safetensors", ".pth", ".pt")
 NOT_CHOOSING = tuple(
     f"dmlcore.metrics.{name}" for name in ("consistency", "class_counts", "class_scores", "verification")
 )
@@ -92,9 +94,20 @@ def trial_keys(config: TrialConfig, data_hash: str, versions: Mapping[str, str] 
 
 @cache
 def _weights_hash(weights: str | None) -> str | None:
+    path = weights_file(weights)
+    return file_sha256(path) if path else None
+
+
+def weights_file(weights: str | None) -> Path | None:
+    """Return what `dmlcore.models.weights.local_file` returns, without torch for a file that is there.
+
+    Raises:
+        ValueError: no such file or package.
+    """
     if weights is None:
         return None
+    if Path(weights).suffix in WEIGHTS_SUFFIXES and (CHECKOUT / weights).is_file():
+        return CHECKOUT / weights
     from dmlcore.models.weights import local_file  # here: it imports torch, two seconds
 
-    path = local_file(weights)
-    return file_sha256(path) if path else None
+    return local_file(weights)

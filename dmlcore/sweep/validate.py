@@ -2,57 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import torch
 from pydantic import BaseModel
-from torch import Tensor
 
 from dmlcore.config.base import ConfigError
-from dmlcore.config.trial import ComponentConfig, ModelConfig, TrialConfig
-from dmlcore.metrics.pairwise.tiles import one_thread
-from dmlcore.models import Embedder
-from dmlcore.models.weights import local_file
+from dmlcore.config.trial import ComponentConfig, TrialConfig
 from dmlcore.sweep.grid import Cell
-from dmlcore.training.build import Objective, build_model, build_objective
-from dmlcore.training.features import check_frozen
-from dmlcore.training.gradient_cache import check_chunks
-from dmlcore.training.loss_state import LossState
+from dmlcore.sweep.plan_cache import KNOWN
+from dmlcore.sweep.trial_key import weights_file
 
-LARGEST_BATCH = 512
-"""Embeddings of the two steps: some losses take all triplets, B^3 numbers."""
+CHECK_WEIGHTS = "check_weights"
 
 
 def check_cells(cells: list[Cell]) -> None:
     """Try every distinct loss and regulariser, and build every backbone on the meta device, which allocates no weights.
 
+    What has passed once passes until the code or a library changes, and is not tried again.
+
     Raises:
         ConfigError: names the cell and what is wrong with it.
     """
-    seen: set[str] = set()
+    seen: set[tuple[str, str]] = set()
     for cell in cells:
         try:
-            for text, check, config in _checks(cell.config):
-                if text not in seen:
-                    check(config)
-                seen.add(text)
+            for name, text, config in _checks(cell.config):
+                if (name, text) not in seen:
+                    _check(name, text, config)
+                seen.add((name, text))
         except ValueError as error:
             raise ConfigError(f"sweep cell [{cell.name}]: {error}") from error
+    KNOWN.save()
 
 
-def _checks(config: TrialConfig) -> Iterator[tuple[str, Callable[[TrialConfig], None], TrialConfig]]:
-    """Yield what is to be checked of a trial: what decides the outcome as text, the check, its config."""
+def _checks(config: TrialConfig) -> Iterator[tuple[str, str, TrialConfig]]:
+    """Yield what is to be checked of a trial: a function of `trial_checks`, what decides its outcome, the config."""
     train, width = config.train, config.model.embedding_dim
     parts = (config.loss, *config.regularizers)
     batch = (width, train.batch_size, train.images_per_class, train.batch_limit)
-    yield _text("together", batch, *parts), check_combination, config
+    yield "check_combination", _text(batch, *parts), config
     # Each part by itself: thousands of cells combine a few losses with a few regularisers.
     for part, alone in zip(parts, _apart(config), strict=True):
         if alone is not None:
-            yield _text(part is config.loss, batch, part), check_objective, alone
-    network = _text("network", config.model, config.input, train.augmentation, train.chunk_size)
-    yield network, check_network, config
+            yield "check_objective", _text(part is config.loss, batch, part), alone
+    network = _text(config.model, config.input, train.augmentation, train.chunk_size)
+    yield "check_network", network, config
+    if config.model.backbone.weights is not None:
+        yield CHECK_WEIGHTS, config.model.backbone.weights, config
+
+
+def _check(name: str, text: str, config: TrialConfig) -> None:
+    if name == CHECK_WEIGHTS:  # of files, which come and go
+        weights_file(config.model.backbone.weights)
+        return
+
+    def passes() -> bool:
+        from dmlcore.sweep import (
+            trial_checks,  # here: it imports torch, seconds that a check done before needs not
+        )
+
+        getattr(trial_checks, name)(config)
+        return True
+
+    KNOWN.answer(name, text, compute=passes)
 
 
 def _apart(config: TrialConfig) -> list[TrialConfig | None]:
@@ -68,63 +81,3 @@ def _apart(config: TrialConfig) -> list[TrialConfig | None]:
 def _text(*parts: Any) -> str:
     # pydantic's own JSON: its `repr` takes ten times as long
     return "\n".join(part.model_dump_json() if isinstance(part, BaseModel) else repr(part) for part in parts)
-
-
-def check_network(config: TrialConfig) -> None:
-    """Build the network of a trial without memory, and look for its weights.
-
-    Raises:
-        ValueError: it cannot be built, or cannot be trained with these settings.
-    """
-    if config.model.trunk == "frozen":
-        check_frozen(config)
-    local_file(config.model.backbone.weights)
-    check_chunks(meta_model(config.model, in_channels=3), config.train.chunk_size)
-
-
-def check_combination(config: TrialConfig) -> None:
-    """Build the losses of a trial together.
-
-    Raises:
-        ValueError: one cannot be built, or they do not go together.
-    """
-    _built(config)
-
-
-def _built(config: TrialConfig) -> tuple[Objective, Tensor]:
-    """Build the losses of a trial, and the labels of a batch that is as large as needed to try them."""
-    size = min(config.train.batch_size, LARGEST_BATCH)
-    labels = torch.arange(size) // config.train.images_per_class
-    return build_objective(config, num_classes=max(int(labels[-1]) + 1, 2)), labels
-
-
-def check_objective(config: TrialConfig) -> None:
-    """Take two steps of the losses on random embeddings: some fail in the second, because of the state that they keep.
-
-    Raises:
-        ValueError: a loss cannot be built, fails, or keeps state that no checkpoint can store.
-    """
-    objective, labels = _built(config)
-    if config.train.batch_limit is None:  # else the data set may make the batches smaller
-        objective.check_batch_size(config.train.batch_size)
-    state = LossState(objective)
-    generator = torch.Generator().manual_seed(0)
-    name = config.loss.name if objective.base is not None else config.regularizers[0].name
-    for step in (1, 2):
-        embeddings = torch.randn(
-            len(labels), config.model.embedding_dim, generator=generator
-        ).requires_grad_()
-        try:
-            with one_thread():  # steps so small gain nothing by two
-                torch.stack(list(objective(embeddings, labels).values())).sum().backward()
-        except Exception as error:  # whatever a user's loss raises
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-            raise ValueError(f"the loss {name!r} fails in step {step} of training: {reason}") from error
-    state.save()
-
-
-def meta_model(config: ModelConfig, *, in_channels: int) -> Embedder:
-    """Return the network on the meta device: names, shapes and layers of the real one, no memory."""
-    backbone = config.backbone.model_copy(update={"weights": None})
-    with torch.device("meta"):
-        return build_model(config.model_copy(update={"backbone": backbone}), in_channels=in_channels, seed=0)

@@ -21,6 +21,7 @@ from dmlcore.datasets.prepare.build import prepare
 from dmlcore.sweep.dry_run import gpu_forecast
 from dmlcore.sweep.dry_run.disk import ImageCounts, disk_estimate, folder_bytes, missing_features, over_budget
 from dmlcore.sweep.dry_run.forecast import PastTrials, concurrent_trials
+from dmlcore.sweep.dry_run.network_sizes import operations_of
 from dmlcore.sweep.dry_run.preview import cell_states, preview
 from dmlcore.sweep.planning import make_plan
 from dmlcore.sweep.progress import size
@@ -272,8 +273,8 @@ def test_the_measured_rates_are_those_of_the_committed_run(name, section):
     assert row.nvjpeg_input == gpu_figure(section, "input path alone, nvJPEG")
     assert row.threads_input == gpu_figure(section, "input path alone, 16 threads")
     model = ModelConfig(backbone={"name": name}, pooling="token" if "vit" in name else "average")
-    counted, kind = gpu_forecast._operations(model.model_dump_json(), 3, gpu_forecast.MEASURED_SIZE)
-    assert kind == name
+    counted, convolutional = operations_of(model.model_dump_json(), 3, gpu_forecast.MEASURED_SIZE)
+    assert convolutional == (name == "resnet50")
     assert counted == pytest.approx(row.operations, rel=0.01)
 
 

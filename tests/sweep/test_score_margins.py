@@ -20,10 +20,11 @@ from dmlcore.config.base import ConfigError
 from dmlcore.config.study import AggregateConfig
 from dmlcore.records import RecordFolder
 from dmlcore.sweep.dry_run.preview import preview
+from dmlcore.sweep.pair_scores import _margin, count_pairs, margins_from_scores
+from dmlcore.sweep.rates import NEGATIVES, POSITIVES, Rate
 from dmlcore.sweep.ray.remote_worker import download_results, run_remote, upload_inputs
 from dmlcore.sweep.ray.shared_storage import SharedStorage
 from dmlcore.sweep.run import SweepFolders, publish, run_sweep
-from dmlcore.sweep.score_margins import NEGATIVES, POSITIVES, Rate, _margin, count_pairs, margins_from_scores
 from dmlcore.training.store import TrialStore
 from tests.memory_tracker import MemoryTracker
 from tests.sweep.sweeps import plan_of, run_here, sweep_config, worker_context
@@ -68,7 +69,7 @@ def naive_margins(embeddings, labels, positive_share, negative_share, groups=Non
 
 @pytest.mark.parametrize("grouped", [False, True])
 def test_margins_are_the_order_statistics_of_a_naive_loop(grouped, monkeypatch, tmp_path):
-    monkeypatch.setattr("dmlcore.sweep.score_margins.ROWS", 7)
+    monkeypatch.setattr("dmlcore.sweep.pair_scores.ROWS", 7)
     random = np.random.default_rng(3)
     labels = random.integers(0, 5, 40)
     groups = random.integers(0, 3, 40) if grouped else None

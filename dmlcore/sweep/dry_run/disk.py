@@ -8,22 +8,16 @@ from functools import cache
 from pathlib import Path
 
 import polars as pl
-import torch
-from torch import nn
 
 from dmlcore.config.trial import ComponentConfig, EvaluationConfig, ModelConfig, TrainConfig, TrialConfig
 from dmlcore.core.hashing import json_sha256
 from dmlcore.data.dataset import PreparedDataset
+from dmlcore.sweep.dry_run.network_sizes import feature_width, model_bytes, objective_bytes
 from dmlcore.sweep.plan import PlannedTrial
-from dmlcore.sweep.validate import meta_model
-from dmlcore.training.build import build_objective
-from dmlcore.training.features import feature_inputs
 
 MOMENTS = {"sgd": 1, "adam": 2, "adamw": 2}
 """Tensors of the size of each parameter that an optimiser keeps."""
 FLOAT_BYTES, INT_BYTES = 4, 8
-HEADER_BYTES = 100
-"""Name, type and offset of a tensor in the header of its file, about."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +48,7 @@ def disk_estimate(trial: PlannedTrial) -> DiskEstimate:
     """Estimate the bytes of checkpoints `best` (and `final`), validation and test embeddings, and `last`."""
     config = trial.cell.config
     images = image_counts(trial.data_folder)
-    model, parameters = _model_bytes(config.model.model_dump_json(), images.channels)
+    model, parameters = model_bytes(config.model.model_dump_json(), images.channels)
     # The size of a loss depends neither on the network and its input nor on training and seed.
     width = ModelConfig(embedding_dim=config.model.embedding_dim)
     reset = {
@@ -65,7 +59,7 @@ def disk_estimate(trial: PlannedTrial) -> DiskEstimate:
         "threads": 1,
         "processes": None,
     }
-    objective = _objective_bytes(config.model_copy(update=reset).model_dump_json(), images.classes)
+    objective = objective_bytes(config.model_copy(update=reset).model_dump_json(), images.classes)
     row = config.model.embedding_dim * FLOAT_BYTES + 2 * INT_BYTES
     moments = MOMENTS[config.train.optimizer.name] * (parameters + objective)
     checkpoints = 2 if config.train.final else 1
@@ -126,31 +120,12 @@ def image_counts(folder: Path) -> ImageCounts:
 def _features(settings: str, folder: Path) -> tuple[str, int]:
     """Return the name of the file of features of a frozen trunk, and its bytes."""
     config, images = TrialConfig.model_validate_json(settings), image_counts(folder)
+    from dmlcore.training.features import feature_inputs  # here: it imports torch
+
     inputs = feature_inputs(config, PreparedDataset.open(folder).data_hash)
-    width = meta_model(config.model, in_channels=images.channels).backbone.num_features
+    width = feature_width(config.model.model_dump_json(), images.channels)
     rows = images.train + images.validation + images.test
     return f"{json_sha256(inputs)[:24]}.npy", int(rows * width * FLOAT_BYTES)
-
-
-@cache
-def _model_bytes(settings: str, channels: int) -> tuple[int, int]:
-    """Return the bytes of the model's state and of its parameters; `settings` is a ModelConfig as JSON."""
-    config = ModelConfig.model_validate_json(settings)
-    model: nn.Module = meta_model(config, in_channels=channels)
-    if config.trunk == "frozen":  # checkpoints leave the frozen trunk out
-        trained = ("normalization", "projection")
-        model = nn.ModuleDict({name: part for name, part in model.named_children() if name in trained})
-    return _bytes(model.state_dict().values()), _bytes(model.parameters())
-
-
-@cache
-def _objective_bytes(settings: str, classes: int) -> int:
-    config = TrialConfig.model_validate_json(settings)
-    return _bytes(build_objective(config, num_classes=classes).state_dict().values())
-
-
-def _bytes(tensors: Iterable[torch.Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() + HEADER_BYTES for tensor in tensors)
 
 
 def folder_bytes(folder: Path) -> int:

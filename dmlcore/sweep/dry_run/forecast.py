@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping
 from statistics import median
 from typing import Any
 
-import torch
-
 from dmlcore.config.sweep import ResourcesConfig
 from dmlcore.records import TrialRecord
 from dmlcore.sweep.plan import PlannedTrial, WaitingTrial
@@ -80,6 +78,9 @@ def concurrent_trials(trials: Iterable[PlannedTrial], resources: ResourcesConfig
     """Return how many trials run at a time on this machine; a cluster may run more."""
     threads = max((trial.cell.config.threads for trial in trials), default=1) * resources.processes_per_trial
     most = max(1, (os.cpu_count() or 1) // threads)
-    if resources.gpus > 0 and torch.cuda.is_available():
-        most = min(most, max(1, int(torch.cuda.device_count() / resources.gpus)))
+    if resources.gpus > 0:
+        import torch  # here: it takes seconds
+
+        if torch.cuda.is_available():
+            most = min(most, max(1, int(torch.cuda.device_count() / resources.gpus)))
     return min(most, resources.max_concurrent or most)

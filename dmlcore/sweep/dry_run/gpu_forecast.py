@@ -8,27 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from statistics import median
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
-from dmlcore.config.trial import ModelConfig, TrialConfig
+from dmlcore.config.trial import TrialConfig
 from dmlcore.sweep.dry_run.disk import ImageCounts, frozen_trunk_key
 from dmlcore.sweep.dry_run.forecast import PastTrials
+from dmlcore.sweep.dry_run.network_sizes import NetworkError, operations_of
 from dmlcore.sweep.plan import PlannedTrial, WaitingTrial
 from dmlcore.sweep.progress import duration
-from dmlcore.sweep.validate import meta_model
 
 GPUS = (1, 8, 64)
 NODE = 8
 """GPUs of a node: no trial spans two."""
 SOURCE = "one NVIDIA H200, bfloat16, benchmarks/GPU.md"
-
-
-class NetworkError(ValueError):
-    """A network does not take images of the size that its trial gives it."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +53,6 @@ SWEEP_SECONDS, SWEEP_IMAGES = 11.06, 136_093
 """`evaluate` of iNaturalist's test images at 128 dimensions; it is quadratic in the images."""
 REPLAY = 4 / 3
 """Forward twice and backward, the cost of two forward passes: gradient replay against an ordinary step."""
-CONVOLUTIONS = "convolution"
 
 
 @dataclass(frozen=True)
@@ -189,7 +180,8 @@ def _rate(config: TrialConfig, images: ImageCounts) -> tuple[float, str, str]:
     else:
         # The head counts for nothing, and cells that differ in it alone share the count.
         plain = config.model.model_copy(update={"embedding_dim": 1, "normalization": "none", "trunk": None})
-        operations, name = _operations(plain.model_dump_json(), images.channels, size)
+        operations, convolutional = operations_of(plain.model_dump_json(), images.channels, size)
+        name = "resnet50" if convolutional else "vit_base_patch16_224"
         row = MEASURED[name]
         resident, source = row.resident * row.operations / operations, f"scaled by operations from {name}"
         if resident > HIGHEST:
@@ -208,22 +200,3 @@ def _rate(config: TrialConfig, images: ImageCounts) -> tuple[float, str, str]:
     # Where both were measured alone and together, together took as long as one after the other, or up to 18 % less.
     rate = measured if listed else 1 / (1 / resident + 1 / decoding)
     return rate, decoder if decoding < resident else "the GPU", source
-
-
-@cache
-def _operations(model_json: str, channels: int, size: int) -> tuple[float, str]:
-    """Return the operations of a forward pass of an image, and the network of MEASURED of that kind."""
-    config = ModelConfig.model_validate_json(model_json)
-    model = meta_model(config, in_channels=channels).eval()
-    try:
-        with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model(torch.empty(1, channels, size, size))
-    except Exception as error:  # whatever a network raises
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise NetworkError(
-            f"{config.backbone.name} does not take images of {size} pixels: {reason}"
-        ) from error
-    counts = counter.get_flop_counts()["Global"]
-    convolved = sum(count for kind, count in counts.items() if CONVOLUTIONS in str(kind))
-    name = "resnet50" if 2 * convolved > counter.get_total_flops() else "vit_base_patch16_224"
-    return float(max(counter.get_total_flops(), 1)), name

@@ -23,8 +23,8 @@ from dmlcore.sweep.dry_run.disk import (
 from dmlcore.sweep.dry_run.forecast import PastTrials, concurrent_trials
 from dmlcore.sweep.dry_run.gpu_forecast import forecast_lines
 from dmlcore.sweep.plan import Plan, PlannedTrial, WaitingTrial
-from dmlcore.sweep.progress import duration, size
-from dmlcore.sweep.team_sync import host_of
+from dmlcore.sweep.plan_cache import KNOWN
+from dmlcore.sweep.progress import duration, host_of, size
 
 NO_ESTIMATE = "unknown, no trial of these data sets and backbones has finished yet"
 
@@ -56,6 +56,7 @@ def preview(plan: Plan, sweep: SweepConfig, storage: Path) -> Iterator[str]:
     if plan.missing:
         yield from _needs(plan, sweep, storage, past)
     yield from _on_gpus(plan, past)
+    KNOWN.save()
 
 
 def _remark(state: CellState, record: TrialRecord | None) -> str:
@@ -105,8 +106,7 @@ def _on_gpus(plan: Plan, past: PastTrials) -> Iterator[str]:
 def _needs(plan: Plan, sweep: SweepConfig, storage: Path, past: PastTrials) -> Iterator[str]:
     concurrent = min(len(plan.missing), concurrent_trials(plan.missing, sweep.resources))
     later = f", then {n} whose margins those give" if (n := len(_later(plan))) else ""
-    at_once = f"{concurrent} at a time on this machine{_each(plan, sweep)}"
-    yield f"to run: {len(plan.missing)} trials, {at_once}{later}"
+    yield f"to run: {len(plan.missing)} trials, {concurrent} at a time on this machine{_each(plan, sweep)}{later}"
     yield f"time: {_time(plan, concurrent, past)}"
     yield f"memory: {_memory(plan, concurrent, past)}"
     estimates = [disk_estimate(trial) for trial in plan.missing]

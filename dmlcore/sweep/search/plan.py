@@ -13,7 +13,8 @@ from dmlcore.config.sweep import SweepConfig
 from dmlcore.records import RecordFolder
 from dmlcore.sweep.grid import Cell, as_longer, check_distinct
 from dmlcore.sweep.plan import Plan, PlannedTrial, Planner, SearchState, WaitingTrial, ended_records
-from dmlcore.sweep.score_margins import Resolver, rates_of, stand_in, with_margins, with_source
+from dmlcore.sweep.rates import rates_of
+from dmlcore.sweep.score_margins import Resolver, stand_in, with_margins, with_source
 from dmlcore.sweep.search.groups import Group, check_groups, corners, search_groups
 from dmlcore.sweep.search.log import SearchLog, Suggestion
 from dmlcore.sweep.search.sampling import Choice, Records, choose, pareto_front

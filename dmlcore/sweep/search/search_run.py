@@ -12,7 +12,8 @@ from dmlcore.sweep.execution.outcomes import record_lost, reevaluate
 from dmlcore.sweep.execution.worker import WorkerContext, make_record
 from dmlcore.sweep.grid import Cell, rank
 from dmlcore.sweep.plan import PlannedTrial, WaitingTrial, ended_records
-from dmlcore.sweep.score_margins import SOURCE, rates_of, stand_in
+from dmlcore.sweep.rates import rates_of
+from dmlcore.sweep.score_margins import SOURCE, stand_in
 from dmlcore.sweep.search.log import Suggestion
 from dmlcore.sweep.search.plan import GroupPlan
 from dmlcore.sweep.search.sampling import next_setting
