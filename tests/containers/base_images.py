@@ -1,6 +1,7 @@
 """Base images for a machine that reaches no image registry: Debian's packages under the names that docker/ asks for.
 
-`python -m tests.containers.base_images` makes those that are missing; it needs root, debootstrap and Podman.
+`python -m tests.containers.base_images` makes those that are missing; it needs root, debootstrap and Podman. With
+`--and-run` it starts a container, too, and fails with a reason where none can run.
 """
 
 from __future__ import annotations
@@ -227,6 +228,8 @@ def main() -> None:
                 f"{image}: no registry has it, or none answers; making one of Debian's packages", flush=True
             )
             make(kind, image)
+    if "--and-run" in sys.argv[1:]:
+        run(["podman", "run", "--rm", image_names()["python"], "python", "-c", "print()"])
 
 
 if __name__ == "__main__":
