@@ -192,9 +192,9 @@ class SweepCallback(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         planned = self.trials[trial.config["trial_key"]]
-        error = trial.get_error()
-        lines = str(error or "").strip().splitlines() or ["Ray kept no reason"]
-        self.died[planned.key] = f"process died: {type(error).__name__}: {lines[-1]}"
+        # Text, though its annotation names an exception: a traceback whose last line says most.
+        lines = str(trial.get_error() or "").strip().splitlines() or ["Ray kept no reason"]
+        self.died[planned.key] = f"process died: {lines[-1].strip()}"
         self._end(planned, None)
 
     def _end(self, planned: PlannedTrial, record: TrialRecord | None) -> None:
