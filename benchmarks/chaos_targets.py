@@ -151,9 +151,9 @@ class ObjectStore:
             "AWS_SECRET_ACCESS_KEY": "secret",
             "AWS_DEFAULT_REGION": "us-east-1",
         }
-        self.address = "s3://sweeps/chaos"
-        files = fsspec.filesystem("s3", skip_instance_cache=True)
-        files.mkdir("sweeps")
+        bucket = f"sweeps-{self.port}"  # all servers of a process share their buckets
+        self.address = f"s3://{bucket}/chaos"
+        fsspec.filesystem("s3", skip_instance_cache=True).mkdir(bucket)
 
     def answer(self) -> None:
         self.listener = socket.create_server(("127.0.0.1", self.port))
