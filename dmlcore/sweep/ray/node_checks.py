@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import platform
 import secrets
+import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from dmlcore.sweep.ray.shared_storage import SharedStorage
 PACKAGE = Path(__file__).resolve().parents[2]
 CHECKED_VERSIONS = ("torch", "torchvision", "timm", "numpy")
 """Packages whose version changes results."""
-ANSWER_SECONDS = 120.0
+CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 120.0
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,12 @@ class StorageProbe:
 def check_nodes(probe: StorageProbe, paths: list[Path]) -> None:
     """Check on every node that it shares the storage, has the paths that trials read, and the driver's versions.
 
+    A node that has died is left out: the sweep goes on without it, as it would had it died later.
+
     Raises:
         ClusterError: one line for each fault.
     """
-    nodes = [node for node in ray.nodes() if node["Alive"]]
+    nodes = [node for node in ray.nodes() if node["Alive"] and not _is_gone(node)]
     # Without CPUs, so that a check does not wait for trials of another sweep; all nodes answer at the same time.
     remote = ray.remote(num_cpus=0, max_retries=0)(probe_node)
     answers = [
@@ -90,11 +93,32 @@ def check_nodes(probe: StorageProbe, paths: list[Path]) -> None:
     faults = []
     for node, answer in zip(nodes, answers, strict=True):
         name = f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-        faults += [f"  {name}: {fault}" for fault in _answered(answer, probe, node["NodeID"])]
+        found = _answered(answer, probe, node["NodeID"])
+        if found and not _is_alive(node):
+            print(f"sweep: {name} has died and is left out")
+            continue
+        faults += [f"  {name}: {fault}" for fault in found]
     if faults:
         raise ClusterError(
             f"{len(faults)} fault(s) in the cluster, nothing was started\n" + "\n".join(faults)
         )
+
+
+def _is_gone(node: dict[str, Any]) -> bool:
+    """Return whether nobody listens any more where the node's raylet did: Ray takes a minute to say so."""
+    address = (node["NodeManagerAddress"], node["NodeManagerPort"])
+    try:
+        socket.create_connection(address, timeout=CONNECT_SECONDS).close()
+    except ConnectionRefusedError:
+        print(f"sweep: node {node['NodeManagerHostname']} ({address[0]}) has died and is left out")
+        return True
+    except OSError:  # a filter between the two, or a machine that is off: Ray decides
+        return False
+    return False
+
+
+def _is_alive(node: dict[str, Any]) -> bool:
+    return any(other["Alive"] for other in ray.nodes() if other["NodeID"] == node["NodeID"])
 
 
 def _answered(answer: Any, probe: StorageProbe, node_id: str) -> list[str]:
