@@ -9,7 +9,7 @@ again, as often as it ends before the last trial. Trials sleep and write a journ
 
 efficiency   seconds of trials / seconds that the CPUs were there, those of a killed node until its death
 work lost    of a trial whose process died: seconds that its next attempt did again
-repeated     a trial that had ended ran again
+repeated     a trial whose record had left its node ran again
 doubled      two processes were at one trial at a time, or MLflow has two runs of it
 """
 
@@ -157,7 +157,7 @@ def run(folder: Path, arguments: argparse.Namespace, *, disturbed: bool) -> Outc
         driver.start()
         wait_for(lambda: any((folder / "journals").iterdir()) or driver.is_over())
         timeline = Timeline(
-            disturbances(nodes, driver, store, random.Random(arguments.seed)) if disturbed else []
+            disturbances(folder, nodes, driver, store, random.Random(arguments.seed)) if disturbed else []
         )
         while not driver.is_over(restart=disturbed):
             timeline.act()
@@ -171,10 +171,18 @@ def run(folder: Path, arguments: argparse.Namespace, *, disturbed: bool) -> Outc
 
 
 def disturbances(
-    nodes: Nodes, driver: Driver, store: ObjectStore | None, choice: random.Random
+    folder: Path, nodes: Nodes, driver: Driver, store: ObjectStore | None, choice: random.Random
 ) -> list[tuple[float, Callable[[], None]]]:
     """Return what happens at which second after the first trial's start."""
-    events: list[tuple[float, Callable[[], None]]] = [(at, lambda: nodes.kill_one(choice)) for at in KILLS]
+
+    def recorded() -> frozenset[str]:
+        names = [path.name for path in (folder / "study" / "state" / "records").glob("*.json")]
+        names += store.records() if store else []
+        return frozenset(name.partition("-")[0] for name in names)
+
+    events: list[tuple[float, Callable[[], None]]] = [
+        (at, lambda: nodes.kill_one(choice, recorded)) for at in KILLS
+    ]
     events += [(at, nodes.join) for at in JOINS]
     events.append((DRIVER, driver.kill))
     if store is not None:
@@ -195,6 +203,13 @@ class Timeline:
 
 def outcome(folder: Path, nodes: Nodes, driver: Driver, arguments: argparse.Namespace) -> Outcome:
     journals = {path.stem: attempts(path) for path in sorted((folder / "journals").iterdir())}
+    for key, tries in journals.items():
+        for attempt in tries:
+            # With its node died what it had not handed over: its work was interrupted, though it had ended.
+            attempt.ended = attempt.ended and not any(
+                attempt.process in death.processes and key not in death.recorded
+                for death in nodes.deaths.values()
+            )
     every = [attempt for tries in journals.values() for attempt in tries]
     began, ended = min(attempt.began for attempt in every), max(attempt.last for attempt in every)
     deaths: dict[str, list[Attempt]] = {name: [] for name in (*nodes.deaths, *driver.deaths)}

@@ -39,6 +39,8 @@ def wait_for(condition: Callable[[], object]) -> None:
 class Death:
     moment: float
     processes: frozenset[int] = frozenset()
+    recorded: frozenset[str] = frozenset()
+    """Train keys of the trials whose record was safe by then."""
 
 
 class Nodes:
@@ -71,8 +73,8 @@ class Nodes:
         self.alive.append(node)
         self.spans[node] = [time.time()]
 
-    def kill_one(self, choice: random.Random) -> None:
-        """Kill a raylet and all that it started, as the loss of a machine does."""
+    def kill_one(self, choice: random.Random, recorded: Callable[[], frozenset[str]]) -> None:
+        """Kill a raylet and all that it started, as the loss of a machine does; then ask what is recorded."""
         node = choice.choice(self.alive)
         self.alive.remove(node)
         raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
@@ -81,7 +83,7 @@ class Nodes:
             process.kill()
         self.spans[node].append(time.time())
         name = f"raylet {len(self.deaths) + 1}"
-        self.deaths[name] = Death(time.time(), frozenset(process.pid for process in family))
+        self.deaths[name] = Death(time.time(), frozenset(process.pid for process in family), recorded())
         self.cluster.remove_node(node, allow_graceful=False)
 
     def seconds(self, began: float, ended: float) -> float:
@@ -168,6 +170,13 @@ class ObjectStore:
         for connection in self.connections:
             _close(connection)
         self.connections.clear()
+
+    def records(self) -> list[str]:
+        """Return the names of the records in it, whether it refuses or not."""
+        host, port = self.behind
+        endpoint = f"http://{host}:{port}"
+        files = fsspec.filesystem("s3", endpoint_url=endpoint, skip_instance_cache=True)
+        return [Path(name).name for name in files.find(f"{self.address}/records")]
 
     def stop(self) -> None:
         self.refuse()
