@@ -10,6 +10,8 @@ import torch
 from dmlcore.losses.pairs import KERNELS
 from tests.losses.cases import COMPONENTS, batch, build, value_and_gradient
 
+pytestmark = pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")
+
 
 def step(loss, network, images, labels):
     value = loss(network(images), labels)
