@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import tempfile
 from itertools import product
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.startup import measure
+from benchmarks.startup import measure, medians
 from tests.small import small_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,7 +66,7 @@ def main() -> None:
     print(f"{cells} cells; medians of {arguments.repeats}")
     print(f"{'':14}{'seconds':>9}{'processor s':>13}")
     for row, found in rows.items():
-        seconds, processor = (statistics.median(column) for column in zip(*found, strict=True))
+        seconds, processor = medians(found)
         print(f"{row:14}{seconds:9.2f}{processor:13.2f}")
 
 

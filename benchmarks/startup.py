@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,12 @@ def measure(arguments: list[str], cache: Path) -> tuple[float, float]:
     return took, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+def medians(runs: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Return the median seconds and the median processor time of some runs."""
+    seconds, processor = (statistics.median(column) for column in zip(*runs, strict=True))
+    return seconds, processor
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
@@ -62,10 +69,10 @@ def main() -> None:
                 if what.endswith("cold"):
                     shutil.rmtree(cache, ignore_errors=True)
                 times[what].append(measure(arguments, cache))
-    base = statistics.median(cpu for _, cpu in times["import torch"])
+    base = medians(times["import torch"])[1]
     print(f"{'':28}{'seconds':>9}{'processor':>11}{'/ torch':>9}")
     for what, found in times.items():
-        took, cpu = (statistics.median(part) for part in zip(*found, strict=True))
+        took, cpu = medians(found)
         print(f"{what:28}{took:9.2f}{cpu:11.2f}{cpu / base:9.2f}")
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from dmlcore.metrics.pairwise.order_statistics import bin_of_rank, share_count
-from dmlcore.sweep.rates import NEGATIVES, POSITIVES, Rate
+from dmlcore.sweep.margin_rates import NEGATIVES, POSITIVES, Rate
 from dmlcore.training.store import DamagedFileError, TrialStore
 
 DECIMALS = 4

@@ -23,7 +23,7 @@ from dmlcore.core.sealed_json import check_seal, json_object, sealed
 
 FOLDER = "DMLCORE_CACHE"
 """Environment variable: the folder of the cache."""
-KEPT = 8
+KEPT_FILES = 8
 """Files of other versions, the newest; older ones are removed."""
 LIBRARIES = ("torch", "torchvision", "timm", "pytorch-metric-learning")
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -59,7 +59,7 @@ class PlanCache:
             write_atomically(self._file, sealed(self._read() | self._added))
             self._added = {}
             others = sorted(self._file.parent.glob("plan-*.json"), key=lambda file: file.stat().st_mtime)
-            for file in others[: -1 - KEPT]:
+            for file in others[: -1 - KEPT_FILES]:
                 file.unlink()
 
     @cached_property
@@ -87,4 +87,4 @@ def _version() -> str:
     return json_sha256([sys.version, files, {name: importlib.metadata.version(name) for name in LIBRARIES}])
 
 
-KNOWN = PlanCache()
+PLAN_CACHE = PlanCache()

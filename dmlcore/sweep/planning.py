@@ -8,8 +8,8 @@ from pathlib import Path
 from dmlcore.config.sweep import SweepConfig
 from dmlcore.records import RecordFolder, TrialRecord
 from dmlcore.sweep.grid import check_distinct, expand
+from dmlcore.sweep.margin_rates import rates_of
 from dmlcore.sweep.plan import Plan, PlannedTrial, Planner, WaitingTrial, ended_records
-from dmlcore.sweep.rates import rates_of
 from dmlcore.sweep.score_margins import Resolver, resolve, stand_in
 from dmlcore.sweep.validate import check_cells
 

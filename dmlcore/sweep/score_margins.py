@@ -16,8 +16,8 @@ from dmlcore.config.base import ConfigError, canonical
 from dmlcore.config.trial import TrialConfig
 from dmlcore.records import TrialRecord, flatten
 from dmlcore.sweep.grid import Cell
+from dmlcore.sweep.margin_rates import STAND_IN, Rate, rates_of
 from dmlcore.sweep.plan import PlannedTrial, WaitingTrial
-from dmlcore.sweep.rates import STAND_IN, Rate, rates_of
 from dmlcore.sweep.validate import check_cells
 
 NAME, NOTE = "regularizers", "regularizers_as_given"

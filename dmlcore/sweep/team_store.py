@@ -22,8 +22,8 @@ from dmlcore.core.hashing import file_sha256
 from dmlcore.records import RecordError, TrialRecord, record_text
 from dmlcore.sweep.execution.guards import answer_within
 from dmlcore.sweep.file_store import FileStore, NoAnswerError, SharedStorageError
+from dmlcore.sweep.margin_rates import STAND_IN
 from dmlcore.sweep.plan import PlannedTrial
-from dmlcore.sweep.rates import STAND_IN
 from dmlcore.sweep.ray.arrivals import Identity
 from dmlcore.training.store import TrialStore
 

@@ -101,6 +101,8 @@ def _weights_hash(weights: str | None) -> str | None:
 def weights_file(weights: str | None) -> Path | None:
     """Return what `dmlcore.models.weights.local_file` returns, without torch for a file that is there.
 
+    That module imports torch, and it is training code: to move its function would make every trial stale.
+
     Raises:
         ValueError: no such file or package.
     """

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from dmlcore.config.base import ConfigError
 from dmlcore.config.trial import ComponentConfig, TrialConfig
 from dmlcore.sweep.grid import Cell
-from dmlcore.sweep.plan_cache import KNOWN
+from dmlcore.sweep.plan_cache import PLAN_CACHE
 from dmlcore.sweep.trial_key import weights_file
 
 CHECK_WEIGHTS = "check_weights"
@@ -33,7 +33,7 @@ def check_cells(cells: list[Cell]) -> None:
                 seen.add((name, text))
         except ValueError as error:
             raise ConfigError(f"sweep cell [{cell.name}]: {error}") from error
-    KNOWN.save()
+    PLAN_CACHE.save()
 
 
 def _checks(config: TrialConfig) -> Iterator[tuple[str, str, TrialConfig]]:
@@ -65,7 +65,7 @@ def _check(name: str, text: str, config: TrialConfig) -> None:
         getattr(trial_checks, name)(config)
         return True
 
-    KNOWN.answer(name, text, compute=passes)
+    PLAN_CACHE.answer(name, text, compute=passes)
 
 
 def _apart(config: TrialConfig) -> list[TrialConfig | None]:

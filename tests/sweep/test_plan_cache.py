@@ -12,7 +12,7 @@ import pytest
 
 from dmlcore.models.weights import local_file
 from dmlcore.sweep import plan_cache
-from dmlcore.sweep.plan_cache import KEPT, PlanCache
+from dmlcore.sweep.plan_cache import KEPT_FILES, PlanCache
 from dmlcore.sweep.trial_key import weights_file
 from tests.sweep.sweeps import sweep_config
 
@@ -113,7 +113,7 @@ def test_an_edit_of_the_code_or_another_library_asks_anew(folder, tmp_path, monk
 
 def test_files_of_old_versions_are_removed(folder):
     folder.mkdir()
-    for age in range(KEPT + 3):
+    for age in range(KEPT_FILES + 3):
         old = folder / f"plan-{age:016x}.json"
         old.write_text(json.dumps({}))
         os.utime(old, (1e9 - age, 1e9 - age))
@@ -121,7 +121,7 @@ def test_files_of_old_versions_are_removed(folder):
     cache.answer("a", compute=lambda: 1)
     cache.save()
     left = sorted(file.name for file in folder.iterdir())
-    assert left == sorted([cache._file.name, *(f"plan-{age:016x}.json" for age in range(KEPT))])
+    assert left == sorted([cache._file.name, *(f"plan-{age:016x}.json" for age in range(KEPT_FILES))])
 
 
 def test_a_weights_file_is_found_as_training_finds_it(tmp_path):

@@ -20,8 +20,8 @@ from dmlcore.config.base import ConfigError
 from dmlcore.config.study import AggregateConfig
 from dmlcore.records import RecordFolder
 from dmlcore.sweep.dry_run.preview import preview
+from dmlcore.sweep.margin_rates import NEGATIVES, POSITIVES, Rate
 from dmlcore.sweep.pair_scores import _margin, count_pairs, margins_from_scores
-from dmlcore.sweep.rates import NEGATIVES, POSITIVES, Rate
 from dmlcore.sweep.ray.remote_worker import download_results, run_remote, upload_inputs
 from dmlcore.sweep.ray.shared_storage import SharedStorage
 from dmlcore.sweep.run import SweepFolders, publish, run_sweep

@@ -22,8 +22,8 @@ from dmlcore.config.base import ConfigError
 from dmlcore.records import RecordError, RecordFolder, parse_record, record_text
 from dmlcore.sweep import team_store
 from dmlcore.sweep.execution.worker import execute, make_record
+from dmlcore.sweep.margin_rates import NEGATIVES, POSITIVES
 from dmlcore.sweep.plan import CANCELLED
-from dmlcore.sweep.rates import NEGATIVES, POSITIVES
 from dmlcore.sweep.run import SweepFolders, run_sweep
 from dmlcore.sweep.team_store import TeamStore
 from dmlcore.sweep.team_sync import TeamSync

@@ -119,9 +119,9 @@ def image_counts(folder: Path) -> ImageCounts:
 @cache
 def _features(settings: str, folder: Path) -> tuple[str, int]:
     """Return the name of the file of features of a frozen trunk, and its bytes."""
-    config, images = TrialConfig.model_validate_json(settings), image_counts(folder)
     from dmlcore.training.features import feature_inputs  # here: it imports torch
 
+    config, images = TrialConfig.model_validate_json(settings), image_counts(folder)
     inputs = feature_inputs(config, PreparedDataset.open(folder).data_hash)
     width = feature_width(config.model.model_dump_json(), images.channels)
     rows = images.train + images.validation + images.test

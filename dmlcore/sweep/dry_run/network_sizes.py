@@ -10,7 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from dmlcore.config.trial import ModelConfig, TrialConfig
-from dmlcore.sweep.plan_cache import KNOWN
+from dmlcore.sweep.plan_cache import PLAN_CACHE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,7 +101,7 @@ def operations_of(model: str, channels: int, size: int) -> tuple[int, bool]:
         convolved = sum(count for kind, count in counts.items() if CONVOLUTIONS in str(kind))
         return [max(counter.get_total_flops(), 1), int(2 * convolved > counter.get_total_flops())]
 
-    found = KNOWN.answer("operations", model, channels, size, compute=compute)
+    found = PLAN_CACHE.answer("operations", model, channels, size, compute=compute)
     if isinstance(found, str):
         raise NetworkError(found)
     operations, convolutional = found
@@ -109,7 +109,7 @@ def operations_of(model: str, channels: int, size: int) -> tuple[int, bool]:
 
 
 def _integers(*question: str | int, compute: Callable[[], list[int]]) -> list[int]:
-    return [int(number) for number in KNOWN.answer(*question, compute=compute)]
+    return [int(number) for number in PLAN_CACHE.answer(*question, compute=compute)]
 
 
 def _built(model: str, channels: int) -> Any:

@@ -23,7 +23,7 @@ from dmlcore.sweep.dry_run.disk import (
 from dmlcore.sweep.dry_run.forecast import PastTrials, concurrent_trials
 from dmlcore.sweep.dry_run.gpu_forecast import forecast_lines
 from dmlcore.sweep.plan import Plan, PlannedTrial, WaitingTrial
-from dmlcore.sweep.plan_cache import KNOWN
+from dmlcore.sweep.plan_cache import PLAN_CACHE
 from dmlcore.sweep.progress import duration, host_of, size
 
 NO_ESTIMATE = "unknown, no trial of these data sets and backbones has finished yet"
@@ -56,7 +56,7 @@ def preview(plan: Plan, sweep: SweepConfig, storage: Path) -> Iterator[str]:
     if plan.missing:
         yield from _needs(plan, sweep, storage, past)
     yield from _on_gpus(plan, past)
-    KNOWN.save()
+    PLAN_CACHE.save()
 
 
 def _remark(state: CellState, record: TrialRecord | None) -> str:

@@ -7,6 +7,7 @@ import importlib.metadata
 import platform
 import secrets
 import socket
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -92,12 +93,11 @@ def check_nodes(probe: StorageProbe, paths: list[Path]) -> None:
     ]
     faults = []
     for node, answer in zip(nodes, answers, strict=True):
-        name = f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
         found = _answered(answer, probe, node["NodeID"])
         if found and not _is_alive(node):
-            print(f"sweep: {name} has died and is left out")
+            print(f"sweep: {_name(node)} has died and is left out")
             continue
-        faults += [f"  {name}: {fault}" for fault in found]
+        faults += [f"  {_name(node)}: {fault}" for fault in found]
     if faults:
         raise ClusterError(
             f"{len(faults)} fault(s) in the cluster, nothing was started\n" + "\n".join(faults)
@@ -107,14 +107,18 @@ def check_nodes(probe: StorageProbe, paths: list[Path]) -> None:
 def _is_gone(node: dict[str, Any]) -> bool:
     """Return whether nobody listens any more where the node's raylet did: Ray takes a minute to say so."""
     address = (node["NodeManagerAddress"], node["NodeManagerPort"])
-    try:
-        socket.create_connection(address, timeout=CONNECT_SECONDS).close()
-    except ConnectionRefusedError:
-        print(f"sweep: node {node['NodeManagerHostname']} ({address[0]}) has died and is left out")
-        return True
-    except OSError:  # a filter between the two, or a machine that is off: Ray decides
-        return False
+    # No answer at all, from behind a filter or from a machine that is off, says nothing: Ray decides.
+    with suppress(OSError):
+        try:
+            socket.create_connection(address, timeout=CONNECT_SECONDS).close()
+        except ConnectionRefusedError:
+            print(f"sweep: {_name(node)} has died and is left out")
+            return True
     return False
+
+
+def _name(node: dict[str, Any]) -> str:
+    return f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
 
 
 def _is_alive(node: dict[str, Any]) -> bool:

@@ -12,8 +12,8 @@ from dmlcore.config.search import OBJECTIVES, SearchConfig
 from dmlcore.config.sweep import SweepConfig
 from dmlcore.records import RecordFolder
 from dmlcore.sweep.grid import Cell, as_longer, check_distinct
+from dmlcore.sweep.margin_rates import rates_of
 from dmlcore.sweep.plan import Plan, PlannedTrial, Planner, SearchState, WaitingTrial, ended_records
-from dmlcore.sweep.rates import rates_of
 from dmlcore.sweep.score_margins import Resolver, stand_in, with_margins, with_source
 from dmlcore.sweep.search.groups import Group, check_groups, corners, search_groups
 from dmlcore.sweep.search.log import SearchLog, Suggestion

@@ -11,8 +11,8 @@ from dmlcore.sweep.execution.guards import pop_kill_reason
 from dmlcore.sweep.execution.outcomes import record_lost, reevaluate
 from dmlcore.sweep.execution.worker import WorkerContext, make_record
 from dmlcore.sweep.grid import Cell, rank
+from dmlcore.sweep.margin_rates import rates_of
 from dmlcore.sweep.plan import PlannedTrial, WaitingTrial, ended_records
-from dmlcore.sweep.rates import rates_of
 from dmlcore.sweep.score_margins import SOURCE, stand_in
 from dmlcore.sweep.search.log import Suggestion
 from dmlcore.sweep.search.plan import GroupPlan

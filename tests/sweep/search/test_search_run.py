@@ -18,8 +18,8 @@ from dmlcore.records import RecordFolder
 from dmlcore.sweep.dry_run.preview import preview
 from dmlcore.sweep.execution.outcomes import record_lost, relabel
 from dmlcore.sweep.execution.worker import make_record
+from dmlcore.sweep.margin_rates import NEGATIVES, Rate
 from dmlcore.sweep.pair_scores import margins_from_scores
-from dmlcore.sweep.rates import NEGATIVES, Rate
 from dmlcore.sweep.run import SweepFolders, publish
 from dmlcore.sweep.search.log import SearchLog
 from dmlcore.training.store import TrialStore
