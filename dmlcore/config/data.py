@@ -67,6 +67,9 @@ class PreprocessConfig(Strict):
     lone_images: Literal["refuse", "drop", "gallery"] = "refuse"
     """Classes of one image: refused in test and validation; left out before the split is drawn; or kept there, where
     evaluation finds them in the gallery, and not as queries."""
+    invert: bool = False
+    """`raw`: store 255 less each value. For dark ink on white, to meet networks that learned from light on dark, as
+    `glyphs` and MNIST are: their borders are padded with 0."""
     split: SplitConfig = SplitConfig()
     on_duplicates: Literal["error", "report"] = "error"
     """Identical images in two classes: an error, or counted in the summary (published data sets have some)."""
@@ -127,6 +130,10 @@ class DatasetConfig(Strict):
             default = PreprocessConfig.model_fields[name].default
             if self.kind != "image_folder" and getattr(self.preprocess, name) != default:
                 raise ValueError(f"`{name}` works for kind `image_folder` only, got kind `{self.kind}`")
+        if self.preprocess.invert and self.preprocess.encoding != "raw":
+            raise ValueError(
+                f"`invert` works for encoding `raw` only, got encoding `{self.preprocess.encoding}`"
+            )
         if self.kind != "grocery" and self.preprocess.fine_classes:
             raise ValueError(f"`fine_classes` works for kind `grocery` only, got kind `{self.kind}`")
         return self

@@ -125,3 +125,11 @@ def test_jpegs_are_not_taken_for_raw_pixels(prepared):
     (folder / "dataset.json").write_text(json.dumps(summary | {"encoding": "raw"}))
     with pytest.raises(DataError, match="`length` must be height x width x 3"):
         PreparedDataset.open(folder)
+
+
+def test_inverted_drawings_are_light_on_dark():
+    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
+    config = PreprocessConfig(image_size=8, invert=True)
+    found = encoded(pixels, config, channels=1)
+    assert found.data == (255 - pixels.astype(int)).astype(np.uint8).tobytes()
+    assert found.difference_hash == difference_hash(Image.fromarray(255 - pixels[:, :, 0]))

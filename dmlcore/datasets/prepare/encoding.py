@@ -73,6 +73,8 @@ def _raw(image: Pixels | bytes, item: Item, catalogue: Catalogue, config: Prepro
         if catalogue.channels == 1:
             image = np.asarray(Image.fromarray(image).convert("L"))[:, :, None]
     _check(image, item, catalogue)
+    if config.invert:
+        image = 255 - image
     height, width = image.shape[:2]
     return EncodedImage(image.tobytes(), height, width, difference_hash(_picture(image)), note=note)
 
