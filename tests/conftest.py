@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from dmlcore.extras import MissingExtraError
@@ -27,6 +28,9 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 if "DMLCORE_CACHE" not in os.environ:  # the processes of pytest-xdist have that of the first
     os.environ["DMLCORE_CACHE"] = tempfile.mkdtemp(prefix="dmlcore-cache-")
     atexit.register(shutil.rmtree, os.environ["DMLCORE_CACHE"], ignore_errors=True)
+# No test is a timed one: on a loaded machine the 200 ms that hypothesis allows an example are too few.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 ALLOWED = Path(__file__).with_name("allowed_skips.txt")
 CORE_ALONE = find_spec("pydantic") is None
 """In an environment of `make test-core` the libraries of the extras are not installed."""

@@ -29,7 +29,7 @@ def test_the_table_is_that_of_the_committed_results():
     assert between(README, *markers()) == markdown_table(study).strip(), "run `make readme`"
 
 
-@pytest.mark.parametrize("name", ["losses", "margins", "photos", "toy"])
+@pytest.mark.parametrize("name", ["losses", "margins", "photos", "public", "toy"])
 def test_the_page_of_the_studies_shows_their_committed_results(name):
     folder = ROOT / "studies" / name
     study = read_study(folder, load_study(folder / "params.yaml").aggregate)
@@ -49,6 +49,12 @@ def test_a_linked_file_is_there(target):
 def test_the_make_targets_it_names_are_there():
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     assert set(re.findall(r"`?make ([a-z-]+)", README)) <= set(targets)
+
+
+def test_its_python_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for code in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL):
+        exec(compile(code, "README.md", "exec"), {"__name__": "README"})
 
 
 def yaml_blocks():

@@ -61,13 +61,11 @@ class LongerRun(NamedTuple):
     @property
     def sentence(self) -> str:
         change = 100 * (self.longer_score / self.score - 1) if self.score > 0 else math.inf
-        outcome = (
-            "the flat ends are ends of learning" if self.agrees else "the flat ends are no ends of learning"
-        )
+        outcome = "learning had ended" if self.agrees else "learning had not ended"
         return (
-            f"Checked by a longer run: {self.name}, {self.longer_epochs} epochs for {self.epochs}, ends at validation "
-            f"MAP@R {self.longer_score:.4f} for {self.score:.4f} ({change:+.1f} %; up to {format_percent(LONGER)} is "
-            f"allowed): {outcome}."
+            f"Checked by a longer run: {self.name}, with {self.longer_epochs} epochs instead of {self.epochs} ends at "
+            f"validation MAP@R {self.longer_score:.4f} instead of {self.score:.4f} ({change:+.1f} %; up to "
+            f"+{format_percent(LONGER)} counts as converged): {outcome}."
         )
 
 

@@ -14,7 +14,7 @@ from statistics import median
 
 from dmlcore.analysis.columns import Row, judgement
 from dmlcore.analysis.metric_labels import METRICS, format_metric, metric_label, round_significant
-from dmlcore.analysis.paired_tests import MAX_SEEDS, overall_test
+from dmlcore.analysis.paired_tests import MAX_SEEDS
 
 SIGNIFICANCE = 0.05
 UNDECIDED = "undecided"
@@ -81,8 +81,6 @@ class Effect:
     """The smallest and the largest change."""
     significant: int | None
     """Comparisons with p < SIGNIFICANCE after Holm's correction."""
-    overall: str
-    """The signed-rank test over all comparisons."""
 
     @property
     def comparisons(self) -> int:
@@ -155,7 +153,7 @@ class Effect:
             if self.significant is None
             else f"; p < {SIGNIFICANCE:g} in {self.significant} after Holm's correction"
         )
-        return f"{text}{corrected}; signed-rank test over all: {self.overall}"
+        return f"{text}{corrected}"
 
 
 def _seeds_text(decisions: Sequence[Decision]) -> str:
@@ -182,7 +180,6 @@ def effect_of(rows: Sequence[Row], metric: str) -> Effect:
         format_share(end) if relative else format_metric(end, metric, signed=True) for end in ends
     )
     corrected = [p for p in p_values if p is not None]
-    overall = overall_test(means)
     decisions = tuple(decide(row, metric) for row in rows)
     return Effect(
         metric=metric,
@@ -191,7 +188,6 @@ def effect_of(rows: Sequence[Row], metric: str) -> Effect:
         size=size,
         span=low if low == high else f"{low} to {high}",
         significant=sum(p < SIGNIFICANCE for p in corrected) if corrected else None,
-        overall=(overall.note or "-") if overall.p_value is None else f"p = {overall.p_value:.2g}",
     )
 
 

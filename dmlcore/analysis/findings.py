@@ -224,10 +224,10 @@ def _untrained_caveat(rows: Sequence[Row]) -> list[str]:
         more = len(below) - MAX_NAMED
         rest = f"; and {more} more (beats_untrained in comparisons.csv)" if more > 0 else ""
         names = "; ".join(below[:MAX_NAMED])
-        return [f"Below raw pixels or its own untrained network in MAP@R or R@1: {names}{rest}."]
+        return [f"Below raw pixels or the same network before training in MAP@R or R@1: {names}{rest}."]
     if any(row[f"{side}/beats_untrained"] is None for row, side in sides):
         return []
-    return ["Every configuration beats raw pixels and its own untrained network in MAP@R and R@1."]
+    return ["Every configuration beats raw pixels and the same network before training in MAP@R and R@1."]
 
 
 SENTENCES: dict[str, Callable[[Study], list[str]]] = {

@@ -1,85 +1,45 @@
 """The comparisons of a study pooled as a systematic review pools trials: random effects, heterogeneity, forest plot.
 
-What is pooled are the paired differences of the comparisons, each with the variance of its mean over seeds. It decides
-nothing: the verdict does. Comparisons that share a data set share its test classes, so that an interval over few data
-sets is too narrow for a new one; and a variance from few seeds is itself uncertain, as is then a weight.
+What is pooled are the paired differences of the comparisons, each with the variance of its mean over seeds. OPIS of two
+data sets may differ twenty-fold: over several of them the differences are those of its logarithm, shown as per cent. It
+decides nothing: the verdict does. Comparisons that share a data set share its test classes, so that an interval over
+few data sets is too narrow for a new one; and a variance from few seeds is itself uncertain, as is then a weight.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import polars as pl
-from scipy import special, stats
-from statsmodels.stats.meta_analysis import combine_effects
+from scipy import special
 
 from dmlcore.analysis.columns import Row
 from dmlcore.analysis.comparisons import comparisons
 from dmlcore.analysis.metric_labels import format_metric, format_percent, metric_label, variant_label
 from dmlcore.analysis.paired_tests import overall_test
-from dmlcore.analysis.study import BASELINE, Study, cached_per_study
+from dmlcore.analysis.random_effects import Pooled, random_effects
+from dmlcore.analysis.statistics import paired_difference
+from dmlcore.analysis.study import BASELINE, Cell, Study, cached_per_study
 from dmlcore.analysis.tuned_settings import displayed_study
 from dmlcore.analysis.verdict import opis_metric
 
+CELL_NAMES = ("dataset", "backbone", "loss")
+Names = frozenset[tuple[str, str]]
 MIN_POOLED = 3
 """Below, the spread between comparisons cannot be told from nothing."""
 
 
-class Pooled(NamedTuple):
-    """The pooled effect of k comparisons, and how far they disagree beyond their own noise."""
+class RowEffect(NamedTuple):
+    """The paired difference of a comparison, or that of its logarithms: mean over seeds and t-interval."""
 
     mean: float
     low: float
     high: float
-    standard_error: float
-    weights: tuple[float, ...]
-    """[k], sum 1."""
-    q: float
-    """Cochran's Q, chi-squared with k - 1 degrees of freedom where all effects are one."""
-    q_p_value: float
-    i_squared: float
-    """The share of Q beyond chance, max(0, (Q - k + 1) / Q)."""
-    tau_squared: float
-    """The variance of the true effects."""
-
-
-def random_effects(effects: Sequence[float], variances: Sequence[float], confidence: float) -> Pooled:
-    """Pool effects that may truly differ, with Paule and Mandel's tau^2 and Hartung and Knapp's interval.
-
-    mean = sum w y / sum w with w = 1 / (v + tau^2), tau^2 such that sum w (y - mean)^2 = k - 1, or 0. Interval: mean +-
-    t sqrt(h / sum w) with k - 1 degrees of freedom, h = max(1, sum w (y - mean)^2 / (k - 1)): never narrower than
-    that of the normal theory.
-
-    Args:
-        effects: y, [k >= 2].
-        variances: v, [k], above 0.
-        confidence: of the interval.
-
-    Reference: Paule & Mandel, Consensus values and weighting factors, 1982; Knapp & Hartung, Improved tests for a
-    random effects meta-regression with a single covariate, 2003; Cochran 1954; Higgins & Thompson 2002.
-    """
-    # Scaled to variances of about 1: statsmodels stops at an absolute tolerance, and OPIS differs by 0.001
-    scale = math.sqrt(float(np.mean(variances)))
-    y, v = np.asarray(effects) / scale, np.asarray(variances) / scale**2
-    found = combine_effects(y, v, method_re="iterated")
-    error = float(found.sd_eff_w_re) * math.sqrt(max(1.0, float(found.scale_hksj_re))) * scale
-    half = error * float(special.stdtrit(len(y) - 1, (1.0 + confidence) / 2.0))
-    mean, q = float(found.mean_effect_re) * scale, float(found.q)
-    return Pooled(
-        mean,
-        mean - half,
-        mean + half,
-        error,
-        tuple(float(weight) for weight in found.weights_rel_re),
-        q,
-        float(stats.chi2.sf(q, len(y) - 1)),
-        max(0.0, (q - (len(y) - 1)) / q) if q > 0 else 0.0,
-        float(found.tau2) * scale**2,
-    )
+    variance: float
+    """Of the mean."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +50,10 @@ class Forest:
     metric: str
     rows: tuple[Row, ...]
     """Of `comparisons`, those with an interval of a difference that varies over seeds; by data set."""
+    effects: tuple[RowEffect, ...]
+    """Of the rows."""
+    log_ratio: bool
+    """Whether the effects are of ln(variant / baseline), not of variant - baseline."""
     pooled: Pooled | None
     """None below MIN_POOLED comparisons."""
     datasets: dict[str, Pooled]
@@ -97,15 +61,22 @@ class Forest:
     between: Pooled | None
     """Over the effects of the data sets, where each has one: do they disagree?"""
 
-    def difference(self, row: Row) -> tuple[float, float, float]:
-        """Return mean, low and high of a row's paired difference."""
-        mean, low, high = (row[f"test/{self.metric}/difference/{part}"] for part in ("mean", "low", "high"))
-        return mean, low, high
+    def shown(self, effect: float) -> float:
+        """Return an effect as it is drawn: a log ratio as a change in per cent."""
+        return 100.0 * math.expm1(effect) if self.log_ratio else effect
+
+    def text(self, effect: float) -> str:
+        """Return an effect as it is written."""
+        return (
+            f"{self.shown(effect):+.0f} %"
+            if self.log_ratio
+            else format_metric(effect, self.metric, signed=True)
+        )
 
     @property
     def signed_rank(self) -> str:
         """Wilcoxon's test over the comparisons."""
-        found = overall_test([self.difference(row)[0] for row in self.rows])
+        found = overall_test([effect.mean for effect in self.effects])
         return (found.note or "-") if found.p_value is None else f"p = {found.p_value:.2g}"
 
     def heterogeneity(self) -> str:
@@ -116,10 +87,11 @@ class Forest:
         text = (
             f"heterogeneity Q = {p.q:.3g} on {len(self.rows) - 1} df ({_p_text(p.q_p_value)}), "
             f"I\N{SUPERSCRIPT TWO} = {100 * p.i_squared:.0f} %, \N{GREEK SMALL LETTER TAU} = "
-            f"{format_metric(math.sqrt(p.tau_squared), self.metric)}"
+            f"{format_metric(math.sqrt(p.tau_squared), '' if self.log_ratio else self.metric)}"
         )
         if self.between is not None:
             b = self.between
+            text += " of the log ratio" if self.log_ratio else ""
             text += f"; between {len(self.datasets)} data sets Q = {b.q:.3g} ({_p_text(b.q_p_value)})"
         return text
 
@@ -138,25 +110,59 @@ def forests(study: Study) -> list[Forest]:
         usable = [row for row in rows if row["variant"] != BASELINE and _has_spread(row, metric)]
         if len(usable) >= MIN_POOLED:
             variants = dict.fromkeys(row["variant"] for row in usable)
-            found += [_forest(usable, variant, metric, level) for variant in variants]
+            cells = {_names({**cell.names, **cell.axis_columns}): cell for cell in shown.cells}
+            found += [_forest(usable, cells, variant, metric, level) for variant in variants]
     return found
 
 
-def _forest(usable: Sequence[Row], variant: str, metric: str, confidence: float) -> Forest:
+def _forest(
+    usable: Sequence[Row], cells: Mapping[Names, Cell], variant: str, metric: str, confidence: float
+) -> Forest:
     rows = sorted((row for row in usable if row["variant"] == variant), key=lambda row: row["dataset"])
-    if len(rows) < MIN_POOLED:
-        return Forest(variant, metric, tuple(rows), None, {}, None)
     names = list(dict.fromkeys(row["dataset"] for row in rows))
-    groups = {name: [row for row in rows if row["dataset"] == name] for name in names}
     several = len(names) > 1
-    datasets = {n: _pool(g, metric, confidence) for n, g in groups.items() if several and len(g) > 1}
+    effects, ratios = [_difference(row, metric, confidence) for row in rows], list[RowEffect]()
+    if several and metric.startswith("opis"):
+        found = [_log_ratio(cells[_names(row)], variant, metric, confidence) for row in rows]
+        ratios = [ratio for ratio in found if ratio is not None]
+    log_ratio = len(ratios) == len(rows)
+    if log_ratio:
+        effects = ratios
+    if len(rows) < MIN_POOLED:
+        return Forest(variant, metric, tuple(rows), tuple(effects), log_ratio, None, {}, None)
+    groups = {n: [e for e, row in zip(effects, rows, strict=True) if row["dataset"] == n] for n in names}
+    datasets = {n: _pool(group, confidence) for n, group in groups.items() if several and len(group) > 1}
     between = _between(datasets, confidence) if len(datasets) == len(names) else None
-    return Forest(variant, metric, tuple(rows), _pool(rows, metric, confidence), datasets, between)
+    pooled = _pool(effects, confidence)
+    return Forest(variant, metric, tuple(rows), tuple(effects), log_ratio, pooled, datasets, between)
 
 
-def _pool(rows: Sequence[Row], metric: str, confidence: float) -> Pooled:
-    means = [row[f"test/{metric}/difference/mean"] for row in rows]
-    return random_effects(means, [_variance(row, metric, confidence) for row in rows], confidence)
+def _names(row: Row) -> Names:
+    """Return what names the cell of a row; another cell's axes are null in it."""
+    named = (*CELL_NAMES, *(name for name in row if name.startswith("axis/")))
+    return frozenset((name, row[name]) for name in named if row[name] is not None)
+
+
+def _difference(row: Row, metric: str, confidence: float) -> RowEffect:
+    mean, low, high = (row[f"test/{metric}/difference/{part}"] for part in ("mean", "low", "high"))
+    return RowEffect(mean, low, high, _variance(low, high, row["seeds/paired"], confidence))
+
+
+def _log_ratio(cell: Cell, variant: str, metric: str, confidence: float) -> RowEffect | None:
+    """Return the effect on the logarithm; None where a value has none, or where it does not vary over seeds."""
+    sides = [cell.values(side, f"test/{metric}") for side in (BASELINE, variant)]
+    if any(value <= 0 for side in sides for value in side.values()):
+        return None
+    before, after = ({seed: math.log(value) for seed, value in side.items()} for side in sides)
+    paired = paired_difference(before, after, confidence)
+    mean, low, high = paired.difference.mean, paired.difference.low, paired.difference.high
+    if mean is None or low is None or high is None or not high > low:
+        return None
+    return RowEffect(mean, low, high, _variance(low, high, len(paired.values), confidence))
+
+
+def _pool(effects: Sequence[RowEffect], confidence: float) -> Pooled:
+    return random_effects([e.mean for e in effects], [e.variance for e in effects], confidence)
 
 
 def _between(datasets: dict[str, Pooled], confidence: float) -> Pooled | None:
@@ -166,11 +172,10 @@ def _between(datasets: dict[str, Pooled], confidence: float) -> Pooled | None:
     return random_effects([p.mean for p in found], [p.standard_error**2 for p in found], confidence)
 
 
-def _variance(row: Row, metric: str, confidence: float) -> float:
-    """Return the squared standard error of a row's difference, from its t-interval."""
-    half = (row[f"test/{metric}/difference/high"] - row[f"test/{metric}/difference/low"]) / 2
-    quantile = float(special.stdtrit(row["seeds/paired"] - 1, (1.0 + confidence) / 2.0))
-    return (half / quantile) ** 2
+def _variance(low: float, high: float, pairs: int, confidence: float) -> float:
+    """Return the squared standard error of a mean, from its t-interval."""
+    quantile = float(special.stdtrit(pairs - 1, (1.0 + confidence) / 2.0))
+    return ((high - low) / 2 / quantile) ** 2
 
 
 def _has_spread(row: Row, metric: str) -> bool:
@@ -181,7 +186,8 @@ def _has_spread(row: Row, metric: str) -> bool:
 def forest_table(found: Sequence[Forest]) -> pl.DataFrame:
     """Return the rows of forests: each comparison with its weight, then what they come to.
 
-    Columns: `metric`, `variant`, `kind` (`comparison`, `data set` or `all`), `dataset`, `backbone`, `loss`, `mean`,
+    Columns: `metric`, `variant`, `scale` (`difference`, or `log ratio`: of `mean`, `low`, `high`, `tau_squared` and
+    `standard_error`), `kind` (`comparison`, `data set` or `all`), `dataset`, `backbone`, `loss`, `mean`,
     `low`, `high`, `weight` (of the comparison, sum 1), and of `data set` and `all` `q`, `q_p_value`, `i_squared`,
     `tau_squared`, `standard_error`.
     """
@@ -191,11 +197,11 @@ def forest_table(found: Sequence[Forest]) -> pl.DataFrame:
 
 def _table_rows(forest: Forest) -> list[Row]:
     head = {"metric": f"test/{forest.metric}", "variant": forest.variant}
+    head["scale"] = "log ratio" if forest.log_ratio else "difference"
     weights = forest.pooled.weights if forest.pooled else (None,) * len(forest.rows)
     rows: list[Row] = []
-    for row, weight in zip(forest.rows, weights, strict=True):
-        mean, low, high = forest.difference(row)
-        names = {name: row[name] for name in ("dataset", "backbone", "loss")}
+    for row, (mean, low, high, _), weight in zip(forest.rows, forest.effects, weights, strict=True):
+        names = {name: row[name] for name in CELL_NAMES}
         rows.append(
             {**head, "kind": "comparison", **names, "mean": mean, "low": low, "high": high, "weight": weight}
         )
@@ -213,9 +219,7 @@ def forest_sentences(study: Study) -> list[str]:
     for forest in forests(study):
         if (pooled := forest.pooled) is None:
             continue
-        mean, low, high = (
-            format_metric(v, forest.metric, signed=True) for v in (pooled.mean, pooled.low, pooled.high)
-        )
+        mean, low, high = map(forest.text, (pooled.mean, pooled.low, pooled.high))
         found.append(
             f"Pooled over {len(forest.rows)} comparisons of {variant_label(forest.variant)}, whatever the verdict: "
             f"{metric_label(forest.metric)} {mean} ({level} interval {low} to {high}, random effects); "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from typing import NamedTuple
 
@@ -30,12 +31,15 @@ OTHER_METRICS = {
 }
 """Metrics in no table, which `aggregate.accuracy` and `aggregate.inconsistency` may choose as axes of the plots."""
 
+RATE = re.compile(r"share_of_(positives|negatives):([0-9.]+)")
+"""A margin from the scores of the baseline (dmlcore/sweep/score_margins.py)."""
+
 SIGNIFICANT_DIGITS = 6
 """Of numbers in the files: far below the spread over seeds, above what the order of a sum can change."""
 
 LEGEND = (
-    "OPIS: spread of utility over classes, range of thresholds from the test negatives (raw); OPIS corr.: less its "
-    "floor from few images a class; OPIS val.: over the range carried over from validation."
+    "OPIS: variance of utility over the classes, at the thresholds of the calibration range on test; OPIS corr.: the "
+    "same without the part that few images a class cause; OPIS val.: at the thresholds taken from validation."
 )
 
 
@@ -81,8 +85,12 @@ def one_line(text: object, width: int = 100) -> str:
 
 
 def variant_label(variant: str) -> str:
-    """Return `variant` with room to break after its commas: `tcm(a=1,b=2)` -> `tcm(a=1, b=2)`."""
-    return one_line(variant.replace(",", ", "), 200)
+    """Return `variant` with room to break after its commas, and rates of scores in words.
+
+    `tcm(a=1,b=2)` -> `tcm(a=1, b=2)`, `b=share_of_positives:0.5` -> `b=at 50 % of positives`.
+    """
+    text = RATE.sub(lambda found: f"at {100 * float(found[2]):g} % of {found[1]}", variant)
+    return one_line(text.replace(",", ", "), 200)
 
 
 def wrap_text(text: str, width: int) -> str:

@@ -48,7 +48,11 @@ class VariantVerdict:
     @property
     def counted(self) -> str:
         """What was counted besides, in one sentence."""
-        return "Counted, whatever it decides: " + "; ".join(effect.counted for effect in self.effects) + "."
+        return (
+            "Counts, which do not enter the verdict: "
+            + "; ".join(effect.counted for effect in self.effects)
+            + "."
+        )
 
     @property
     def details(self) -> str:
@@ -127,8 +131,8 @@ def _matched_sentence(rows: Sequence[Row], confidence: float) -> str:
     shares = [row[f"{name}/relative"] for row in known if row[f"{name}/relative"] is not None]
     change = f"median change of corrected OPIS {format_share(median(shares))}, " if shares else ""
     return (
-        f"At equal accuracy on validation: {change}{format_percent(confidence)} interval below 0 in {below}, "
-        f"above 0 in {above} of {len(known)}."
+        f"At equal accuracy on validation: {change}by the {format_percent(confidence)} interval lower in {below} of "
+        f"{len(known)}, higher in {above}, open in {len(known) - below - above}."
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from dmlcore.analysis.baselines import baselines
+from dmlcore.analysis.columns import Row
 from dmlcore.analysis.comparisons import comparisons
 from dmlcore.analysis.embedding import load_trial_embeddings
 from dmlcore.analysis.margins import chosen_table, margins_table
@@ -20,7 +21,7 @@ from dmlcore.analysis.metric_labels import METRICS, round_significant
 from dmlcore.analysis.paired_tests import overall_test
 from dmlcore.analysis.relations import bend_table, pareto_table, relations
 from dmlcore.analysis.searches import search_results
-from dmlcore.analysis.study import Study
+from dmlcore.analysis.study import BASELINE, Study
 from dmlcore.analysis.tuned_settings import displayed_study
 from dmlcore.core.io import write_together
 from dmlcore.metrics.plot import png_bytes
@@ -118,19 +119,13 @@ PARTS = {
 def metrics_summary(study: Study) -> dict[str, Any]:
     """Return the content of metrics.json, for `dvc metrics`.
 
-    Trials by status; of each metric the signed-rank test over all comparisons (`overall_test`); data set ->
-    backbone -> loss -> variant -> mean over finished seeds.
+    Trials by status; of each variant and metric the signed-rank test over its comparisons (`overall_test`), not over
+    those of other variants, which share its baselines; data set -> backbone -> loss -> variant -> mean over finished
+    seeds.
     """
-    rows, overall = comparisons(study).to_dicts(), {}
-    for metric in METRICS:
-        differences = [row[f"test/{metric}/difference/mean"] for row in rows]
-        test = overall_test([difference for difference in differences if difference is not None])
-        overall[f"test/{metric}"] = {
-            "comparisons": test.comparisons,
-            "median_difference": round_significant(test.median),
-            "wilcoxon_p": round_significant(test.p_value),
-            "note": test.note,
-        }
+    rows = comparisons(study).to_dicts()
+    variants = [variant for variant in dict.fromkeys(row["variant"] for row in rows) if variant != BASELINE]
+    overall = {variant: _overall([row for row in rows if row["variant"] == variant]) for variant in variants}
     means: dict[str, Any] = {}
     for cell in study.cells:
         losses = means.setdefault(cell.dataset, {}).setdefault(cell.backbone, {})
@@ -140,3 +135,17 @@ def metrics_summary(study: Study) -> dict[str, Any]:
         }
     counts = dict(sorted(Counter(study.trials["status"]).items()))
     return {"trials": counts, "overall": overall, "datasets": means}
+
+
+def _overall(rows: Sequence[Row]) -> dict[str, Any]:
+    found = {}
+    for metric in METRICS:
+        differences = [row[f"test/{metric}/difference/mean"] for row in rows]
+        test = overall_test([difference for difference in differences if difference is not None])
+        found[f"test/{metric}"] = {
+            "comparisons": test.comparisons,
+            "median_difference": round_significant(test.median),
+            "wilcoxon_p": round_significant(test.p_value),
+            "note": test.note,
+        }
+    return found

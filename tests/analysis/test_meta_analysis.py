@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 
 from dmlcore.analysis.comparisons import comparisons
-from dmlcore.analysis.meta_analysis import forest_sentences, forest_table, forests, random_effects
+from dmlcore.analysis.meta_analysis import forest_sentences, forest_table, forests
+from dmlcore.analysis.random_effects import random_effects
 from dmlcore.metrics.plot import png_bytes
 from dmlcore.report.figures.forest import forest_figure
 from dmlcore.report.html.page import report_html
@@ -122,6 +123,36 @@ def test_a_forest_has_each_comparison_and_what_they_come_to():
     assert "signed-rank test: p = " in second
 
 
+def test_over_several_data_sets_opis_is_pooled_as_log_ratios():
+    """Naive: per seed ln(variant / baseline), and its t-interval."""
+    made = study(rows(**MADE_UP))
+    forest, accuracy = forests(made)
+    assert forest.log_ratio
+    assert not accuracy.log_ratio
+    for row, effect in zip(forest.rows, forest.effects, strict=True):
+        (cell,) = [c for c in made.cells if all(c.names[name] == row[name] for name in c.names)]
+        before = cell.values("baseline", "test/opis_corrected")
+        after = cell.values(TCM, "test/opis_corrected")
+        logs = [math.log(after[seed] / before[seed]) for seed in before]
+        error = np.std(logs, ddof=1) / math.sqrt(len(logs))
+        half = stats.t.ppf(0.975, len(logs) - 1) * error
+        expected = (np.mean(logs), np.mean(logs) - half, np.mean(logs) + half, error**2)
+        assert effect == pytest.approx(expected)
+        assert forest.shown(effect.mean) == pytest.approx(100 * (np.exp(np.mean(logs)) - 1))
+    assert set(forest_table([forest])["scale"]) == {"log ratio"}
+    assert " of the log ratio" in forest_sentences(made)[0]
+    assert "corr. +" in forest_sentences(made)[0] or "corr. -" in forest_sentences(made)[0]
+
+
+def test_one_data_set_or_a_corrected_opis_below_0_is_pooled_as_it_is():
+    one = study(rows(datasets=("birds",), losses=("smooth_ap", "triplet")))
+    assert not any(forest.log_ratio for forest in forests(one))
+    table = rows(**MADE_UP)
+    table[0]["test/opis_corrected"] = -1.0e-5
+    below = forests(study(table))
+    assert not any(forest.log_ratio for forest in below)
+
+
 def test_a_study_of_few_comparisons_has_no_forest():
     few = study(rows(losses=("smooth_ap",)))
     assert forests(few) == []
@@ -137,6 +168,7 @@ def test_the_page_and_the_picture_show_it():
     texts = [text.get_text() for ax in figure.axes for text in ax.get_yticklabels()]
     assert "all, pooled" in texts
     assert "birds, pooled" in texts
+    assert "OPIS corr., change in %" in figure.axes[0].get_title()
     assert sum(text.startswith("birds resnet10t smooth_ap") for text in texts) == 1
     assert png_bytes(figure, 50).startswith(b"\x89PNG")
     page = report_html(made)

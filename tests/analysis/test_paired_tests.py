@@ -132,7 +132,7 @@ def test_the_columns_of_the_comparisons_equal_a_recount(metric):
 
 
 def test_the_summary_says_that_four_comparisons_are_too_few():
-    found = metrics_summary(study(rows()))["overall"]["test/opis"]
+    found = metrics_summary(study(rows()))["overall"][TCM]["test/opis"]
     assert (found["comparisons"], found["wilcoxon_p"], found["note"]) == (4, None, TOO_FEW)
-    six = metrics_summary(study(rows(losses=("a", "b", "c"))))["overall"]["test/opis"]
+    six = metrics_summary(study(rows(losses=("a", "b", "c"))))["overall"][TCM]["test/opis"]
     assert six["wilcoxon_p"] == pytest.approx(2 / 64)

@@ -127,13 +127,9 @@ def test_each_reason_is_counted() -> None:
 
 def test_the_counts_come_after_and_decide_nothing() -> None:
     text = worded(made_up([0.5, 0.2, 0.1, -0.1], rising=(TCM,)))
-    assert text.index("Undecided") < text.index("Counted, whatever it decides")
+    assert text.index("Undecided") < text.index("Counts, which do not enter the verdict")
     assert "OPIS corr.: the mean fell in 3 of 4, median change −15 % (−50 % to +10 %)" in text
     assert "MAP@R: the mean rose in 4 of 4, median change +25 %" in text
-
-
-def test_six_comparisons_are_tested_together() -> None:
-    assert judged(made_up([0.5, 0.4, 0.3, 0.2, 0.1, 0.15])).inconsistency.overall == "p = 0.031"
 
 
 def test_a_network_below_its_own_features_is_said_first() -> None:
@@ -146,7 +142,7 @@ def test_a_network_below_its_own_features_is_said_first() -> None:
         "In 1 of 2 configurations the trained network is less accurate than its pretrained features" in text
     )
     assert "(R@1 0.740 for 0.820)" in text
-    assert text.index("pretrained features") < text.index("Counted")
+    assert text.index("pretrained features") < text.index("Counts,")
 
 
 def test_each_variant_has_its_verdict() -> None:

@@ -67,7 +67,7 @@ def test_the_summary_fits_100_columns_and_says_where_the_files_are() -> None:
         "sqlite:///m.db",
         "Protocol: glyphs",
         "3 of 3 pairs",
-        "Counted, whatever it decides: ",
+        "Counts, which do not enter the verdict: ",
     ):
         assert part in text
 
@@ -109,7 +109,7 @@ def test_markdown_marks_what_leaves_out_0() -> None:
     text = markdown_table(study(shifted({"opis": -0.002})))
     assert "(**-0.00200 ± " in text
     assert "raw pixels" in text
-    assert "untrained" in text
+    assert "before training" in text
 
 
 def test_code_span_keeps_a_name_in_its_cell() -> None:

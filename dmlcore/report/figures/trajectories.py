@@ -54,7 +54,7 @@ def _draw_panel(ax: Axes, cell: Cell, looks: dict[str, str]) -> None:
     if not any(drawn):
         write_reason(ax, NO_PATH)
         return
-    # OPIS falls by a factor of 30 while a network learns: on a linear axis all that matters would be one line
+    # OPIS falls several times over while a network learns: on a linear axis all that matters would be one line
     linear = _linear_below(ax.lines)
     ax.set_yscale("symlog", linthresh=linear)
     ax.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=linear, subs=(1.0, 2.0, 5.0)))

@@ -138,7 +138,7 @@ def comparison_table(rows: Sequence[Row], confidence: float) -> Table:
     caption = (
         f"Means and {format_percent(confidence)} t-intervals over seeds on the test classes; difference: "
         "variant \N{MINUS SIGN} baseline, paired by seed. Judged: better or worse where the interval of the difference "
-        "leaves out 0."
+        "excludes 0."
     )
     most = MAX_ROWS // len(METRICS)
     if len(rows) > most:

@@ -67,7 +67,7 @@ def print_summary(
         out.print(_table(before, [row for row in rows if (row["dataset"], row["variant"]) == group]))
     reading = (
         f"a±b: mean and half-width of the {format_percent(study.config.confidence)} t-interval over seeds; difference: "
-        "variant - baseline, paired by seed; judged: better / worse if the interval of the difference leaves out 0."
+        "variant - baseline, paired by seed; judged: better / worse if the interval of the difference excludes 0."
     )
     for text in (reading, LEGEND, *(f"Protocol: {line}" for line in protocol_text(study).splitlines())):
         out.print(Text(text, style="dim"))
@@ -90,7 +90,7 @@ def default_console() -> Console:
 def markdown_table(study: Study) -> str:
     """Return the verdict, then the trade-off table for a README: one row a comparison, its notes and the protocol.
 
-    A cell is `baseline → variant (paired difference)`; a difference whose interval leaves out 0 is bold. Names are in
+    A cell is `baseline → variant (paired difference)`; a difference whose interval excludes 0 is bold. Names are in
     code spans, so that nothing in them is markup.
     """
     sentences, study = analysis_sentences(study), displayed_study(study)
@@ -100,7 +100,7 @@ def markdown_table(study: Study) -> str:
     lines += [[*_names(row), *(_summary_cell(row, metric) for metric in METRICS)] for row in rows]
     reading = (
         f"Cells: baseline → variant (variant - baseline ± half-width of its {format_percent(confidence)} t-interval); "
-        "bold if it leaves out 0."
+        "bold if the interval excludes 0."
     )
     notes = [reading, LEGEND, *protocol_text(study).splitlines()]
     escaped = [f"{_escape_markdown(note)}\n" for note in (*notes, *sentences, *caveats(study, rows))]
@@ -176,7 +176,7 @@ def _untrained_baselines(study: Study) -> UntrainedBaselines:
 def _untrained_rows(study: Study) -> list[list[str]]:
     rows = []
     for (dataset, backbone), numbers in _untrained_baselines(study).items():
-        name = ["raw pixels", ""] if backbone is None else [code_span(backbone), "untrained"]
+        name = ["raw pixels", ""] if backbone is None else [code_span(backbone), "before training"]
         rows.append([code_span(dataset), *name, "", "", *numbers])
     for (dataset, backbone), found in before_training(study, FEATURES).items():
         if found["map_at_r"].seeds:
