@@ -19,7 +19,7 @@ from dmlcore.core.hashing import file_sha256  # noqa: E402
 from dmlcore.records import RecordFolder  # noqa: E402
 
 PREFIX = "backbone.model."
-SOURCES = {"glyphs-others": "glyphs", "omniglot-characters": "omniglot"}
+SOURCES = {"glyphs-others": "glyphs", "glyphs-large": "glyphs-large", "omniglot-characters": "omniglot"}
 """Data set -> first part of the name of its weights."""
 
 
