@@ -12,6 +12,7 @@ export DVC_NO_ANALYTICS := true
 .PHONY: help install repro study plan ui check test test-core dist readme lint bench gpu native containers docs validate clean
 
 help:
+	@echo "make install   set up .venv; every other target does so first"
 	@echo "make repro     set up, run the default study, print the trade-off table"
 	@echo "make test      set up, run the whole test suite"
 	@echo "make test-core the tests of losses, metrics and calibration on Python 3.11 to 3.13, the core alone installed"
@@ -91,7 +92,7 @@ test-core: dist
 readme: $(STAMP)
 	dmlcore summary --into README.md
 	dmlcore summary --into docs/tutorial.md
-	for study in losses margins photos toy; do dmlcore summary --study studies/$$study --into docs/studies.md; done
+	for study in losses margins photos public toy; do dmlcore summary --study studies/$$study --into docs/studies.md; done
 
 lint: $(STAMP)
 	ruff check .

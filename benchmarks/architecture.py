@@ -2,7 +2,7 @@
 
 python -m benchmarks.architecture [PATH ...]
 
-Prints the table of docs/architecture.md, a column per checkout. Functions and imports are counted in `dmlcore` and
+Prints the last table of benchmarks/RESULTS.md, a column per checkout. Functions and imports are counted in `dmlcore` and
 `pipeline`, lines and comments in `dmlcore`. Nothing is imported or run, so that any revision can be read:
 `git worktree add /tmp/old REVISION`.
 """
