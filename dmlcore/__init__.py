@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dmlcore.metrics import evaluate
 
 __all__ = ["__version__", "build_loss", "calibrate", "calibration", "evaluate", "losses", "metrics"]
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 _ORIGIN = {"build_loss": "losses", "calibrate": "calibration", "evaluate": "metrics"}
 
