@@ -2,8 +2,8 @@
 
 python -m benchmarks.architecture [PATH ...]
 
-Prints the last table of benchmarks/RESULTS.md, a column per checkout. Functions and imports are counted in `dmlcore` and
-`pipeline`, lines and comments in `dmlcore`. Nothing is imported or run, so that any revision can be read:
+Prints the last table of benchmarks/RESULTS.md, a column per checkout. Functions and imports are counted in
+`dmlcore` and `pipeline`, lines and comments in `dmlcore`. Nothing is imported or run, so that any revision can be read:
 `git worktree add /tmp/old REVISION`.
 """
 

@@ -27,7 +27,10 @@ MANY_LINES = 30
 """Lines in a panel beyond which they are drawn thinner."""
 
 LINE_STYLES = ("-", "--", ":", "-.")
-NOTE = "One line a trial (of one colour: seeds, or settings too). Ring at its end: not converged. Epoch 0: before training."
+NOTE = (
+    "One line a trial (of one colour: seeds, or settings too). Ring at its end: not converged. Epoch 0: before "
+    "training."
+)
 Panel = tuple[str, ...]
 """Data set, backbone and loss of its trials; or the data set alone."""
 
