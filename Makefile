@@ -12,7 +12,7 @@ export DVC_NO_ANALYTICS := true
 .PHONY: help install repro study plan ui check test test-core dist readme lint bench gpu native containers docs validate clean
 
 help:
-	@echo "make install   set up .venv; every other target does so first"
+	@echo "make install   set up .venv; targets that need it do so first"
 	@echo "make repro     set up, run the default study, print the trade-off table"
 	@echo "make test      set up, run the whole test suite"
 	@echo "make test-core the tests of losses, metrics and calibration on Python 3.11 to 3.13, the core alone installed"

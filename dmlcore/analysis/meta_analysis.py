@@ -22,12 +22,12 @@ from dmlcore.analysis.metric_labels import format_metric, format_percent, metric
 from dmlcore.analysis.paired_tests import overall_test
 from dmlcore.analysis.random_effects import Pooled, random_effects
 from dmlcore.analysis.statistics import paired_difference
-from dmlcore.analysis.study import BASELINE, Cell, Study, cached_per_study
+from dmlcore.analysis.study import BASELINE, CELL_COLUMNS, Cell, Study, cached_per_study
 from dmlcore.analysis.tuned_settings import displayed_study
 from dmlcore.analysis.verdict import opis_metric
 
-CELL_NAMES = ("dataset", "backbone", "loss")
 Names = frozenset[tuple[str, str]]
+"""Of a cell: data set, backbone, loss and its own axes, each as (column, value)."""
 MIN_POOLED = 3
 """Below, the spread between comparisons cannot be told from nothing."""
 
@@ -139,7 +139,7 @@ def _forest(
 
 def _names(row: Row) -> Names:
     """Return what names the cell of a row; another cell's axes are null in it."""
-    named = (*CELL_NAMES, *(name for name in row if name.startswith("axis/")))
+    named = (*CELL_COLUMNS, *(name for name in row if name.startswith("axis/")))
     return frozenset((name, row[name]) for name in named if row[name] is not None)
 
 
@@ -201,7 +201,7 @@ def _table_rows(forest: Forest) -> list[Row]:
     weights = forest.pooled.weights if forest.pooled else (None,) * len(forest.rows)
     rows: list[Row] = []
     for row, (mean, low, high, _), weight in zip(forest.rows, forest.effects, weights, strict=True):
-        names = {name: row[name] for name in CELL_NAMES}
+        names = {name: row[name] for name in CELL_COLUMNS}
         rows.append(
             {**head, "kind": "comparison", **names, "mean": mean, "low": low, "high": high, "weight": weight}
         )

@@ -129,6 +129,7 @@ def test_over_several_data_sets_opis_is_pooled_as_log_ratios():
     forest, accuracy = forests(made)
     assert forest.log_ratio
     assert not accuracy.log_ratio
+    assert forest.signed_rank == f"p = {stats.wilcoxon([e.mean for e in forest.effects]).pvalue:.2g}"
     for row, effect in zip(forest.rows, forest.effects, strict=True):
         (cell,) = [c for c in made.cells if all(c.names[name] == row[name] for name in c.names)]
         before = cell.values("baseline", "test/opis_corrected")
@@ -151,6 +152,14 @@ def test_one_data_set_or_a_corrected_opis_below_0_is_pooled_as_it_is():
     table[0]["test/opis_corrected"] = -1.0e-5
     below = forests(study(table))
     assert not any(forest.log_ratio for forest in below)
+
+
+def test_the_diamond_of_two_comparisons_is_in_the_table_and_not_drawn():
+    found = forests(study(rows(datasets=("birds", "glyphs"), backbones=("vit_tiny",))))
+    assert set(found[0].datasets) == {"birds", "glyphs"}
+    texts = [t.get_text() for ax in forest_figure(found, 0.95).axes for t in ax.get_yticklabels()]
+    assert "all, pooled" in texts
+    assert not {"birds, pooled", "glyphs, pooled"} & set(texts)
 
 
 def test_a_study_of_few_comparisons_has_no_forest():

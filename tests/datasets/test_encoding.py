@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dmlcore.config.data import PreprocessConfig
+from dmlcore.config.data import DatasetConfig, PreprocessConfig
 from dmlcore.core.errors import DataError
 from dmlcore.data.dataset import PreparedDataset
 from dmlcore.datasets.prepare.catalogue import Catalogue, Item
@@ -133,3 +133,5 @@ def test_inverted_drawings_are_light_on_dark():
     found = encoded(pixels, config, channels=1)
     assert found.data == (255 - pixels.astype(int)).astype(np.uint8).tobytes()
     assert found.difference_hash == difference_hash(Image.fromarray(255 - pixels[:, :, 0]))
+    with pytest.raises(ValueError, match="`invert` works for encoding `raw` only, got encoding `jpeg`"):
+        DatasetConfig(kind="mnist", source="a.json", preprocess={"encoding": "jpeg", "invert": True})
