@@ -93,6 +93,7 @@ readme: $(STAMP)
 	dmlcore summary --into README.md
 	dmlcore summary --into docs/tutorial.md
 	for study in losses margins photos public toy; do dmlcore summary --study studies/$$study --into docs/studies.md; done
+	dmlcore overview . studies/public studies/photos --into docs/studies.md
 
 lint: $(STAMP)
 	ruff check .

@@ -67,6 +67,19 @@ def decide(row: Row, metric: str) -> Decision:
     return Decision(UNDECIDED, "seeds", row[f"test/{metric}/difference/seeds_needed"])
 
 
+def decide_at_equal_accuracy(row: Row) -> str | None:
+    """Judge what a variant does to OPIS where both sides are equally accurate; None where no seeds could be compared.
+
+    That compares points of the paths, whether or not training has converged since.
+    """
+    name = "matched/opis_corrected/difference"
+    if row.get(f"{name}/mean") is None:
+        return None
+    if (row[f"{name}/high"] or 0.0) < 0:
+        return "better"
+    return "worse" if (row[f"{name}/low"] or 0.0) > 0 else UNDECIDED
+
+
 @dataclass(frozen=True)
 class Effect:
     """What a variant did to one metric over its comparisons with the baseline."""

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from dmlcore.analysis.columns import Row
-from dmlcore.analysis.effects import UNDECIDED, Effect, effect_of, format_share
+from dmlcore.analysis.effects import (
+    UNDECIDED,
+    Effect,
+    decide_at_equal_accuracy,
+    effect_of,
+    format_share,
+)
 from dmlcore.analysis.metric_labels import format_percent, variant_label
 from dmlcore.analysis.study import BASELINE, Study
 
@@ -122,17 +129,15 @@ def _variant_verdict(
 
 def _matched_sentence(rows: Sequence[Row], confidence: float) -> str:
     """Say what OPIS did where both sides are equally accurate; empty where no seed could be compared so."""
-    name = "matched/opis_corrected/difference"
-    known = [row for row in rows if row.get(f"{name}/mean") is not None]
+    name = "matched/opis_corrected/difference/relative"
+    known = Counter(outcome for row in rows if (outcome := decide_at_equal_accuracy(row)) is not None)
     if not known:
         return ""
-    below = sum((row[f"{name}/high"] or 0.0) < 0 for row in known)
-    above = sum((row[f"{name}/low"] or 0.0) > 0 for row in known)
-    shares = [row[f"{name}/relative"] for row in known if row[f"{name}/relative"] is not None]
+    shares = [row[name] for row in rows if decide_at_equal_accuracy(row) and row[name] is not None]
     change = f"median change of corrected OPIS {format_share(median(shares))}, " if shares else ""
     return (
-        f"At equal accuracy on validation: {change}by the {format_percent(confidence)} interval lower in {below} of "
-        f"{len(known)}, higher in {above}, open in {len(known) - below - above}."
+        f"At equal accuracy on validation: {change}by the {format_percent(confidence)} interval lower in "
+        f"{known['better']} of {known.total()}, higher in {known['worse']}, open in {known[UNDECIDED]}."
     )
 
 

@@ -26,7 +26,7 @@ from dmlcore.cli.operate import cancel, drain, logs, status
 from dmlcore.cli.options import DEFECT, WRONG_INPUT
 from dmlcore.cli.records import records
 from dmlcore.cli.retry import retry
-from dmlcore.cli.study import check, export, plan, summary
+from dmlcore.cli.study import check, export, overview, plan, summary
 from dmlcore.cli.tracking import sync, ui
 from dmlcore.cli.trials import export_model, publish, reevaluate
 from dmlcore.core.errors import one_line, without_passwords
@@ -36,7 +36,22 @@ COMMANDS: dict[str | None, tuple[Callable[..., None], ...]] = {
     None: (evaluate, calibrate, monitor),
     "train": (embed, export_model),
     "pipeline": (
-        *(plan, check, status, logs, drain, cancel, retry, summary, export, reevaluate, publish, sync, ui),
+        *(
+            plan,
+            check,
+            status,
+            logs,
+            drain,
+            cancel,
+            retry,
+            summary,
+            overview,
+            export,
+            reevaluate,
+            publish,
+            sync,
+            ui,
+        ),
     ),
 }
 """Extra -> the subcommands that need it; None: the core's."""

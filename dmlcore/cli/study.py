@@ -141,6 +141,38 @@ def summary(
         )
 
 
+def overview(
+    studies: Annotated[list[Path], typer.Argument(help="Folders of studies, each with its results.")],
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the table as Markdown between the lines `<!-- results overview -->` of this file."
+        ),
+    ] = None,
+) -> None:
+    """Count what several studies decide: thresholds more or less even, accuracy, and OPIS at equal accuracy.
+
+    Example: dmlcore overview . studies/public studies/photos
+    """
+    from dmlcore.analysis.overview import overview as tallies_of
+    from dmlcore.analysis.results import read_study
+    from dmlcore.analysis.tuned_settings import displayed_study
+    from dmlcore.config.study import load_study
+    from dmlcore.report.text.overview import markdown_overview, print_overview
+
+    found = {}
+    for folder in studies:
+        params = load_study(folder / "params.yaml")
+        if (name := params.sweep.study) in found:
+            raise ValueError(f"studies must have a name each, got {name} twice, the second in {folder}")
+        found[name] = displayed_study(read_study(folder, params.aggregate))
+    tallies = tallies_of(found)
+    if into is None:
+        print_overview(tallies)
+    else:
+        insert_between_markers(into, markdown_overview(tallies), "overview")
+
+
 def export(
     study: Study = Path(),
     into: Annotated[
