@@ -26,6 +26,10 @@ BENCHMARKS = {
         "-m",
         "benchmarks.prepared",
     ],
+    "training with the allocator settings of a worker against glibc's defaults": [
+        "-m",
+        "benchmarks.allocator",
+    ],
     "time to accuracy, before and after": ["-m", "benchmarks.time_to_accuracy"],
     "the sweep stage against plain loops of its trials": ["-m", "benchmarks.sweep"],
     "the sweep stage by the number of trials": ["-m", "benchmarks.sweep", "--counts", "10", "100", "1000"],

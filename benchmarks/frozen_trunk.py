@@ -70,16 +70,16 @@ def sweep(data: PreparedDataset, folder: Path, count: int, changes: dict[str, An
     return time.perf_counter() - started
 
 
-def pictures(folder: Path) -> PreparedDataset:
+def pictures(folder: Path, side: int = SIDE) -> PreparedDataset:
     """Generated photographs, prepared as JPEG."""
-    config = SyntheticConfig(classes=60, images_per_class=12, side=SIDE, seed=0)
+    config = SyntheticConfig(classes=60, images_per_class=12, side=side, seed=0)
     files = {
         Item(f"class {label:03}", "all", f"{label}/{number}", split_text=str(label)): data
         for label, number, data in encoded_pictures(config)
     }
     catalogue = Catalogue(tuple(files), files.__getitem__, 3, "generated pictures", "none")
     settings = PreprocessConfig(
-        image_size=SIDE, encoding="jpeg", on_duplicates="report", split=SplitConfig(test_share=0.3)
+        image_size=side, encoding="jpeg", on_duplicates="report", split=SplitConfig(test_share=0.3)
     )
     prepare("pictures", catalogue, settings, folder)
     return PreparedDataset.open(folder)

@@ -25,6 +25,7 @@ from dmlcore.config.sweep import ClusterConfig
 from dmlcore.records import RecordFolder
 from dmlcore.sweep.execution.trial_log import log_file
 from dmlcore.sweep.file_store import ClusterError, SharedStorageError
+from dmlcore.sweep.ray.allocator import KEEP_FREED_MEMORY
 from dmlcore.sweep.ray.cluster import connected
 from dmlcore.sweep.ray.node_checks import (
     PACKAGE,
@@ -41,7 +42,7 @@ from dmlcore.training.store import TrialStore
 from tests.memory_tracker import MemoryTracker
 from tests.servers import s3_environment, s3_server
 from tests.sweep.clusters import ray_cluster
-from tests.sweep.light_actor import Answering
+from tests.sweep.light_actor import Answering, malloc_settings
 from tests.sweep.search.searches import searching
 from tests.sweep.sweeps import plan_of, run_here, sweep_config, worker_context
 
@@ -166,7 +167,7 @@ def test_ray_stops_while_another_thread_collects_garbage(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_code_goes_with_the_job(tmp_path):
+def test_the_code_and_the_settings_of_malloc_go_with_the_job(tmp_path):
     """To a node that has the packages and not this code."""
     with (
         ray_cluster(1) as cluster,
@@ -177,7 +178,9 @@ def test_the_code_goes_with_the_job(tmp_path):
             ray.get(ray.remote(_package_folder).options(scheduling_strategy=_on(node["NodeID"])).remote())
             for node in ray.nodes()
         ]
+        settings = ray.get(ray.remote(malloc_settings).remote())
     assert sum("runtime_resources" in folder for folder in found) == 1
+    assert settings == KEEP_FREED_MEMORY
 
 
 def _package_folder() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -15,8 +16,9 @@ from dmlcore.config.sweep import ClusterConfig
 from dmlcore.sweep.file_store import ClusterError
 from dmlcore.sweep.ray import cluster
 from dmlcore.sweep.ray import private_session as module
+from dmlcore.sweep.ray.allocator import KEEP_FREED_MEMORY
 from dmlcore.sweep.ray.cluster import connected
-from tests.sweep.light_actor import Answering
+from tests.sweep.light_actor import Answering, faults_of_blocks
 
 NOBODY = 65534
 
@@ -80,6 +82,25 @@ def test_its_folder_is_closed_and_its_token_is_in_no_file_and_on_no_command_line
     assert files
     assert not [path for path in files if token in path.read_bytes()]
     assert not [pid for pid in session["processes"] if token in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_a_worker_keeps_what_a_step_frees_for_the_next_step(session):
+    """The kernel clears the pages of a block once, and not for every block anew."""
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("other C libraries than glibc have no such settings")
+    first, *later = ray.get(ray.remote(num_cpus=0)(faults_of_blocks).remote(96, 4))
+    assert first > 96 * 256 / 2  # pages of 4 KiB
+    assert max(later) < first / 10
+
+
+def test_the_driver_and_what_the_user_set_stay_as_they_are(monkeypatch):
+    for name in KEEP_FREED_MEMORY:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "2")
+    with module.private_session():
+        assert os.environ["MALLOC_ARENA_MAX"] == "2"
+        assert os.environ["MALLOC_MMAP_MAX_"] == "0"
+    assert {name for name in os.environ if name in KEEP_FREED_MEMORY} == {"MALLOC_ARENA_MAX"}
 
 
 def as_nobody(code) -> str:

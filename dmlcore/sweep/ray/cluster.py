@@ -21,6 +21,7 @@ from dmlcore.config.sweep import ClusterConfig, ResourcesConfig
 from dmlcore.sweep.file_store import ClusterError
 from dmlcore.sweep.plan import PlannedTrial
 from dmlcore.sweep.ray.address import check_address
+from dmlcore.sweep.ray.allocator import allocator_settings
 from dmlcore.sweep.ray.node_checks import PACKAGE, StorageProbe, check_nodes
 from dmlcore.sweep.ray.private_session import private_session
 from dmlcore.sweep.ray.shared_storage import SharedStorage
@@ -94,7 +95,7 @@ def _start(address: str | None, options: dict[str, Any]) -> None:
         check_address(address)
         # Nodes run the driver's code, whatever is checked out there.
         shipped = {"py_modules": [str(PACKAGE)], "excludes": ["**/__pycache__/**"]}
-        options = options | {"runtime_env": shipped}
+        options = options | {"runtime_env": shipped | {"env_vars": allocator_settings()}}
     try:
         ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **options)
     except Exception as error:  # where its node does not start within 30 s, Ray raises a plain Exception

@@ -20,6 +20,7 @@ from ray._private.node import Node
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 from dmlcore.sweep.file_store import ClusterError
+from dmlcore.sweep.ray.allocator import allocator_settings
 
 UNUSED = ("start_monitor", "start_api_server", "start_log_monitor")
 """Methods of Ray's Node that start the autoscaler, the dashboard's server and the copier of workers' output. A sweep on
@@ -39,13 +40,14 @@ def private_session() -> Iterator[dict[str, Any]]:
         ClusterError: no folder for Ray's sockets can be made.
     """
     folder = _make_folder()
-    changes = {
+    changes: dict[str, str | None] = {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_AUTH_TOKEN_PATH": None,
         # Despite its name: whether Ray looks for an address that other machines reach, where it is 0. Ray's processes
         # read the variable, this one has read it when Ray was imported.
         ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
+        **allocator_settings(),
     }
     before = {name: os.environ.get(name) for name in changes}
     reachable = ray_constants.ENABLE_RAY_CLUSTER
