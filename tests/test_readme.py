@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dmlcore.analysis.overview import overview
 from dmlcore.analysis.results import read_study
 from dmlcore.cli.study import insert_between_markers, markers
 from dmlcore.config.base import parse
 from dmlcore.config.data import DataParams
 from dmlcore.config.study import StudyParams, load_study
+from dmlcore.report.text.overview import markdown_overview
 from dmlcore.report.text.tables import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +36,13 @@ def test_the_page_of_the_studies_shows_their_committed_results(name):
     folder = ROOT / "studies" / name
     study = read_study(folder, load_study(folder / "params.yaml").aggregate)
     assert between(STUDIES, *markers(name)) == markdown_table(study).strip(), "run `make readme`"
+
+
+def test_the_table_over_several_studies_is_that_of_their_results():
+    folders = (ROOT, ROOT / "studies/public", ROOT / "studies/photos")
+    params = {folder: load_study(folder / "params.yaml") for folder in folders}
+    found = {p.sweep.study: read_study(folder, p.aggregate) for folder, p in params.items()}
+    assert between(STUDIES, *markers("overview")) == markdown_overview(overview(found)), "run `make readme`"
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", STUDIES))))
