@@ -38,11 +38,27 @@ def test_the_page_of_the_studies_shows_their_committed_results(name):
     assert between(STUDIES, *markers(name)) == markdown_table(study).strip(), "run `make readme`"
 
 
-def test_the_table_over_several_studies_is_that_of_their_results():
+def tallies():
     folders = (ROOT, ROOT / "studies/public", ROOT / "studies/photos")
     params = {folder: load_study(folder / "params.yaml") for folder in folders}
-    found = {p.sweep.study: read_study(folder, p.aggregate) for folder, p in params.items()}
-    assert between(STUDIES, *markers("overview")) == markdown_overview(overview(found)), "run `make readme`"
+    return overview({p.sweep.study: read_study(folder, p.aggregate) for folder, p in params.items()})
+
+
+def test_the_table_over_several_studies_is_that_of_their_results():
+    assert between(STUDIES, *markers("overview")) == markdown_overview(tallies()), "run `make readme`"
+
+
+WORDS = {0: "none", 4: "four", 5: "five", 13: "thirteen"}
+
+
+def test_the_first_screen_counts_what_the_studies_decide():
+    text = " ".join(README.split("![")[0].split())
+    total = tallies()[-1]
+    accuracy, matched = total.accuracy, total.matched
+    assert f"in these {total.comparisons}, MAP@R rose in {WORDS[accuracy['better']]}, " in text
+    assert f"and fell in {WORDS[accuracy['worse']]}, " in text
+    even, less = (WORDS[matched[outcome]] for outcome in ("better", "worse"))
+    assert f"more even in {even} of {matched.total()}, less even in {less};" in text
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", STUDIES))))

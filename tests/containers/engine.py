@@ -92,7 +92,7 @@ class Containers:
 
     @property
     def image(self) -> str:
-        return "localhost/dmlcore:0.1.0"
+        return "localhost/dmlcore:0.2.0"
 
     def image_size(self) -> int | None:
         """Bytes; None: there is no such image."""
