@@ -76,3 +76,27 @@ def test_the_loss_of_a_node_is_no_attempt(tmp_path, reason, counted):
     for _ in range(2 * FORGIVEN):  # nodes that the trial itself brings down must not be forgiven for ever
         callback.on_trial_recover(0, [], trial)
     assert trial.run_metadata.num_failures == (1 if counted else 1 - FORGIVEN)
+
+
+@pytest.mark.parametrize(
+    ("failures", "reason"),
+    [
+        (
+            "Failure # 1 (occurred at noon)\nlost\nFailure # 2 (occurred later)\nTraceback\nno memory\n",
+            "no memory",
+        ),
+        ("Failure # 1 (occurred at noon)\n\n", "Ray kept no reason"),
+    ],
+)
+def test_the_reason_of_a_death_is_that_of_the_last_failure(tmp_path, failures, reason):
+    """From the file that Tune writes before it calls, not from the copy that it makes of it in the background."""
+    file = tmp_path / "error.txt"
+    file.write_text(failures)
+    ended = SimpleNamespace(end=lambda *arguments: None)
+    session = SimpleNamespace(
+        connection=SimpleNamespace(storage=None), context=SimpleNamespace(records=tmp_path)
+    )
+    planned = SimpleNamespace(key="k", name="a trial")
+    callback = SweepCallback([planned], session, ended, ended, None, None, None)
+    callback.on_trial_error(0, [], SimpleNamespace(config={"trial_key": "k"}, error_file=str(file)))
+    assert callback.died == {"k": f"process died: {reason}"}

@@ -192,8 +192,8 @@ class SweepCallback(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         planned = self.trials[trial.config["trial_key"]]
-        # Text, though its annotation names an exception: a traceback whose last line says most.
-        lines = str(trial.get_error() or "").strip().splitlines() or ["Ray kept no reason"]
+        # Not `trial.get_error`: it reads the copy that Tune makes of this file meanwhile. The last line says most.
+        lines = _last_failure(trial).strip().splitlines()[1:] or ["Ray kept no reason"]
         self.died[planned.key] = f"process died: {lines[-1].strip()}"
         self._end(planned, None)
 
