@@ -128,6 +128,7 @@ def test_the_version_is_printed():
 def test_a_command_without_its_extra_says_which_to_install(core_alone, tmp_path, extra, command):
     arguments = {
         "embed": [str(tmp_path), "--trial", "0"],
+        "overview": [str(tmp_path)],
         "export-model": ["0", "--into", str(tmp_path)],
         **{name: ["0"] for name in ("cancel", "logs", "publish")},
     }

@@ -20,7 +20,7 @@ from tests.faults.sabotage import wait_for
 from tests.small import SIDE, small_catalogue
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
-SEEDS = 6
+SEEDS = 24
 CTRL_C, HANGUP, TERMINATE = signal.SIGINT, signal.SIGHUP, signal.SIGTERM
 SIGNALS = {
     "Ctrl-C": (CTRL_C,),
@@ -32,7 +32,7 @@ SIGNALS = {
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A study of six trials, one at a time; each of these tests goes on where the one before was interrupted."""
+    """A study of short trials, one at a time; each of these tests goes on where the one before was interrupted."""
     made = Checkout(tmp_path_factory.mktemp("checkout"))
     sweep = SWEEP | {"seeds": list(range(SEEDS)), "regularizers": [[]], "resources": {"max_concurrent": 1}}
     made.write("params.yaml", {"sweep": sweep})
