@@ -13,6 +13,7 @@ import psutil
 import pytest
 import ray
 
+import dmlcore.sweep.ray.cluster  # noqa: F401  its settings for Ray must not be made while a test has set others
 from tests.faults.sabotage import Fault, Gate, meanwhile, wait_for
 from tests.faults.study import study_config
 from tests.sweep.clusters import ray_cluster
