@@ -48,12 +48,18 @@ def test_the_table_over_several_studies_is_that_of_their_results():
     assert between(STUDIES, *markers("overview")) == markdown_overview(tallies()), "run `make readme`"
 
 
-WORDS = {0: "none", 4: "four", 5: "five", 13: "thirteen"}
+WORDS = {0: "none", 4: "four", 5: "five", 13: "thirteen", 14: "fourteen"}
 
 
 def test_the_first_screen_counts_what_the_studies_decide():
     text = " ".join(README.split("![")[0].split())
-    total = tallies()[-1]
+    found = tallies()
+    total = found[-1]
+    (authors,) = [
+        t for t in found if not t.study and t.variant == "tcm(negative_margin=0.5,positive_margin=0.9)"
+    ]
+    even, less = (WORDS[authors.inconsistency[outcome]] for outcome in ("better", "worse"))
+    assert f"more even in {even} of {WORDS[authors.comparisons]} comparisons and less even in {less};" in text
     accuracy, matched = total.accuracy, total.matched
     assert f"in these {total.comparisons}, MAP@R rose in {WORDS[accuracy['better']]}, " in text
     assert f"and fell in {WORDS[accuracy['worse']]}, " in text

@@ -46,7 +46,7 @@ def comparisons(study: Study) -> pl.DataFrame:
         `status`: what is missing (failed, stopped, missing seeds; metrics without a value); null if nothing is.
         `protocol`. Means are null without a seed, intervals below 2 seeds.
     """
-    pairs = [(cell, variant) for cell in study.cells for variant in compared_variants(cell)]
+    pairs = compared_pairs(study)
     found = {metric: _compare(pairs, metric, study.config.confidence) for metric in METRICS}
     by_pair = (dict(zip(METRICS, group, strict=True)) for group in zip(*found.values(), strict=True))
     rows = [_row(study, *pair, compared) for pair, compared in zip(pairs, by_pair, strict=True)]
@@ -63,9 +63,13 @@ def comparisons(study: Study) -> pl.DataFrame:
     return pl.DataFrame(rows, infer_schema_length=None, schema_overrides=overrides)
 
 
-def compared_variants(cell: Cell) -> list[str]:
-    """Return the variants that get a row: all but `baseline`, or `baseline` where it is alone."""
-    return [variant for variant in cell.variants if variant != BASELINE] or [BASELINE]
+def compared_pairs(study: Study) -> list[tuple[Cell, str]]:
+    """Return the cell and variant of each row of `comparisons`: all but `baseline`, or `baseline` where it is alone."""
+    return [
+        (cell, variant)
+        for cell in study.cells
+        for variant in [name for name in cell.variants if name != BASELINE] or [BASELINE]
+    ]
 
 
 def _compare(pairs: Sequence[tuple[Cell, str]], metric: str, confidence: float) -> list[MetricComparison]:

@@ -67,17 +67,17 @@ def decide(row: Row, metric: str) -> Decision:
     return Decision(UNDECIDED, "seeds", row[f"test/{metric}/difference/seeds_needed"])
 
 
-def decide_at_equal_accuracy(row: Row) -> str | None:
-    """Judge what a variant does to OPIS where both sides are equally accurate; None where no seeds could be compared.
+def outcomes_at_equal_accuracy(rows: Sequence[Row]) -> Counter[str]:
+    """Count what variants do to OPIS where both sides are equally accurate, of the rows of which that is known.
 
     That compares points of the paths, whether or not training has converged since.
     """
-    name = "matched/opis_corrected/difference"
-    if row.get(f"{name}/mean") is None:
-        return None
-    if (row[f"{name}/high"] or 0.0) < 0:
-        return "better"
-    return "worse" if (row[f"{name}/low"] or 0.0) > 0 else UNDECIDED
+    name, outcomes = "matched/opis_corrected/difference", Counter[str]()
+    for row in rows:
+        if row.get(f"{name}/mean") is not None:
+            below, above = (row[f"{name}/high"] or 0.0) < 0, (row[f"{name}/low"] or 0.0) > 0
+            outcomes["better" if below else "worse" if above else UNDECIDED] += 1
+    return outcomes
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dmlcore.analysis.columns import Row
-from dmlcore.analysis.comparisons import compared_variants, comparisons
-from dmlcore.analysis.effects import UNDECIDED, decide, decide_at_equal_accuracy
+from dmlcore.analysis.comparisons import compared_pairs, comparisons
+from dmlcore.analysis.effects import UNDECIDED, decide, outcomes_at_equal_accuracy
 from dmlcore.analysis.study import BASELINE, Cell, Study
 from dmlcore.analysis.verdict import opis_metric
 
@@ -20,6 +20,7 @@ class Tally:
     study: str
     """Its name; empty: over all studies."""
     variant: str
+    """Its label; empty: all variants."""
     inconsistency: Counter[str]
     accuracy: Counter[str]
     matched: Counter[str]
@@ -47,26 +48,28 @@ def overview(studies: Mapping[str, Study]) -> list[Tally]:
         studies: name -> the results, as they are displayed.
 
     Returns:
-        A tally for each variant of each study, and, last, one over all. Comparisons in which no seed has finished on
-        both sides are left out, and those of trials that an earlier study has compared too are left out of the last.
+        A tally for each variant of each study, one over all studies for each variant that several have, and, last, one
+        of everything. Comparisons in which no seed has finished on both sides are left out; over all studies those of
+        the same trials count once.
     """
     found = [compared for name, study in studies.items() for compared in _compared(name, study)]
     groups: dict[tuple[str, str], list[Row]] = {}
     for each in found:
         groups.setdefault((each.study, each.row["variant"]), []).append(each.row)
     once = {each.trials: each.row for each in reversed(found)}  # the first of the same wins
+    shared = [variant for variant, count in Counter(variant for _, variant in groups).items() if count > 1]
     return [
         *(_tally(study, variant, rows) for (study, variant), rows in groups.items()),
+        *(_tally("", each, [row for row in once.values() if row["variant"] == each]) for each in shared),
         _tally("", "", list(once.values())),
     ]
 
 
 def _compared(name: str, study: Study) -> list[_Compared]:
-    pairs = [(cell, variant) for cell in study.cells for variant in compared_variants(cell)]
     rows = comparisons(study).to_dicts()
     return [
         _Compared(name, row, _keys(cell, variant))
-        for (cell, variant), row in zip(pairs, rows, strict=True)
+        for (cell, variant), row in zip(compared_pairs(study), rows, strict=True)
         if variant != BASELINE and row["test/map_at_r/difference/mean"] is not None
     ]
 
@@ -85,6 +88,6 @@ def _tally(study: str, variant: str, rows: Sequence[Row]) -> Tally:
         variant,
         Counter(decide(row, opis_metric(rows)).outcome for row in rows),
         Counter(accuracy),
-        Counter(outcome for row in rows if (outcome := decide_at_equal_accuracy(row)) is not None),
+        outcomes_at_equal_accuracy(rows),
         tuple(sorted(change for change in decided if change is not None)),
     )

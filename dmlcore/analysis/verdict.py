@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -11,9 +10,9 @@ from dmlcore.analysis.columns import Row
 from dmlcore.analysis.effects import (
     UNDECIDED,
     Effect,
-    decide_at_equal_accuracy,
     effect_of,
     format_share,
+    outcomes_at_equal_accuracy,
 )
 from dmlcore.analysis.metric_labels import format_percent, variant_label
 from dmlcore.analysis.study import BASELINE, Study
@@ -130,10 +129,10 @@ def _variant_verdict(
 def _matched_sentence(rows: Sequence[Row], confidence: float) -> str:
     """Say what OPIS did where both sides are equally accurate; empty where no seed could be compared so."""
     name = "matched/opis_corrected/difference/relative"
-    known = Counter(outcome for row in rows if (outcome := decide_at_equal_accuracy(row)) is not None)
+    known = outcomes_at_equal_accuracy(rows)
     if not known:
         return ""
-    shares = [row[name] for row in rows if decide_at_equal_accuracy(row) and row[name] is not None]
+    shares = [row[name] for row in rows if row.get(name) is not None]
     change = f"median change of corrected OPIS {format_share(median(shares))}, " if shares else ""
     return (
         f"At equal accuracy on validation: {change}by the {format_percent(confidence)} interval lower in "

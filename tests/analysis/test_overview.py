@@ -29,7 +29,10 @@ def test_outcomes_are_counted_and_the_same_trials_once_over_all() -> None:
         ("open", 2),
         ("worse", 1),
         ("", 5),
+        ("", 5),
     ]
+    assert found[-2].variant == TCM  # which several studies have
+    assert found[-2].inconsistency == found[-1].inconsistency
     total = found[-1]
     assert total.inconsistency == Counter(better=2, worse=1, undecided=2)
     assert total.accuracy == Counter(better=2, worse=1, undecided=2)
@@ -46,11 +49,12 @@ def test_a_variant_that_no_seed_finished_is_left_out() -> None:
 
 
 def test_the_table_escapes_names_and_shows_the_counts() -> None:
-    found = overview({"a|b <i>": study(made_up([0.5, -0.2]))})
+    found = overview({"a|b <i>[red]": study(made_up([0.5, -0.2]))})
     text = markdown_overview(found)
-    assert "`a\\|b <i>`" in text
+    assert "`a\\|b <i>[red]`" in text
     assert "| over all |  | 2 | 1 / 1 / 0 | 2 / 0 / 0 |" in text
     out = io.StringIO()
     print_overview(found, Console(file=out, width=160))
     assert "1 / 1 / 0" in out.getvalue()
+    assert "a|b <i>[red]" in out.getvalue()
     assert "negative_margin=0.5" in out.getvalue().replace("\n", "")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dmlcore.analysis.effects import UNDECIDED, format_share
 from dmlcore.analysis.metric_labels import variant_label
@@ -40,7 +41,8 @@ def print_overview(tallies: Sequence[Tally], console: Console | None = None) -> 
         table.add_column(name, overflow="fold", max_width=14)
     for tally in tallies:
         study, variant, pairs, even, accurate, change, matched = _cells(tally)
-        table.add_row(f"{study}\n{variant}", pairs, even, f"{accurate}\n{change}", matched)
+        # As Text: brackets in a name are no markup
+        table.add_row(Text(f"{study}\n{variant}"), pairs, even, f"{accurate}\n{change}", matched)
     out.print(table)
     out.print(READING)
 
@@ -50,9 +52,8 @@ def markdown_overview(tallies: Sequence[Tally]) -> str:
     lines = [list(HEAD), ["---"] * 2 + ["---:"] * (len(HEAD) - 2)]
     for tally in tallies:
         study, variant, *counts = _cells(tally)
-        lines.append(
-            [code_span(study), code_span(variant), *counts] if tally.study else [study, variant, *counts]
-        )
+        names = (code_span(study) if tally.study else study, code_span(variant) if tally.variant else variant)
+        lines.append([*names, *counts])
     return "\n".join([*map(markdown_row, lines), "", READING])
 
 
