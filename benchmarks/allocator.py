@@ -4,11 +4,13 @@
 kernel, page faults and the largest memory of the process, and the seconds as a ratio to the defaults. The network of
 the default study (data set glyphs, prepared by `make repro`) and EfficientNet-Lite0 fine-tuned on generated pictures of
 96 pixels. As many at once as the machine has cores, as in a sweep: they share the kernel. Both ways in turn; medians.
+It fails if the embeddings that a network ends with differ by a bit between any two of its runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import resource
@@ -60,10 +62,12 @@ def main() -> None:
     ways = {"glibc's defaults": defaults, "freed memory kept": defaults | KEEP_FREED_MEMORY}
     print(f"{'network':<40} {'way':<18} {'s an epoch':>10} {'kernel':>7} {'faults':>9} {'MiB':>6} ratio")
     for number, network in enumerate(NETWORKS):
-        found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+        found: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
         for _ in range(arguments.repeats):
             for way, environment in ways.items():
                 found[way] += trained(number, environment, arguments.at_once)
+        if len({run.pop("embeddings") for runs in found.values() for run in runs}) > 1:
+            sys.exit(f"allocator: {network}: embeddings differ between runs")
         first = statistics.median(run["seconds"] for run in next(iter(found.values())))
         for way, runs in found.items():
             middle = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
@@ -72,9 +76,10 @@ def main() -> None:
                 f"{middle['faults']:>9,.0f} {middle['memory']:>6.0f} {middle['seconds'] / first:>5.2f}",
                 flush=True,
             )
+    print("the embeddings of all runs of a network are the same to the bit")
 
 
-def trained(number: int, environment: dict[str, str], at_once: int) -> list[dict[str, float]]:
+def trained(number: int, environment: dict[str, str], at_once: int) -> list[dict[str, Any]]:
     """Train a network in processes of its own."""
     command = [sys.executable, "-m", "benchmarks.allocator", "--train", str(number)]
     running = [
@@ -86,16 +91,16 @@ def trained(number: int, environment: dict[str, str], at_once: int) -> list[dict
     return [json.loads(output.splitlines()[-1]) for output in outputs]
 
 
-def in_a_thread(number: int) -> dict[str, float]:
+def in_a_thread(number: int) -> dict[str, Any]:
     """Measure in another thread than the first, as Ray runs a trial: glibc gives it a heap of its own."""
-    found: dict[str, float] = {}
+    found: dict[str, Any] = {}
     thread = threading.Thread(target=lambda: found.update(measure(number)))
     thread.start()
     thread.join()
     return found
 
 
-def measure(number: int) -> dict[str, float]:
+def measure(number: int) -> dict[str, Any]:
     """Train an epoch, then time `MEASURED` more."""
     make_deterministic(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -112,12 +117,14 @@ def measure(number: int) -> dict[str, float]:
         for epoch in range(2, 2 + MEASURED):
             trainer.train_epoch(epoch)
         after = resource.getrusage(resource.RUSAGE_SELF)
+        embeddings = trainer.embed("validation").numpy().tobytes()
     kernel = after.ru_stime - before.ru_stime
     return {
         "seconds": (after.ru_utime - before.ru_utime + kernel) / MEASURED,
         "kernel": kernel / MEASURED,
         "faults": (after.ru_minflt - before.ru_minflt) / MEASURED,
         "memory": after.ru_maxrss / 1024,
+        "embeddings": hashlib.sha256(embeddings).hexdigest(),
     }
 
 
